@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an experiment is, as frozen dataclasses: the only place where defaults live.
+
+The string under a field is its help text on the command line; units stand in brackets.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ncjax.errors import UserError
+
+Variant = Literal["raw", "normalised", "residual_pca", "tsne"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the images come from and how a training image is augmented."""
+
+    source: Literal["digits", "image_folder", "cifar10", "cifar100", "idx", "npz", "tfds"] = "digits"
+    """Kind of data set [one of the listed names]."""
+    path: str = ""
+    """Folder or file of the source; for tfds its data_dir [path; empty: none needed, or the default of tfds]."""
+    tfds_name: str = ""
+    """Name of the TFDS data set, such as cifar10 or fashion_mnist:3.0.1 [name; only with source tfds]."""
+    cache_dir: str = ""
+    """Where decoded arrays are kept [path; empty: ncjax/ in the user's cache folder]."""
+    train_examples: int = 0
+    """Size of a fixed random subset of the training split [images; 0: all]."""
+    test_examples: int = 0
+    """Size of a fixed random subset of the test split [images; 0: all]."""
+    crop_padding: int = 0
+    """Zero padding before a random crop of the original size [pixels a side; 0: no crop]."""
+    flip: bool = False
+    """Mirror each training image with probability one half [yes or no]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network: its features are the input of the final linear layer."""
+
+    name: Literal["resnet18", "cnn", "mlp"] = "resnet18"
+    """Architecture [resnet18 with the CIFAR stem, cnn: three 3x3 convolutions, mlp: two hidden layers]."""
+    width: int = 64
+    """Channels of the first stage, or hidden units of the mlp [channels or units]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """SGD with momentum and coupled weight decay; several rates or decays make several members."""
+
+    lr: tuple[float, ...] = (0.1,)
+    """Peak learning rates; each makes members of its own [loss units; one or more]."""
+    weight_decay: tuple[float, ...] = (5e-4,)
+    """Coefficients added to the gradient as wd * weight; each makes members of its own [1; one or more]."""
+    momentum: float = 0.9
+    """Momentum of SGD [0 to below 1]."""
+    nesterov: bool = True
+    """Nesterov's momentum [yes or no]."""
+    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "step"
+    """Learning rate over time [constant; step: x0.1 at 1/3 and 2/3; cosine to 0; one_cycle: up for 30 %, down to 0]."""
+    batch: int = 128
+    """Global batch of one member [images]."""
+    epochs: int = 200
+    """Length of training [passes over the training split]."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the forward and backward pass; the state is always float32 [type]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """The devices of a run: members are spread over one axis, each member's batch over the other."""
+
+    member: int = 1
+    """Devices along the member axis; divides the number of members [devices]."""
+    data: int = 1
+    """Devices along the data axis; divides the batch [devices]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What is measured on the features."""
+
+    epochs: tuple[int, ...] = (0,)
+    """Epochs whose features are kept, besides the last; 0 is the network at random initialisation [epochs]."""
+    variants: tuple[Variant, ...] = ("raw", "normalised", "residual_pca")
+    """What k-means sees, inside each super-class [one or more of raw, normalised, residual_pca, tsne]."""
+    restarts: int = 10
+    """Restarts of k-means; the best inertia wins [restarts]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run: an ensemble of members = labels x learning rates x weight decays x seeds."""
+
+    name: str = "run"
+    """Name of the run; the default work directory is runs/NAME [text]."""
+    labels: tuple[str, ...] = ("mod:5",)
+    """Label maps, each makes members of its own [fine, mod:C, adjacent:C, semantic, random:C:SEED, pairings, file:PATH,
+    split:PARTS:SEED, shuffled:MAP:SEED]."""
+    seeds: int = 1
+    """Seeds per label map and hyper-parameter setting: 0, 1, ... [members]."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    chunk_steps: int = 50
+    """Steps between two looks of the host at the run: one compiled program [steps]."""
+    checkpoint_epochs: int = 1
+    """Time between checkpoints; the two newest are kept [epochs]."""
+    tensorboard: bool = False
+    """Write TensorBoard events beside metrics.jsonl; needs the extra tensorboard [yes or no]."""
+
+
+def load_config(path: Path) -> Config:
+    """Call `get_config()` of a Python file.
+
+    Raises:
+        UserError: the file is missing, cannot be run, or does not return a `Config`.
+    """
+    if not path.is_file():
+        raise UserError(f"no config file at {path}; give a Python file that defines get_config(), such as configs/*.py")
+    spec = importlib.util.spec_from_file_location("ncjax_config_file", path)
+    assert spec is not None and spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:
+        raise UserError(f"config file {path} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(config, Config):
+        raise UserError(f"config file {path}: get_config() returns {type(config).__name__}, not ncjax.config.Config")
+    return config
+
+
+def check_config(config: Config) -> None:
+    """Refuse values that no data set could make possible.
+
+    Raises:
+        UserError: naming the field, its value and what it may be.
+    """
+    at_least_one = {
+        "seeds": config.seeds,
+        "chunk_steps": config.chunk_steps,
+        "checkpoint_epochs": config.checkpoint_epochs,
+        "model.width": config.model.width,
+        "optim.batch": config.optim.batch,
+        "optim.epochs": config.optim.epochs,
+        "mesh.member": config.mesh.member,
+        "mesh.data": config.mesh.data,
+        "evaluate.restarts": config.evaluate.restarts,
+    }
+    for name, value in at_least_one.items():
+        _require(value >= 1, name, value, "1 or more")
+    for name, numbers in {"optim.lr": config.optim.lr, "optim.weight_decay": config.optim.weight_decay}.items():
+        _require(len(numbers) > 0 and all(0 <= x < float("inf") for x in numbers), name, numbers, "0 or more, finite")
+    _require(0 <= config.optim.momentum < 1, "optim.momentum", config.optim.momentum, "from 0 to below 1")
+    _require(len(config.labels) > 0, "labels", config.labels, "at least one label map")
+    _require(len(config.evaluate.variants) > 0, "evaluate.variants", (), "at least one variant")
+    _require(config.data.crop_padding >= 0, "data.crop_padding", config.data.crop_padding, "0 or more")
+    epochs = config.evaluate.epochs
+    _require(all(0 <= e <= config.optim.epochs for e in epochs), "evaluate.epochs", epochs, "from 0 to optim.epochs")
+    _require(
+        config.optim.batch % config.mesh.data == 0,
+        "mesh.data",
+        config.mesh.data,
+        f"a divisor of optim.batch = {config.optim.batch}",
+    )
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise UserError(f"{name} is {value}, but must be {allowed}; change it in the config or with --{name}")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as plain JSON content; tuples become lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(content: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`.
+
+    Raises:
+        UserError: a field is unknown, or of another type.
+    """
+    return typing.cast(Config, _build(Config, content, "config"))
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        fields = {f.name: f.type for f in dataclasses.fields(kind)}
+        if not isinstance(value, dict) or (unknown := set(value) - set(fields)):
+            what = f"unknown field {sorted(unknown)[0]}" if isinstance(value, dict) else "not an object"
+            raise UserError(f"{where}: {what}; was it written by another version of ncjax?")
+        return kind(**{name: _build(fields[name], item, f"{where}.{name}") for name, item in value.items()})
+    if isinstance(kind, types.GenericAlias) and isinstance(value, list):
+        return tuple(_build(kind.__args__[0], item, where) for item in value)
+    allowed = typing.get_args(kind)
+    if (allowed and value not in allowed) or (not allowed and not isinstance(value, kind)):
+        raise UserError(f"{where} is {value!r}, not {kind if allowed else kind.__name__}")
+    return value

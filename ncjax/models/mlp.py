@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A multilayer perceptron."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ncjax.models.layers import Head
+
+
+class MLP(nnx.Module):
+    """Flattened pixels, two hidden ReLU layers of `width` units, linear head. Features have `width` dimensions."""
+
+    def __init__(self, width: int, inputs: int, classes: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        self.dtype = dtype
+        initialise = jax.nn.initializers.he_normal()
+        self.first = nnx.Linear(inputs, width, dtype=dtype, kernel_init=initialise, rngs=rngs)
+        self.second = nnx.Linear(width, width, dtype=dtype, kernel_init=initialise, rngs=rngs)
+        self.head = Head(width, classes, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "b h w ch"], train: bool = False
+    ) -> tuple[Float[Array, "b c"], Float[Array, "b d"]]:
+        del train
+        x = x.reshape(x.shape[0], -1).astype(self.dtype)
+        x = jax.nn.relu(self.second(jax.nn.relu(self.first(x))))
+        return self.head(x)
