@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs of the command line: each parses, calls one function, and prints where its result is."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ncjax.config import Config, check_config, load_config
+from ncjax.errors import UserError
+
+USAGE = """usage: ncjax VERB ...
+
+  ncjax demo                         the whole pipeline on scikit-learn's digits: a report in about a minute
+  ncjax run CONFIG [overrides]       train, evaluate and report, for example configs/coarse_cifar10_cpu.py
+  ncjax train CONFIG [overrides]     train (or resume) and keep features; --help lists every field with its unit
+  ncjax features WORKDIR             export the kept features as npz
+  ncjax evaluate WORKDIR             k-means, probes and collapse metrics of the kept features
+  ncjax report WORKDIR               write report.html from the results
+
+Overrides name a field of the config: --optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each verb has --help."""
+
+Verb = Callable[[list[str]], None]
+
+
+def main() -> None:
+    """Run the verb on the command line; exit with 2 and one line on bad input, with 130 when interrupted."""
+    verbs: dict[str, Verb] = {
+        "demo": _demo,
+        "run": _run,
+        "train": _train,
+        "features": _features,
+        "evaluate": _evaluate,
+        "report": _report,
+    }
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    try:
+        if arguments[0] not in verbs:
+            raise UserError(f"unknown verb {arguments[0]!r}; known: {', '.join(verbs)}")
+        verbs[arguments[0]](arguments[1:])
+    except UserError as error:
+        print(f"ncjax: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("ncjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _demo(arguments: list[str]) -> None:
+    from ncjax.configs.digits_demo import get_config
+
+    config, workdir = _parse_config("demo", get_config(), arguments)
+    _run_all(config, workdir, "ncjax demo")
+
+
+def _run(arguments: list[str]) -> None:
+    config, workdir = _config_and_workdir("run", arguments)
+    _run_all(config, workdir, _command("run", arguments))
+
+
+def _run_all(config: Config, workdir: Path, command: str) -> None:
+    from ncjax.experiment import evaluate, train
+    from ncjax.report import write_report
+
+    train(config, workdir, command)
+    evaluate(workdir)
+    print(f"report: {write_report(workdir).absolute()}")
+
+
+def _train(arguments: list[str]) -> None:
+    config, workdir = _config_and_workdir("train", arguments)
+    from ncjax.experiment import train
+
+    train(config, workdir, _command("train", arguments))
+    print(f"features: {(workdir / 'features').absolute()}")
+
+
+def _features(arguments: list[str]) -> None:
+    def options(workdir: tyro.conf.Positional[Path], epochs: tuple[int, ...] = ()) -> tuple[Path, tuple[int, ...]]:
+        """Export kept features as npz.
+
+        Args:
+            workdir: Work directory of a run [path].
+            epochs: Which of the kept epochs [epochs; none named: all].
+        """
+        return workdir, epochs
+
+    workdir, epochs = _parse("features", options, arguments)
+    from ncjax.features import export_npz, saved_epochs
+
+    wanted = epochs or saved_epochs(workdir)
+    if not wanted:
+        raise UserError(f"{workdir} holds no features; run: ncjax train CONFIG --workdir {workdir}")
+    for epoch in wanted:
+        print(f"features: {export_npz(workdir, epoch).absolute()}")
+
+
+def _evaluate(arguments: list[str]) -> None:
+    workdir = _parse_workdir("evaluate", arguments)
+    from ncjax.experiment import evaluate
+
+    print(f"results: {evaluate(workdir).absolute()}")
+
+
+def _report(arguments: list[str]) -> None:
+    workdir = _parse_workdir("report", arguments)
+    from ncjax.report import write_report
+
+    print(f"report: {write_report(workdir).absolute()}")
+
+
+def _command(verb: str, arguments: list[str]) -> str:
+    return " ".join(["ncjax", verb, *arguments])
+
+
+def _config_and_workdir(verb: str, arguments: list[str]) -> tuple[Config, Path]:
+    if not arguments:
+        raise UserError(f"ncjax {verb} needs a config file, such as: ncjax {verb} configs/coarse_cifar10_cpu.py")
+    if arguments[0].startswith("-"):
+        return _parse_config(f"{verb} CONFIG", Config(), arguments)
+    return _parse_config(f"{verb} {arguments[0]}", load_config(Path(arguments[0])), arguments[1:])
+
+
+def _parse_config(verb: str, base: Config, arguments: list[str]) -> tuple[Config, Path]:
+    def options(
+        config: Annotated[Config, tyro.conf.arg(name="")] = base, workdir: Path | None = None
+    ) -> tuple[Config, Path]:
+        """An ensemble of members: labels x learning rates x weight decays x seeds.
+
+        Args:
+            config: The experiment.
+            workdir: Where everything is written [path; none: runs/NAME].
+        """
+        return config, workdir or Path("runs") / config.name
+
+    config, workdir = _parse(verb, options, arguments)
+    check_config(config)
+    return config, workdir
+
+
+def _parse_workdir(verb: str, arguments: list[str]) -> Path:
+    def options(workdir: tyro.conf.Positional[Path]) -> Path:
+        """Work on the files of a run.
+
+        Args:
+            workdir: Work directory of the run [path].
+        """
+        return workdir
+
+    return _parse(verb, options, arguments)
+
+
+def _parse(verb: str, options: Callable[..., Any], arguments: list[str]) -> Any:
+    """Parse with tyro; its boxed message becomes one line.
+
+    Raises:
+        UserError: the arguments do not fit.
+    """
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(options, args=arguments, prog=f"ncjax {verb}", description=None)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(f"{_first_paragraph(box.getvalue())} See: ncjax {verb} --help") from None
+
+
+def _first_paragraph(box: str) -> str:
+    lines = [line.strip("│ ").strip() for line in box.splitlines()[1:]]
+    text = []
+    for line in lines:
+        if line.startswith(("─", "╰")):
+            break
+        text.append(line)
+    return " ".join(text).rstrip(".") + "."

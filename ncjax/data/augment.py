@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to a batch of uint8 images before the network, inside the compiled step."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Key, UInt8
+
+
+def augment(
+    key: Key[Array, ""], images: UInt8[Array, "b h w ch"], *, crop_padding: int, flip: bool
+) -> UInt8[Array, "b h w ch"]:
+    """A random crop after zero padding, then a mirror image with probability 1/2, independent over images.
+
+    Args:
+        key: randomness of this batch.
+        images: the batch.
+        crop_padding: zeros on each side before the crop, in pixels; 0 crops nothing.
+        flip: whether to mirror.
+    """
+    crop_key, flip_key = jax.random.split(key)
+    if crop_padding:
+        shape, pad = images.shape[1:], crop_padding
+        padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        corners = jax.random.randint(crop_key, (images.shape[0], 2), 0, 2 * pad + 1, dtype=jnp.int32)
+        images = jax.vmap(lambda image, corner: lax.dynamic_slice(image, (corner[0], corner[1], 0), shape))(
+            padded, corners
+        )
+    if flip:
+        mirrored = jax.random.bernoulli(flip_key, shape=(images.shape[0],))
+        images = jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+    return images
+
+
+def normalise(
+    images: UInt8[Array, "b h w ch"], mean: Float[Array, "ch"], std: Float[Array, "ch"]
+) -> Float[Array, "b h w ch"]:
+    """`(image / 255 - mean) / std` per channel, in float32; mean and std are in units of the full scale."""
+    return (images.astype(jnp.float32) / 255.0 - mean[None, None, None, :]) / std[None, None, None, :]

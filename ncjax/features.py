@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Last-layer features of a run's members, and their files."""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import Float32, Int32
+
+from ncjax.data import Dataset
+from ncjax.errors import UserError
+from ncjax.train.loop import Run
+from ncjax.train.step import TrainState, forward
+
+
+class SplitFeatures(NamedTuple):
+    """One split, seen by every member in evaluation mode, images not augmented."""
+
+    features: Float32[np.ndarray, "s n d"]
+    logits: Float32[np.ndarray, "s n c"]
+    fine: Int32[np.ndarray, "n"]
+    coarse: Int32[np.ndarray, "s n"]  # the labels that the member was trained on
+
+
+class FeatureSet(NamedTuple):
+    """Both splits at one epoch."""
+
+    train: SplitFeatures
+    test: SplitFeatures
+
+
+def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
+    """Features and logits of all members on both splits; they come to the host whole."""
+    see = jax.jit(partial(forward, run.spec))
+    train = see(state, run.images.train, run.images.mean, run.images.std)
+    test = see(state, run.images.test, run.images.mean, run.images.std)
+    return FeatureSet(
+        train=SplitFeatures(*map(np.asarray, train), dataset.train.labels, np.asarray(run.ensemble.train_targets)),
+        test=SplitFeatures(*map(np.asarray, test), dataset.test.labels, np.asarray(run.ensemble.test_targets)),
+    )
+
+
+def save_features(workdir: Path, epoch: int, features: FeatureSet) -> None:
+    """Write features/EPOCH with Orbax, whole or not at all; an older one of that epoch is replaced."""
+    content = {name: split._asdict() for name, split in features._asdict().items()}
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(_folder(workdir, epoch), content, force=True)
+
+
+def load_features(workdir: Path, epoch: int) -> FeatureSet:
+    """Read features/EPOCH.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    folder = _folder(workdir, epoch)
+    if not folder.is_dir():
+        kept = ", ".join(map(str, saved_epochs(workdir))) or "none"
+        raise UserError(f"no features of epoch {epoch} in {workdir} (kept: {kept}); set --evaluate.epochs and train")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            content = checkpointer.restore(folder)
+        return FeatureSet(*(SplitFeatures(**{k: np.asarray(v) for k, v in content[s].items()}) for s in ("train", "test")))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"features in {folder} cannot be read ({error}); delete that folder and train again") from error
+
+
+def saved_epochs(workdir: Path) -> tuple[int, ...]:
+    """The epochs whose features a work directory holds, in order."""
+    folders = (workdir / "features").glob("*")
+    return tuple(sorted(int(folder.name) for folder in folders if folder.name.isdigit()))
+
+
+def export_npz(workdir: Path, epoch: int) -> Path:
+    """Write features/EPOCH.npz with the arrays `train_features [s n d]`, `train_logits`, `train_fine`, ... `test_coarse`.
+
+    Raises:
+        UserError: there are no features of that epoch.
+    """
+    arrays = {
+        f"{split}_{name}": array
+        for split, part in load_features(workdir, epoch)._asdict().items()
+        for name, array in part._asdict().items()
+    }
+    path = workdir / "features" / f"{epoch}.npz"
+    draft = path.with_suffix(".draft.npz")
+    np.savez(draft, **arrays)
+    return draft.replace(path)
+
+
+def _folder(workdir: Path, epoch: int) -> Path:
+    return (workdir / "features" / str(epoch)).absolute()

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs between the members of a run, as arrays, and the data that they share."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import product
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Bool, Float, Int32, UInt8
+
+from ncjax.config import Config
+from ncjax.data import Dataset
+from ncjax.errors import UserError
+from ncjax.labels import LabelMap, parse_label_maps
+from ncjax.train.mesh import EVERYWHERE, member_sharding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One network training."""
+
+    seed: int
+    lr: float
+    weight_decay: float
+    label_map: LabelMap
+
+
+class Ensemble(NamedTuple):
+    """What differs between members, on the devices; every array has the leading axis `s`."""
+
+    seed: Int32[Array, "s"]
+    lr: Float[Array, "s"]
+    weight_decay: Float[Array, "s"]
+    class_mask: Bool[Array, "s c"]  # the classes that a member has
+    train_targets: Int32[Array, "s n"]
+    test_targets: Int32[Array, "s m"]
+
+
+class Images(NamedTuple):
+    """The data set on the devices: the whole of it on each."""
+
+    train: UInt8[Array, "n h w ch"]
+    test: UInt8[Array, "m h w ch"]
+    mean: Float[Array, "ch"]  # of the training pixels, in units of the full scale
+    std: Float[Array, "ch"]
+
+
+def list_members(config: Config, dataset: Dataset) -> tuple[Member, ...]:
+    """All members of a run: label maps x learning rates x weight decays x seeds, the last varying fastest.
+
+    Raises:
+        UserError: a label map does not fit the data, or the batch is larger than the training split.
+    """
+    examples = dataset.train.labels.size
+    if config.optim.batch > examples:
+        raise UserError(f"optim.batch is {config.optim.batch}, but {dataset.name} has {examples} training images")
+    maps = parse_label_maps(config.labels, dataset.class_names)
+    settings = product(maps, config.optim.lr, config.optim.weight_decay, range(config.seeds))
+    return tuple(
+        Member(seed=seed, lr=lr, weight_decay=weight_decay, label_map=label_map)
+        for label_map, lr, weight_decay, seed in settings
+    )
+
+
+def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> Ensemble:
+    """The arrays of the members, laid over the mesh."""
+    classes = np.array([member.label_map.classes for member in members])
+    train = {m.label_map.name: m.label_map.targets(dataset.train.labels, "train") for m in members}
+    test = {m.label_map.name: m.label_map.targets(dataset.test.labels, "test") for m in members}
+    ensemble = Ensemble(
+        seed=np.array([member.seed for member in members], np.int32),
+        lr=np.array([member.lr for member in members], np.float32),
+        weight_decay=np.array([member.weight_decay for member in members], np.float32),
+        class_mask=np.arange(classes.max())[None, :] < classes[:, None],
+        train_targets=np.stack([train[member.label_map.name] for member in members]),
+        test_targets=np.stack([test[member.label_map.name] for member in members]),
+    )
+    return jax.device_put(ensemble, member_sharding(ensemble, mesh))
+
+
+def put_images(dataset: Dataset, mesh: Mesh) -> Images:
+    """The data set with its channel statistics, on every device of the mesh."""
+    pixels = dataset.train.images.astype(np.float32).reshape(-1, dataset.train.images.shape[-1]) / 255.0
+    images = Images(
+        train=dataset.train.images,
+        test=dataset.test.images,
+        mean=pixels.mean(axis=0, dtype=np.float64).astype(np.float32),
+        std=np.maximum(pixels.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32),
+    )
+    return jax.device_put(images, NamedSharding(mesh, EVERYWHERE))
+
+
+def example_order(seeds: Int32[Array, "s"], epoch: Int32[Array, ""], examples: int) -> Int32[Array, "s n"]:
+    """The order in which each member sees the training images in an epoch: a function of (seed, epoch) alone."""
+
+    def order(seed: Array) -> Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), Stream.ORDER), epoch)
+        return jax.random.permutation(key, jnp.arange(examples, dtype=jnp.int32))
+
+    return jax.vmap(order)(seeds)
+
+
+class Stream(IntEnum):
+    """The named random streams of a member: `fold_in(fold_in(key(seed), stream), step)`."""
+
+    INIT = 0
+    ORDER = 1
+    AUGMENT = 2

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run from its first step, or its last checkpoint, to its end."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from tqdm import tqdm
+
+from ncjax.config import Config
+from ncjax.data import Dataset
+from ncjax.train import checkpoint, metrics
+from ncjax.train.ensemble import Ensemble, Images, Member, list_members, make_ensemble, put_images
+from ncjax.train.mesh import EVERYWHERE, make_mesh
+from ncjax.train.schedule import schedule_factor
+from ncjax.train.step import (
+    Spec,
+    StepMetrics,
+    TrainState,
+    compile_chunk,
+    forward,
+    init_state,
+    make_spec,
+    mean_loss_and_accuracy,
+)
+
+OnEpoch = Callable[[int, TrainState], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All that a run holds on its devices, apart from the state."""
+
+    config: Config
+    spec: Spec
+    members: tuple[Member, ...]
+    ensemble: Ensemble
+    images: Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended; times are in seconds and of this process alone."""
+
+    state: TrainState
+    compile_secs: float
+    train_secs: float
+    failures: tuple[str, ...]  # one line per member that met a loss that was not finite
+
+
+def prepare(config: Config, dataset: Dataset) -> Run:
+    """Check a config against its data, then lay the data and the members over the devices.
+
+    Raises:
+        UserError: the mesh, the batch or a label map does not fit.
+    """
+    members = list_members(config, dataset)
+    mesh = make_mesh(config.mesh, len(members))
+    classes = max(member.label_map.classes for member in members)
+    shape, examples = dataset.train.images.shape[1:], dataset.train.images.shape[0]
+    return Run(
+        config=config,
+        spec=make_spec(config, shape, classes, examples, mesh),
+        members=members,
+        ensemble=make_ensemble(members, dataset, mesh),
+        images=put_images(dataset, mesh),
+    )
+
+
+def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
+    """Train to the end, from the newest checkpoint where there is one.
+
+    Args:
+        run: what `prepare` made.
+        workdir: gets metrics.jsonl and checkpoints/.
+        on_epoch: called with (epoch, state) after each epoch and before its checkpoint, and with (0, state) before the
+            first epoch; it must not keep the state. After an interruption it may see an epoch again.
+    """
+    spec, state = run.spec, init_state(run.spec, run.ensemble)
+    started = time.perf_counter()
+    step_chunk = compile_chunk(spec, state, run.images, run.ensemble)
+    test = jax.jit(partial(_test, spec))
+    compile_secs = time.perf_counter() - started
+    with checkpoint.open_checkpoints(workdir) as checkpoints:
+        restored = checkpoint.restore_latest(checkpoints, state)
+        if restored is None:
+            on_epoch(0, state)
+        else:
+            state = restored
+        metrics.keep_until(workdir / "metrics.jsonl", int(state.step))
+        write = metrics.open_metrics(workdir, tensorboard=run.config.tensorboard)
+        first = int(state.step) // spec.steps_per_epoch
+        started = time.perf_counter()
+        with _progress(run, int(state.step)) as bar:
+            for epoch in range(first + 1, run.config.optim.epochs + 1):
+                state, seen = _epoch(run, state, step_chunk, epoch, bar)
+                tested = test(state, run.images, run.ensemble)
+                write(_record(run, state, epoch, seen, tested, time.perf_counter() - started))
+                on_epoch(epoch, state)
+                if epoch % run.config.checkpoint_epochs == 0 or epoch == run.config.optim.epochs:
+                    checkpoint.save(checkpoints, state)
+        train_secs = time.perf_counter() - started
+        checkpoints.wait_until_finished()
+    return Outcome(state=state, compile_secs=compile_secs, train_secs=train_secs, failures=_failures(run, state))
+
+
+def _test(spec: Spec, state: TrainState, images: Images, ensemble: Ensemble) -> StepMetrics:
+    _, logits = forward(spec, state, images.test, images.mean, images.std)
+    return mean_loss_and_accuracy(logits, ensemble.test_targets, ensemble.class_mask)
+
+
+def _progress(run: Run, step: int) -> tqdm:
+    scale = run.config.optim.batch * len(run.members)
+    return tqdm(
+        total=run.spec.total_steps * scale, initial=step * scale, unit="image", unit_scale=True, desc="train"
+    )
+
+
+def _epoch(
+    run: Run, state: TrainState, step_chunk: jax.stages.Compiled, epoch: int, bar: tqdm
+) -> tuple[TrainState, StepMetrics]:
+    """Steps to the end of an epoch; returns the metrics of each of its steps `[t s]`, on the host."""
+    chunks, end = [], epoch * run.spec.steps_per_epoch
+    stop = jax.device_put(jnp.asarray(end, jnp.int32), NamedSharding(run.spec.mesh, EVERYWHERE))
+    at = int(state.step)
+    while at < end:
+        state, chunk = step_chunk(state, run.images, run.ensemble, stop)
+        count = min(run.config.chunk_steps, end - at)
+        chunks.append(jax.tree.map(lambda x, count=count: np.asarray(x)[:count], chunk))
+        at += count
+        bar.set_postfix_str(f"epoch {epoch}/{run.config.optim.epochs}, loss {np.nanmean(chunks[-1].loss):.3f}", False)
+        bar.update(count * run.config.optim.batch * len(run.members))
+    return state, StepMetrics(*(np.concatenate(parts) for parts in zip(*chunks, strict=True)))
+
+
+def _record(
+    run: Run, state: TrainState, epoch: int, seen: StepMetrics, tested: StepMetrics, secs: float
+) -> dict[str, object]:
+    optim = run.config.optim
+    factor = float(schedule_factor(optim.schedule, run.spec.total_steps, state.step - 1))
+    return {
+        "step": int(state.step),
+        "epoch": epoch,
+        "wall_secs": round(secs, 3),
+        "lr": [member.lr * factor for member in run.members],
+        "train_loss": seen.loss.mean(axis=0).tolist(),
+        "train_accuracy": seen.accuracy.mean(axis=0).tolist(),
+        "test_loss": np.asarray(tested.loss).tolist(),
+        "test_accuracy": np.asarray(tested.accuracy).tolist(),
+    }
+
+
+def _failures(run: Run, state: TrainState) -> tuple[str, ...]:
+    steps = np.asarray(state.nan_step)
+    return tuple(
+        f"member {i} ({m.label_map.name}, lr {m.lr:g}, weight decay {m.weight_decay:g}, seed {m.seed}): loss or gradient "
+        f"not finite at step {steps[i]}; frozen there"
+        for i, m in enumerate(run.members)
+        if steps[i] >= 0
+    )

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""metrics.jsonl and, on request, TensorBoard."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ncjax.errors import UserError
+
+Write = Callable[[dict[str, Any]], None]
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop the lines after `step`, and a half-written last line: a resumed run writes them again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            break
+    draft = path.with_suffix(".draft")
+    draft.write_text("".join(line + "\n" for line in kept))
+    draft.replace(path)
+
+
+def open_metrics(workdir: Path, *, tensorboard: bool) -> Write:
+    """A function that appends one object to metrics.jsonl, and to TensorBoard events where asked for.
+
+    Numbers that are not finite become null. Lists are member-wise.
+
+    Raises:
+        UserError: TensorBoard is asked for and tensorboardX is not installed.
+    """
+    events = _event_writer(workdir) if tensorboard else None
+
+    def write(record: dict[str, Any]) -> None:
+        with (workdir / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({name: _finite(value) for name, value in record.items()}, allow_nan=False) + "\n")
+        if events is not None:
+            for name, values in record.items():
+                for member, value in enumerate(values if isinstance(values, list) else []):
+                    events.add_scalar(f"{name}/member_{member}", value, record["step"])
+            events.flush()
+
+    return write
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _event_writer(workdir: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError("--tensorboard needs tensorboardX; install it with: pip install 'ncjax[tensorboard]'") from error
+    return SummaryWriter(str(workdir / "tensorboard"))

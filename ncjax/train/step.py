@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training step of an ensemble, and the chunk of steps that is compiled."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Bool, Float, Int32, PyTree
+
+from ncjax.config import Config
+from ncjax.data.augment import augment, normalise
+from ncjax.models import make_model
+from ncjax.train.ensemble import Ensemble, Images, Stream, example_order
+from ncjax.train.mesh import EVERYWHERE, MEMBER_BATCH, member_sharding
+from ncjax.train.schedule import schedule_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """All that is fixed when a run is compiled."""
+
+    config: Config
+    graph: nnx.GraphDef
+    image_shape: tuple[int, int, int]
+    classes: int
+    steps_per_epoch: int
+    mesh: Mesh
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.config.optim.epochs
+
+
+class TrainState(NamedTuple):
+    """All that changes during training; every leaf but `step` has the leading axis `s`."""
+
+    params: PyTree
+    batch_stats: PyTree
+    optimiser: PyTree
+    step: Int32[Array, ""]
+    nan_step: Int32[Array, "s"]  # the step whose loss or gradient was not finite; -1: none was
+
+
+class StepMetrics(NamedTuple):
+    """Of one step, or of a chunk of `t` steps with a leading axis; NaN where no step was taken."""
+
+    loss: Float[Array, "*t s"]
+    accuracy: Float[Array, "*t s"]
+
+
+def make_spec(config: Config, image_shape: tuple[int, int, int], classes: int, examples: int, mesh: Mesh) -> Spec:
+    """What is compiled for a config, images of this shape, `classes` outputs and `examples` training images."""
+    dtype = jnp.dtype(config.optim.dtype)
+    model = nnx.eval_shape(lambda: make_model(config.model, image_shape, classes, dtype, nnx.Rngs(params=0)))
+    return Spec(
+        config=config,
+        graph=nnx.graphdef(model),
+        image_shape=image_shape,
+        classes=classes,
+        steps_per_epoch=examples // config.optim.batch,
+        mesh=mesh,
+    )
+
+
+def init_state(spec: Spec, ensemble: Ensemble) -> TrainState:
+    """Step 0: fresh weights from each member's seed, made where they will lie."""
+
+    def member(seed: Array, lr: Array, weight_decay: Array) -> tuple[PyTree, PyTree, PyTree]:
+        key = jax.random.fold_in(jax.random.key(seed), Stream.INIT)
+        dtype = jnp.dtype(spec.config.optim.dtype)
+        model = make_model(spec.config.model, spec.image_shape, spec.classes, dtype, nnx.Rngs(params=key))
+        params, batch_stats = _arrays(model, nnx.Param), _arrays(model, nnx.BatchStat)
+        return params, batch_stats, _optimiser(spec, lr, weight_decay).init(params)
+
+    def state() -> TrainState:
+        parts = jax.vmap(member)(ensemble.seed, ensemble.lr, ensemble.weight_decay)
+        return TrainState(*parts, step=jnp.zeros((), jnp.int32), nan_step=jnp.full_like(ensemble.seed, -1))
+
+    shardings = member_sharding(jax.eval_shape(state), spec.mesh)
+    return jax.jit(state, out_shardings=shardings)()
+
+
+def _arrays(model: nnx.Module, kind: type[nnx.Variable]) -> PyTree:
+    return nnx.to_pure_dict(nnx.state(model, kind))
+
+
+def _optimiser(spec: Spec, lr: Array, weight_decay: Array) -> optax.GradientTransformation:
+    """SGD as PyTorch defines it: decay is added to the gradient, the rate multiplies the momentum buffer."""
+    sgd = optax.sgd(lr, momentum=spec.config.optim.momentum, nesterov=spec.config.optim.nesterov)
+    return optax.chain(optax.add_decayed_weights(weight_decay), sgd)
+
+
+def _member_step(
+    spec: Spec,
+    state: TrainState,
+    images: Float[Array, "b h w ch"],
+    targets: Int32[Array, "b"],
+    lr: Float[Array, ""],
+    weight_decay: Float[Array, ""],
+    class_mask: Bool[Array, "c"],
+) -> tuple[TrainState, StepMetrics]:
+    def loss_of(params: PyTree) -> tuple[Array, tuple[PyTree, Array]]:
+        model = nnx.merge(spec.graph, params, state.batch_stats)
+        logits, _ = model(images, train=True)
+        logits = jnp.where(class_mask[None, :], logits, -1e9)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+        return loss, (_arrays(model, nnx.BatchStat), (logits.argmax(axis=-1) == targets).mean(dtype=jnp.float32))
+
+    (loss, (batch_stats, accuracy)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    updates, optimiser = _optimiser(spec, lr, weight_decay).update(gradients, state.optimiser, state.params)
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradients))
+    alive = state.nan_step < 0
+    moved = (optax.apply_updates(state.params, updates), batch_stats, optimiser)
+    kept = (state.params, state.batch_stats, state.optimiser)
+    chosen = jax.tree.map(partial(jnp.where, finite & alive), moved, kept)
+    nan_step = jnp.where(alive & ~finite, state.step, state.nan_step)
+    return TrainState(*chosen, step=state.step, nan_step=nan_step), StepMetrics(loss, accuracy)
+
+
+class Batch(NamedTuple):
+    """One step's images, augmented and normalised, and targets, for every member."""
+
+    images: Float[Array, "s b h w ch"]
+    targets: Int32[Array, "s b"]
+
+
+def make_batch(
+    spec: Spec, images: Images, ensemble: Ensemble, order: Int32[Array, "s n"], step: Int32[Array, ""]
+) -> Batch:
+    """Batch `step`: a function of (seed, step) alone, given the order of its epoch."""
+    size, data = spec.config.optim.batch, spec.config.data
+    start = (step % spec.steps_per_epoch) * size
+    chosen = lax.dynamic_slice_in_dim(order, start, size, axis=1)
+    chosen = lax.with_sharding_constraint(chosen, NamedSharding(spec.mesh, MEMBER_BATCH))
+
+    def member(seed: Array, indices: Array, targets: Array) -> Batch:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), Stream.AUGMENT), step)
+        batch = augment(key, images.train[indices], crop_padding=data.crop_padding, flip=data.flip)
+        return Batch(normalise(batch, images.mean, images.std), targets[indices])
+
+    return jax.vmap(member)(ensemble.seed, chosen, ensemble.train_targets)
+
+
+def train_step(spec: Spec, state: TrainState, batch: Batch, ensemble: Ensemble) -> tuple[TrainState, StepMetrics]:
+    """One step of SGD for every member on the mean cross-entropy over the classes that it has.
+
+    A member whose loss or gradient is not finite keeps its last finite state from then on, and `nan_step` says when.
+    """
+    factor = schedule_factor(spec.config.optim.schedule, spec.total_steps, state.step)
+    axes = TrainState(params=0, batch_stats=0, optimiser=0, step=None, nan_step=0)
+    step = jax.vmap(partial(_member_step, spec), in_axes=(axes, 0, 0, 0, 0, 0), out_axes=(axes, 0))
+    state, metrics = step(
+        state, batch.images, batch.targets, ensemble.lr * factor, ensemble.weight_decay, ensemble.class_mask
+    )
+    return state._replace(step=state.step + 1), metrics
+
+
+def train_chunk(
+    spec: Spec, state: TrainState, images: Images, ensemble: Ensemble, stop: Int32[Array, ""]
+) -> tuple[TrainState, StepMetrics]:
+    """Up to `chunk_steps` steps within one epoch, ending at step `stop`; metrics `[t s]`."""
+    order = example_order(ensemble.seed, state.step // spec.steps_per_epoch, images.train.shape[0])
+
+    def advance(state: TrainState) -> tuple[TrainState, StepMetrics]:
+        return train_step(spec, state, make_batch(spec, images, ensemble, order, state.step), ensemble)
+
+    def idle(state: TrainState) -> tuple[TrainState, StepMetrics]:
+        nothing = jnp.full(ensemble.lr.shape, jnp.nan, jnp.float32)
+        return state, StepMetrics(nothing, nothing)
+
+    def body(state: TrainState, _: None) -> tuple[TrainState, StepMetrics]:
+        return lax.cond(state.step < stop, advance, idle, state)
+
+    state, metrics = lax.scan(body, state, None, length=spec.config.chunk_steps)
+    return lax.with_sharding_constraint(state, member_sharding(state, spec.mesh)), metrics
+
+
+def compile_chunk(spec: Spec, state: TrainState, images: Images, ensemble: Ensemble) -> jax.stages.Compiled:
+    """`train_chunk` compiled once for these shapes and places: call it with (state, images, ensemble, stop)."""
+    stop = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(spec.mesh, EVERYWHERE))
+    program = jax.jit(partial(train_chunk, spec), donate_argnums=0)
+    return program.lower(state, images, ensemble, stop).compile()
+
+
+def forward(
+    spec: Spec, state: TrainState, pixels: Array, mean: Float[Array, "ch"], std: Float[Array, "ch"]
+) -> tuple[Float[Array, "s n d"], Float[Array, "s n c"]]:
+    """Features and logits of every member in evaluation mode, on images as they are; batches of the training size."""
+    size = spec.config.optim.batch
+    count = pixels.shape[0]
+    starts = jnp.arange(-(-count // size), dtype=jnp.int32) * size
+
+    def member(params: PyTree, batch_stats: PyTree, batch: Array) -> tuple[Array, Array]:
+        logits, features = nnx.merge(spec.graph, params, batch_stats)(batch, train=False)
+        return features, logits
+
+    def one_batch(start: Array) -> tuple[Array, Array]:
+        rows = jnp.minimum(start + jnp.arange(size, dtype=jnp.int32), count - 1)
+        batch = normalise(pixels[rows], mean, std)
+        return jax.vmap(member, in_axes=(0, 0, None))(state.params, state.batch_stats, batch)
+
+    features, logits = lax.map(one_batch, starts)
+    return tuple(x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])[:, :count] for x in (features, logits))
+
+
+def mean_loss_and_accuracy(
+    logits: Float[Array, "s n c"], targets: Int32[Array, "s n"], class_mask: Bool[Array, "s c"]
+) -> StepMetrics:
+    """Mean cross-entropy (nats) and share of right answers of every member, over the classes that it has."""
+    logits = jnp.where(class_mask[:, None, :], logits, -1e9)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean(axis=1)
+    return StepMetrics(loss, (logits.argmax(axis=-1) == targets).mean(axis=1, dtype=jnp.float32))

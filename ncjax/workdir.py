@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a run: where they lie, and how they are written so that none is ever half there."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ncjax.config import Config, from_dict, to_dict
+from ncjax.errors import UserError
+
+PACKAGES = ("ncjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    os.replace(draft, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; is this the work directory of a run?") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); delete it and run the stage that writes it again") from error
+
+
+def open_workdir(workdir: Path, config: Config, command: str) -> None:
+    """Make the work directory of a run with its config.json, or check that it is one of the same config.
+
+    Raises:
+        UserError: it holds a run of another config (the differing fields are named), or cannot be written.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        differing = _differences(to_dict(read_config(workdir)), to_dict(config))
+        if differing:
+            raise UserError(f"{workdir} holds a run of another config ({'; '.join(differing)}); choose another --workdir")
+        return
+    try:
+        write_json(path, {"config": to_dict(config), "command": command, **environment()})
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another --workdir") from error
+
+
+def read_config(workdir: Path) -> Config:
+    """The config of the run in a work directory.
+
+    Raises:
+        UserError: there is none, or another version of ncjax wrote it.
+    """
+    content = read_json(workdir / "config.json")
+    if not isinstance(content, dict) or "config" not in content:
+        raise UserError(f"{workdir / 'config.json'} holds no config; is this the work directory of a run?")
+    return from_dict(content["config"])
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for name in sorted(set(old) | set(new)):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name}: {before!r} there, {after!r} now")
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and devices: what a number needs beside it."""
+    devices = jax.devices()
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "commit": _commit(),
+        "device": f"{len(devices)} x {devices[0].device_kind} ({jax.default_backend()}), {os.cpu_count()} CPU cores",
+    }
+
+
+def _commit() -> str | None:
+    source = Path(__file__).parent
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
+        )
+    except OSError:
+        return None
+    return run.stdout.strip() or None if run.returncode == 0 else None
