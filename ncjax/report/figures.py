@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of the page as SVG text whose ink is the page's own text colour, so that they read in light and dark."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ncjax.report.groups import VARIANTS, Group
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#010203"  # replaced by the page's text colour
+COLOURS = ("#3b82c4", "#e08a2e", "#3f9e6b", "#9a6fd0", "#d1525b", "#8a8f98", "#b5892c", "#2ba3a8")
+STYLE: Any = {
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "legend.frameon": False,
+    "savefig.transparent": True,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ncjax",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+FEW_MEMBERS = 8
+
+
+def _svg(size: tuple[float, float], draw: Callable[["Figure"], None]) -> str:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Creator": None, "Date": None, "Format": None, "Type": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r"font-family: [^;\"]*(; )?", "", svg)  # inherited from the page
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'style="max-width: {size[0]}in"', svg, count=1)
+
+
+def accuracy_figure(groups: Sequence[Group], labels: Sequence[str], variants: Sequence[str]) -> str:
+    """One line a group: CLP test accuracy by variant as dots, the true-label probe as a tick."""
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        places = np.arange(len(groups))
+        for place, group in enumerate(groups):
+            for value in group.values("probe_test_accuracy")[:1]:
+                ceiling = group.mean("probe_test_accuracy") or value
+                axes.plot([100 * ceiling] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=2)
+        for colour, variant in zip(COLOURS, variants, strict=False):
+            means = [group.mean("clp", variant, "test_accuracy") for group in groups]
+            points = [(100 * mean, place) for place, mean in enumerate(means) if mean is not None]
+            name = f"CLP, {VARIANTS.get(variant, variant)}"
+            axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=8, alpha=0.9, label=name)
+        axes.plot([], [], color=INK, linewidth=2, label="true-label probe (ceiling)")
+        axes.set_yticks(places, labels)
+        axes.set_ylim(len(groups) - 0.4, -0.6)
+        axes.set_xlabel("test accuracy on the fine classes [%]")
+        axes.grid(axis="x", color=INK, alpha=0.15)
+        figure.legend(loc="outside upper left", ncols=3 if len(variants) == 2 else 2)
+
+    return _svg((8.5, 1.3 + 0.42 * len(groups)), draw)
+
+
+def distance_figure(maps: Sequence[tuple[str, Any]], names: Sequence[str]) -> str:
+    """Class distances of last-layer features, one square a network; each has its own scale."""
+
+    def draw(figure: "Figure") -> None:
+        panels = figure.subplots(1, len(maps), squeeze=False)[0]
+        for axes, (title, matrix) in zip(panels, maps, strict=True):
+            image = axes.imshow(matrix, cmap="viridis", interpolation="nearest")
+            axes.set_title(title, fontsize=10)
+            axes.spines[:].set_visible(False)
+            if names and len(names) == len(matrix) <= 20:
+                axes.set_xticks(range(len(names)), names, rotation=90)
+                axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
+            else:
+                axes.set_xlabel("fine class")
+            bar = figure.colorbar(image, ax=axes, shrink=0.75)
+            bar.outline.set_visible(False)
+
+    return _svg((min(3.6 * len(maps) + 0.8, 11.0), 3.8), draw)
+
+
+def curves_figure(metrics: Sequence[dict[str, Any]]) -> str:
+    """Loss and accuracy over epochs; each member is a line, or mean and range where there are many."""
+
+    def draw(figure: "Figure") -> None:
+        panels = figure.subplots(1, 2)
+        for axes, what, factor in zip(panels, ("loss", "accuracy"), (1, 100), strict=True):
+            for split, colour in (("train", COLOURS[1]), ("test", COLOURS[0])):
+                times, values = _series(metrics, f"{split}_{what}")
+                _draw_members(axes, times, factor * values, colour, split)
+            axes.set_xlabel("epoch")
+            axes.set_ylabel("accuracy [%]" if what == "accuracy" else "cross-entropy [nat]")
+            axes.grid(color=INK, alpha=0.12)
+        panels[0].set_yscale("log")
+        panels[1].legend()
+
+    return _svg((9.5, 3.3), draw)
+
+
+def epochs_figure(groups: Sequence[Group], variants: Sequence[str]) -> str:
+    """CLP test accuracy and its ceiling over the epochs whose features were kept; `groups` are one setting's."""
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        ordered = sorted(groups, key=lambda group: group.epoch or 0)
+        lines: list[tuple[str, str, tuple[str, ...]]] = [("true-label probe (ceiling)", INK, ("probe_test_accuracy",))]
+        lines += [
+            (f"CLP, {VARIANTS.get(name, name)}", colour, ("clp", name, "test_accuracy"))
+            for name, colour in zip(variants, COLOURS, strict=False)
+        ]
+        for name, colour, path in lines:
+            means = np.array([100 * (group.mean(*path) or np.nan) for group in ordered])
+            axes.plot([group.epoch or 0 for group in ordered], means, "o-", color=colour, markersize=4, label=name)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("test accuracy [%]")
+        axes.grid(color=INK, alpha=0.12)
+        axes.legend()
+
+    return _svg((7.0, 3.3), draw)
+
+
+def _series(metrics: Sequence[dict[str, Any]], key: str) -> tuple[Any, Any]:
+    """Epochs [t] and values [t s] of the records that have this key; what is no number is NaN."""
+    records = [record for record in metrics if record.get(key)]
+    times = [record["epoch"] if record.get("epoch") is not None else record["step"] for record in records]
+    members = max((len(record[key]) for record in records), default=0)
+    values = np.full((len(records), members), np.nan)
+    for line, record in zip(values, records, strict=True):
+        line[: len(record[key])] = [np.nan if value is None else value for value in record[key]]
+    return np.array(times, np.float64), values
+
+
+def _draw_members(axes: "Axes", times: Any, values: Any, colour: str, label: str) -> None:
+    if values.size == 0:
+        return
+    if values.shape[1] <= FEW_MEMBERS:
+        lines = axes.plot(times, values, color=colour, linewidth=1.4, alpha=0.85)
+        lines[0].set_label(label)
+        return
+    finite = np.ma.masked_invalid(values)
+    axes.plot(times, finite.mean(axis=1), color=colour, linewidth=1.6, label=f"{label}: mean and range")
+    axes.fill_between(times, finite.min(axis=1), finite.max(axis=1), color=colour, alpha=0.2, linewidth=0)
