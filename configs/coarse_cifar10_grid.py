@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grid of the paper, learning rate {1e-1, 1e-2, 1e-3} x weight decay {5e-3, 5e-4, 5e-5}, with five seeds: 45 members.
+"""The grid of the paper, learning rate {1e-1, 1e-2, 1e-3} x weight decay {5e-3, 5e-4, 5e-5}, five seeds: 45 members.
 
 Command: `ncjax run configs/coarse_cifar10_grid.py --data.path FOLDER --mesh.member 9`. Hardware: as many accelerators
 as the mesh has places; the members are spread over the member axis. Expected: not measured by ncjax yet.
@@ -7,8 +7,9 @@ as the mesh has places; the members are spread over the member axis. Expected: n
 
 import dataclasses
 
-from ncjax.config import Config, EvaluateConfig
 from ncjax.configs.coarse_cifar10 import get_config as coarse_config
+
+from ncjax.config import Config, EvaluateConfig
 
 
 def get_config() -> Config:

@@ -90,6 +90,8 @@ class EvaluateConfig:
     """Epochs whose features are kept, besides the last; 0 is the network at random initialisation [epochs]."""
     variants: tuple[Variant, ...] = ("raw", "normalised", "residual_pca")
     """What k-means sees, inside each super-class [one or more of raw, normalised, residual_pca, tsne]."""
+    labels: str = "mod:5"
+    """Label map whose super-classes serve members without any: fine, split, shuffled, pixels [one that merges classes]."""
     restarts: int = 10
     """Restarts of k-means; the best inertia wins [restarts]."""
 
@@ -116,6 +118,9 @@ class Config:
     """Time between checkpoints; the two newest are kept [epochs]."""
     tensorboard: bool = False
     """Write TensorBoard events beside metrics.jsonl; needs the extra tensorboard [yes or no]."""
+
+
+_SECTIONS = (Config, DataConfig, ModelConfig, OptimConfig, MeshConfig, EvaluateConfig)
 
 
 def load_config(path: Path) -> Config:
@@ -194,7 +199,7 @@ def from_dict(content: dict[str, Any]) -> Config:
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
+    if kind in _SECTIONS:
         fields = {f.name: f.type for f in dataclasses.fields(kind)}
         if not isinstance(value, dict) or (unknown := set(value) - set(fields)):
             what = f"unknown field {sorted(unknown)[0]}" if isinstance(value, dict) else "not an object"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import Float32, Int32
+from jaxtyping import Array, Float32, Int32
 
 from ncjax.data import Dataset
 from ncjax.errors import UserError
@@ -35,11 +35,14 @@ class FeatureSet(NamedTuple):
 def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
     """Features and logits of all members on both splits; they come to the host whole."""
     see = jax.jit(partial(forward, run.spec))
-    train = see(state, run.images.train, run.images.mean, run.images.std)
-    test = see(state, run.images.test, run.images.mean, run.images.std)
+
+    def split(images: Array, labels: np.ndarray, targets: Array) -> SplitFeatures:
+        features, logits = see(state, images, run.images.mean, run.images.std)
+        return SplitFeatures(np.asarray(features), np.asarray(logits), labels, np.asarray(targets))
+
     return FeatureSet(
-        train=SplitFeatures(*map(np.asarray, train), dataset.train.labels, np.asarray(run.ensemble.train_targets)),
-        test=SplitFeatures(*map(np.asarray, test), dataset.test.labels, np.asarray(run.ensemble.test_targets)),
+        train=split(run.images.train, dataset.train.labels, run.ensemble.train_targets),
+        test=split(run.images.test, dataset.test.labels, run.ensemble.test_targets),
     )
 
 
@@ -63,7 +66,9 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             content = checkpointer.restore(folder)
-        return FeatureSet(*(SplitFeatures(**{k: np.asarray(v) for k, v in content[s].items()}) for s in ("train", "test")))
+        return FeatureSet(
+            *(SplitFeatures(**{k: np.asarray(v) for k, v in content[s].items()}) for s in ("train", "test"))
+        )
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"features in {folder} cannot be read ({error}); delete that folder and train again") from error
 

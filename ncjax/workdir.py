@@ -54,7 +54,9 @@ def open_workdir(workdir: Path, config: Config, command: str) -> None:
     if path.exists():
         differing = _differences(to_dict(read_config(workdir)), to_dict(config))
         if differing:
-            raise UserError(f"{workdir} holds a run of another config ({'; '.join(differing)}); choose another --workdir")
+            raise UserError(
+                f"{workdir} holds a run of another config ({'; '.join(differing)}); choose another --workdir"
+            )
         return
     try:
         write_json(path, {"config": to_dict(config), "command": command, **environment()})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eight fake devices, strict dtypes and shapes, and every jaxtyping annotation of ncjax checked at run time."""
+"""Eight fake devices, no silent broadcasting of ranks, and every jaxtyping annotation of ncjax checked at run time."""
 
 import os
 
@@ -9,7 +9,6 @@ import jax
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 install_import_hook("ncjax", "beartype.beartype")

@@ -39,4 +39,6 @@ def restore_latest(checkpoints: ocp.CheckpointManager, like: TrainState) -> Trai
     except (ValueError, KeyError, OSError) as error:
         folder = Path(checkpoints.directory) / str(step)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {folder} cannot be read ({reason}); delete that folder to use the one before") from error
+        raise UserError(
+            f"checkpoint {folder} cannot be read ({reason}); delete that folder to use the one before"
+        ) from error

@@ -71,27 +71,27 @@ def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> 
     classes = np.array([member.label_map.classes for member in members])
     train = {m.label_map.name: m.label_map.targets(dataset.train.labels, "train") for m in members}
     test = {m.label_map.name: m.label_map.targets(dataset.test.labels, "test") for m in members}
-    ensemble = Ensemble(
-        seed=np.array([member.seed for member in members], np.int32),
-        lr=np.array([member.lr for member in members], np.float32),
-        weight_decay=np.array([member.weight_decay for member in members], np.float32),
-        class_mask=np.arange(classes.max())[None, :] < classes[:, None],
-        train_targets=np.stack([train[member.label_map.name] for member in members]),
-        test_targets=np.stack([test[member.label_map.name] for member in members]),
-    )
-    return jax.device_put(ensemble, member_sharding(ensemble, mesh))
+    arrays = {
+        "seed": np.array([member.seed for member in members], np.int32),
+        "lr": np.array([member.lr for member in members], np.float32),
+        "weight_decay": np.array([member.weight_decay for member in members], np.float32),
+        "class_mask": np.arange(classes.max())[None, :] < classes[:, None],
+        "train_targets": np.stack([train[member.label_map.name] for member in members]),
+        "test_targets": np.stack([test[member.label_map.name] for member in members]),
+    }
+    return Ensemble(**jax.device_put(arrays, member_sharding(arrays, mesh)))
 
 
 def put_images(dataset: Dataset, mesh: Mesh) -> Images:
     """The data set with its channel statistics, on every device of the mesh."""
     pixels = dataset.train.images.astype(np.float32).reshape(-1, dataset.train.images.shape[-1]) / 255.0
-    images = Images(
-        train=dataset.train.images,
-        test=dataset.test.images,
-        mean=pixels.mean(axis=0, dtype=np.float64).astype(np.float32),
-        std=np.maximum(pixels.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32),
-    )
-    return jax.device_put(images, NamedSharding(mesh, EVERYWHERE))
+    arrays = {
+        "train": dataset.train.images,
+        "test": dataset.test.images,
+        "mean": pixels.mean(axis=0, dtype=np.float64).astype(np.float32),
+        "std": np.maximum(pixels.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32),
+    }
+    return Images(**jax.device_put(arrays, NamedSharding(mesh, EVERYWHERE)))
 
 
 def example_order(seeds: Int32[Array, "s"], epoch: Int32[Array, ""], examples: int) -> Int32[Array, "s n"]:

@@ -117,9 +117,7 @@ def _test(spec: Spec, state: TrainState, images: Images, ensemble: Ensemble) -> 
 
 def _progress(run: Run, step: int) -> tqdm:
     scale = run.config.optim.batch * len(run.members)
-    return tqdm(
-        total=run.spec.total_steps * scale, initial=step * scale, unit="image", unit_scale=True, desc="train"
-    )
+    return tqdm(total=run.spec.total_steps * scale, initial=step * scale, unit="image", unit_scale=True, desc="train")
 
 
 def _epoch(
@@ -136,7 +134,7 @@ def _epoch(
         at += count
         bar.set_postfix_str(f"epoch {epoch}/{run.config.optim.epochs}, loss {np.nanmean(chunks[-1].loss):.3f}", False)
         bar.update(count * run.config.optim.batch * len(run.members))
-    return state, StepMetrics(*(np.concatenate(parts) for parts in zip(*chunks, strict=True)))
+    return state, jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
 
 
 def _record(

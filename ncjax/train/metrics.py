@@ -60,5 +60,7 @@ def _event_writer(workdir: Path) -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise UserError("--tensorboard needs tensorboardX; install it with: pip install 'ncjax[tensorboard]'") from error
+        raise UserError(
+            "--tensorboard needs tensorboardX; install it with: pip install 'ncjax[tensorboard]'"
+        ) from error
     return SummaryWriter(str(workdir / "tensorboard"))

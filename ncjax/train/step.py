@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ class Spec:
     """All that is fixed when a run is compiled."""
 
     config: Config
-    graph: nnx.GraphDef
+    graph: nnx.GraphDef[nnx.Module]
     image_shape: tuple[int, int, int]
     classes: int
     steps_per_epoch: int
@@ -79,14 +79,14 @@ def init_state(spec: Spec, ensemble: Ensemble) -> TrainState:
         return params, batch_stats, _optimiser(spec, lr, weight_decay).init(params)
 
     def state() -> TrainState:
-        parts = jax.vmap(member)(ensemble.seed, ensemble.lr, ensemble.weight_decay)
-        return TrainState(*parts, step=jnp.zeros((), jnp.int32), nan_step=jnp.full_like(ensemble.seed, -1))
+        params, batch_stats, optimiser = jax.vmap(member)(ensemble.seed, ensemble.lr, ensemble.weight_decay)
+        return TrainState(params, batch_stats, optimiser, jnp.zeros((), jnp.int32), jnp.full_like(ensemble.seed, -1))
 
     shardings = member_sharding(jax.eval_shape(state), spec.mesh)
     return jax.jit(state, out_shardings=shardings)()
 
 
-def _arrays(model: nnx.Module, kind: type[nnx.Variable]) -> PyTree:
+def _arrays(model: nnx.Module, kind: type[nnx.Variable[Array]]) -> PyTree:
     return nnx.to_pure_dict(nnx.state(model, kind))
 
 
@@ -120,7 +120,7 @@ def _member_step(
     kept = (state.params, state.batch_stats, state.optimiser)
     chosen = jax.tree.map(partial(jnp.where, finite & alive), moved, kept)
     nan_step = jnp.where(alive & ~finite, state.step, state.nan_step)
-    return TrainState(*chosen, step=state.step, nan_step=nan_step), StepMetrics(loss, accuracy)
+    return TrainState(*chosen, state.step, nan_step), StepMetrics(loss, accuracy)
 
 
 class Batch(NamedTuple):
@@ -153,7 +153,7 @@ def train_step(spec: Spec, state: TrainState, batch: Batch, ensemble: Ensemble) 
     A member whose loss or gradient is not finite keeps its last finite state from then on, and `nan_step` says when.
     """
     factor = schedule_factor(spec.config.optim.schedule, spec.total_steps, state.step)
-    axes = TrainState(params=0, batch_stats=0, optimiser=0, step=None, nan_step=0)
+    axes: Any = TrainState(0, 0, 0, None, 0)  # type: ignore[arg-type]
     step = jax.vmap(partial(_member_step, spec), in_axes=(axes, 0, 0, 0, 0, 0), out_axes=(axes, 0))
     state, metrics = step(
         state, batch.images, batch.targets, ensemble.lr * factor, ensemble.weight_decay, ensemble.class_mask

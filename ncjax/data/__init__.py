@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled images from many kinds of files, behind one interface: `load_dataset(config) -> Dataset`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ncjax.config import DataConfig
+from ncjax.data.arrays import list_idx, read_idx, read_npz
+from ncjax.data.cache import cached, default_folder, fingerprint
+from ncjax.data.cifar import list_cifar, read_cifar
+from ncjax.data.dataset import Dataset, Split, check_dataset, subset
+from ncjax.data.folder import list_folder, read_folder
+from ncjax.data.tfds import read_tfds
+from ncjax.errors import UserError
+
+__all__ = ["Dataset", "Split", "load_dataset"]
+
+
+def load_dataset(config: DataConfig) -> Dataset:
+    """Read, check and, where asked for, thin out a data set.
+
+    Raises:
+        UserError: a file is missing, truncated, corrupt or of another kind (it is named), or splits do not match.
+    """
+    dataset = check_dataset(_read(config))
+    train = subset(dataset.train, config.train_examples, "train")
+    test = subset(dataset.test, config.test_examples, "test")
+    return Dataset(
+        name=dataset.name,
+        train=train,
+        test=test,
+        class_names=dataset.class_names,
+        fingerprint=dataset.fingerprint,
+    )
+
+
+def _read(config: DataConfig) -> Dataset:
+    if config.source == "digits":
+        return _digits()
+    if config.source == "tfds":
+        if not config.tfds_name:
+            raise UserError("data.source tfds needs a name: --data.tfds-name cifar10")
+        return read_tfds(config.tfds_name, config.path)
+    root = _existing(config)
+    folder = Path(config.cache_dir) if config.cache_dir else default_folder()
+    match config.source:
+        case "image_folder":
+            files = list_folder(root)
+            key = fingerprint(root, files)
+            return cached(folder, key, lambda: read_folder(root, files, key))
+        case "cifar10" | "cifar100":
+            files = list_cifar(root, config.source)
+            return read_cifar(files, config.source, fingerprint(root, files))
+        case "idx":
+            files = list_idx(root)
+            return read_idx(root, files, fingerprint(root, files))
+        case "npz":
+            return read_npz(root, fingerprint(root.parent, [root]))
+
+
+def _existing(config: DataConfig) -> Path:
+    if not config.path:
+        raise UserError(f"data.source {config.source} needs a place: --data.path")
+    root = Path(config.path).expanduser()
+    if config.source == "npz":
+        if not root.is_file():
+            raise UserError(f"data.path {root} is not a file; give the npz file with --data.path")
+    elif not root.is_dir():
+        raise UserError(f"data.path {root} is not a folder; give the folder of the data with --data.path")
+    return root.absolute()
+
+
+def _digits() -> Dataset:
+    """scikit-learn's 1,797 digits of 8x8 pixels, 0..16 scaled to 0..255; every fifth image of a class is a test image."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int32)
+    held_out = np.zeros(len(labels), bool)
+    for label in range(10):
+        held_out[np.flatnonzero(labels == label)[::5]] = True
+    train, test = (Split(images=images[rows], labels=labels[rows]) for rows in (~held_out, held_out))
+    names = tuple(map(str, range(10)))
+    return Dataset(name="digits", train=train, test=test, class_names=names, fingerprint="scikit-learn digits")

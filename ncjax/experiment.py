@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages of an experiment, from a config to results: each reads and writes files of the work directory."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ncjax.analysis.results import FeatureArrays, evaluate_features
+from ncjax.config import Config
+from ncjax.data import Dataset, load_dataset
+from ncjax.errors import UserError
+from ncjax.features import FeatureSet, extract, load_features, save_features, saved_epochs
+from ncjax.labels import LabelMap, parse_label_maps
+from ncjax.train.ensemble import Member, list_members
+from ncjax.train.loop import prepare
+from ncjax.train.loop import train as train_run
+from ncjax.train.step import TrainState
+from ncjax.workdir import environment, open_workdir, read_config, read_json, write_json
+
+PIXELS_CLUSTER = 0.9  # share of digits that k-means on raw pixels gets right; above it the report warns
+
+
+def train(config: Config, workdir: Path, command: str) -> None:
+    """Train the members of a config, or go on from the last checkpoint, and keep the features asked for.
+
+    Writes config.json, metrics.jsonl, checkpoints/, features/EPOCH/ and results/training.json.
+
+    Raises:
+        UserError: the config does not fit its data, the devices or the work directory.
+    """
+    dataset = load_dataset(config.data)
+    run = prepare(config, dataset)
+    _evaluation_map(config, dataset)
+    open_workdir(workdir, config, command)
+    kept = {*config.evaluate.epochs, config.optim.epochs}
+
+    def keep_features(epoch: int, state: TrainState) -> None:
+        if epoch in kept:
+            save_features(workdir, epoch, extract(run, state, dataset))
+
+    outcome = train_run(run, workdir, keep_features)
+    for line in outcome.failures:
+        print(f"warning: {line}")
+    earlier = _earlier_secs(workdir)
+    write_json(
+        workdir / "results" / "training.json",
+        {
+            "compile_secs": round(outcome.compile_secs, 2),
+            "train_secs": round(earlier + outcome.train_secs, 2),
+            "failures": list(outcome.failures),
+        },
+    )
+    print(f"compiled in {outcome.compile_secs:.1f} s, trained in {outcome.train_secs:.1f} s")
+
+
+def _earlier_secs(workdir: Path) -> float:
+    path = workdir / "results" / "training.json"
+    return float(read_json(path)["train_secs"]) if path.exists() else 0.0
+
+
+def evaluate(workdir: Path) -> Path:
+    """Evaluate the features of a run with its controls; writes results/evaluation.json and returns its path.
+
+    The rows: the members at every kept epoch, the first label map's members at random initialisation, raw pixels.
+
+    Raises:
+        UserError: the work directory holds no features, or its data cannot be read.
+    """
+    config, started = read_config(workdir), time.perf_counter()
+    dataset = load_dataset(config.data)
+    members = list_members(config, dataset)
+    epochs = saved_epochs(workdir)
+    if not epochs:
+        raise UserError(f"{workdir} holds no features; run: ncjax train CONFIG --workdir {workdir}")
+    evaluation = _Evaluation(config=config, dataset=dataset, default=_evaluation_map(config, dataset))
+    rows = [evaluation.pixels()]
+    for epoch in epochs:
+        features = load_features(workdir, epoch)
+        wanted = [i for i, m in enumerate(members) if epoch or m.label_map.name == members[0].label_map.name]
+        rows += [evaluation.member(features, members[i], i, epoch) for i in wanted]
+    training = read_json(workdir / "results" / "training.json")
+    written = read_json(workdir / "config.json")
+    run = {
+        "name": config.name,
+        "dataset": dataset.name,
+        "command": written["command"],
+        "config": written["config"],
+        **environment(),
+        "wall_secs": {
+            "compile": training["compile_secs"],
+            "train": training["train_secs"],
+            "evaluate": round(time.perf_counter() - started, 2),
+        },
+    }
+    path = workdir / "results" / "evaluation.json"
+    write_json(path, {"run": run, "rows": rows, "notes": [*training["failures"], *_notes(rows)]})
+    return path
+
+
+def _evaluation_map(config: Config, dataset: Dataset) -> LabelMap:
+    """The label map whose super-classes are used for members that have none of their own."""
+    (found,) = parse_label_maps((config.evaluate.labels,), dataset.class_names)
+    if found.super_class is None:
+        raise UserError(f"evaluate.labels is {config.evaluate.labels}, but must merge classes, such as mod:5")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evaluation:
+    """Makes rows of the table for one run."""
+
+    config: Config
+    dataset: Dataset
+    default: LabelMap
+
+    def pixels(self) -> dict[str, Any]:
+        flat = [np.asarray(s.images, np.float32).reshape(len(s.labels), -1) / 255 for s in self._splits()]
+        return {
+            **_row("raw pixels", "raw_pixels", None, None, None, self.default),
+            **self._measure(flat[0], flat[1], self.default),
+        }
+
+    def member(self, features: FeatureSet, member: Member, index: int, epoch: int) -> dict[str, Any]:
+        own = member.label_map
+        merges = own.super_class is not None and own.classes < len(self.dataset.class_names)
+        kind = "random_init" if epoch == 0 else "trained" if merges else own.name.split(":")[0]
+        accuracies = {
+            f"coarse_{name}_accuracy": float((part.logits[index].argmax(-1) == part.coarse[index]).mean())
+            for name, part in features._asdict().items()
+            if epoch
+        }
+        return {
+            **_row(own.name if epoch else "random initialisation", kind, index, member, epoch, own),
+            **accuracies,
+            **self._measure(
+                features.train.features[index], features.test.features[index], own if merges else self.default
+            ),
+        }
+
+    def _measure(self, train: np.ndarray, test: np.ndarray, super_classes: LabelMap) -> dict[str, Any]:
+        fine_train, fine_test = (split.labels for split in self._splits())
+        arrays = FeatureArrays(train=train, train_fine=fine_train, test=test, test_fine=fine_test)
+        assert super_classes.super_class is not None
+        options = self.config.evaluate
+        result = evaluate_features(
+            jax.random.key(0), arrays, super_classes.super_class, options.variants, restarts=options.restarts
+        )
+        return result.to_json()
+
+    def _splits(self) -> tuple[Any, Any]:
+        return self.dataset.train, self.dataset.test
+
+
+def _row(
+    name: str, kind: str, index: int | None, member: Member | None, epoch: int | None, label_map: LabelMap
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": kind,
+        "epoch": epoch,
+        "member": index,
+        "seed": member.seed if member else None,
+        "lr": member.lr if member and epoch else None,
+        "weight_decay": member.weight_decay if member and epoch else None,
+        "label_map": label_map.name if member and epoch else None,
+        "coarse_train_accuracy": None,
+        "coarse_test_accuracy": None,
+    }
+
+
+def _notes(rows: list[dict[str, Any]]) -> list[str]:
+    pixels = max(clp["cluster_accuracy_train"] for clp in rows[0]["clp"].values())
+    if pixels < PIXELS_CLUSTER:
+        return []
+    return [
+        f"Raw pixels of this data set already cluster at {100 * pixels:.0f} % inside the super-classes: here the table "
+        "shows that the pipeline works, not that a network hides structure. Pixels of CIFAR-10 do not cluster."
+    ]
