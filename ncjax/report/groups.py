@@ -20,6 +20,7 @@ KINDS = {
     "raw_pixels": "raw pixels",
 }
 MISSING = "–"
+PER_CENT = "\u00a0%"
 UNTRAINED = ("random_init", "raw_pixels")
 
 
@@ -128,13 +129,13 @@ def headline(lead: Group, groups: Sequence[Group], variants: Sequence[str]) -> s
     if not known or ceiling is None:
         return f"Trained on {lead.label_map}; cluster-and-linear-probe or its ceiling was not measured."
     best = max(known, key=lambda name: known[name])
-    raw = f"; {100 * known['raw']:.1f} % on raw features" if best != "raw" and "raw" in known else ""
+    raw = f"; {100 * known['raw']:.1f}{PER_CENT} on raw features" if best != "raw" and "raw" in known else ""
     choice = f"k-means on {VARIANTS.get(best, best)}" + (f", best of {len(known)} ways" if len(known) > 1 else "") + raw
     gap = 100 * (ceiling - known[best])
     return (
         f"From a network that saw only the labels {lead.label_map}, clustering and a linear probe recover the fine "
-        f"classes at {100 * known[best]:.1f} % on the test set ({choice}): {abs(gap):.1f} points "
-        f"{'below' if gap >= 0 else 'above'} the {100 * ceiling:.1f} % of a probe that is given the true labels."
+        f"classes at {100 * known[best]:.1f}{PER_CENT} on the test set ({choice}): {abs(gap):.1f} points "
+        f"{'below' if gap >= 0 else 'above'} the {100 * ceiling:.1f}{PER_CENT} of a probe that is given the true labels."
         + _controls(lead, groups, best)
     )
 
@@ -148,5 +149,5 @@ def _controls(lead: Group, groups: Sequence[Group], variant: str) -> str:
         control = same_kind[0] if same_kind else None
         score = control.mean("clp", variant, "test_accuracy") if control else None
         if score is not None:
-            said.append(f"{KINDS[kind]} {100 * score:.1f} %")
+            said.append(f"{KINDS[kind]} {100 * score:.1f}{PER_CENT}")
     return f" Without training, the same way: {', '.join(said)}." if said else ""
