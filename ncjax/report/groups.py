@@ -135,7 +135,7 @@ def headline(lead: Group, groups: Sequence[Group], variants: Sequence[str]) -> s
     return (
         f"From a network that saw only the labels {lead.label_map}, clustering and a linear probe recover the fine "
         f"classes at {100 * known[best]:.1f}{PER_CENT} on the test set ({choice}): {abs(gap):.1f} points "
-        f"{'below' if gap >= 0 else 'above'} the {100 * ceiling:.1f}{PER_CENT} of a probe that is given the true labels."
+        f"{'below' if gap >= 0 else 'above'} the {100 * ceiling:.1f}{PER_CENT} of a probe with the true labels."
         + _controls(lead, groups, best)
     )
 
