@@ -114,7 +114,7 @@ def _member_step(
 
     (loss, (batch_stats, accuracy)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     updates, optimiser = _optimiser(spec, lr, weight_decay).update(gradients, state.optimiser, state.params)
-    finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(gradients))
+    finite = jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), (loss, gradients)))
     alive = state.nan_step < 0
     moved = (optax.apply_updates(state.params, updates), batch_stats, optimiser)
     kept = (state.params, state.batch_stats, state.optimiser)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cluster-and-linear-probe (CLP): can the fine classes be read off a network that never saw them?
+
+k-means splits each super-class into as many clusters as it merges classes; a (super-class, cluster) pair is a
+reconstructed label. A linear classifier is trained on the frozen features with the reconstructed labels and scored on the
+test set against the true classes. Which view of the features the original paper clustered is not confirmed, so several are
+measured side by side.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int32, Key
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from ncjax.analysis.probe import fit_probe, probe_predict
+from ncjax.cluster import kmeans, match_clusters
+from ncjax.config import Variant
+from ncjax.errors import UserError
+
+PCA_DIMENSIONS = 8
+TSNE_POINTS = 2000  # per super-class; the others join the cluster of most of their 15 nearest among these
+TSNE_NEIGHBOURS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureArrays:
+    """Features of both splits with their true (fine) labels."""
+
+    train: Float32[np.ndarray, "n d"]
+    train_fine: Int32[np.ndarray, "n"]
+    test: Float32[np.ndarray, "m d"]
+    test_fine: Int32[np.ndarray, "m"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClpResult:
+    """Shares in [0, 1]; cluster-to-class matching is that of the training set except for the oracle."""
+
+    test_accuracy: float  # of the probe on reconstructed labels, against true test labels
+    test_accuracy_oracle: float  # the same with the matching chosen on the test set
+    cluster_accuracy_train: float
+    cluster_accuracy_test: float | None  # nearest centroid in the true super-class; None where the view cannot embed
+    ari: float  # adjusted Rand index of the training clusters, up to 1
+    nmi: float
+    inertia: float  # of k-means in its view, summed over super-classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Clusters:
+    train: Int32[np.ndarray, "n"]  # numbered over all super-classes
+    test: Int32[np.ndarray, "m"] | None
+    super_class: tuple[int, ...]  # of each cluster
+    inertia: float
+
+
+def cluster_and_linear_probe(
+    key: Key[Array, ""],
+    features: FeatureArrays,
+    super_class: tuple[int, ...],
+    variant: Variant,
+    *,
+    restarts: int = 10,
+) -> ClpResult:
+    """CLP on one view of the features.
+
+    Args:
+        key: randomness of k-means.
+        features: frozen features and true labels; the latter are used for matching and scores only.
+        super_class: coarse label of each fine class.
+        variant: raw: as they are; normalised: minus the super-class mean, then of length 1; residual_pca: minus the
+            super-class mean, on the 8 principal axes of all residuals, whitened; tsne: embedded in two dimensions.
+        restarts: of k-means.
+
+    Raises:
+        UserError: a super-class has fewer training examples than classes.
+    """
+    coarse = np.asarray(super_class, np.int32)
+    train_super, test_super = coarse[features.train_fine], coarse[features.test_fine]
+    if variant == "tsne":
+        clusters = _tsne_clusters(key, features.train, train_super, coarse, restarts)
+    else:
+        train, test = _view(features, train_super, test_super, variant)
+        clusters = _cluster(key, train, train_super, test, test_super, coarse, restarts)
+    return _score(features, clusters, coarse)
+
+
+def _view(
+    features: FeatureArrays, train_super: np.ndarray, test_super: np.ndarray, variant: Variant
+) -> tuple[np.ndarray, np.ndarray]:
+    if variant == "raw":
+        return features.train, features.test
+    counts = np.bincount(train_super)
+    means = np.zeros((counts.size, features.train.shape[1]), np.float64)
+    np.add.at(means, train_super, features.train)
+    means = (means / counts[:, None]).astype(np.float32)
+    train, test = features.train - means[train_super], features.test - means[test_super]
+    if variant == "normalised":
+        return tuple(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (train, test))
+    covariance = np.asarray(jnp.matmul(train.T, train, precision=jax.lax.Precision.HIGHEST)) / len(train)
+    values, axes = np.linalg.eigh(covariance.astype(np.float64))
+    top = axes[:, -PCA_DIMENSIONS:] / np.sqrt(np.maximum(values[-PCA_DIMENSIONS:], 1e-12 * values[-1]))
+    return tuple((x @ top).astype(np.float32) for x in (train, test))
+
+
+def _cluster(
+    key: Array,
+    train: np.ndarray,
+    train_super: np.ndarray,
+    test: np.ndarray,
+    test_super: np.ndarray,
+    coarse: np.ndarray,
+    restarts: int,
+) -> _Clusters:
+    """k-means in every super-class, those with the same number of classes at once (shorter ones padded, weight 0)."""
+    sizes, counts = np.bincount(coarse), np.bincount(train_super, minlength=coarse.max() + 1)
+    if (counts < sizes).any():
+        at = int((counts < sizes).argmax())
+        raise UserError(f"super-class {at} has {counts[at]} training examples for {sizes[at]} classes; train on more")
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    train_clusters, test_clusters = np.empty(len(train), np.int32), np.empty(len(test), np.int32)
+    inertia = 0.0
+    for k in np.unique(sizes[sizes > 0]):
+        groups = np.flatnonzero(sizes == k)
+        rows = [np.flatnonzero(train_super == group) for group in groups]
+        points = np.zeros((len(groups), counts.max(), train.shape[1]), np.float32)
+        weights = np.zeros(points.shape[:2], np.float32)
+        for i, members in enumerate(rows):
+            points[i, : len(members)], weights[i, : len(members)] = train[members], 1
+        keys = jax.random.split(jax.random.fold_in(key, int(k)), len(groups))
+        found = kmeans(keys, jnp.asarray(points), int(k), weights=jnp.asarray(weights), restarts=restarts)
+        inertia += float(found.inertia.sum())
+        for i, (group, members) in enumerate(zip(groups, rows, strict=True)):
+            train_clusters[members] = first[group] + np.asarray(found.labels[i])[: len(members)]
+            tested = np.flatnonzero(test_super == group)
+            distances = ((test[tested][:, None, :] - np.asarray(found.centroids[i])[None]) ** 2).sum(axis=-1)
+            test_clusters[tested] = first[group] + distances.argmin(axis=1)
+    owner = tuple(int(group) for group in np.repeat(np.arange(sizes.size), sizes))
+    return _Clusters(train=train_clusters, test=test_clusters, super_class=owner, inertia=inertia)
+
+
+def _score(features: FeatureArrays, clusters: _Clusters, coarse: np.ndarray) -> ClpResult:
+    allowed = np.asarray(clusters.super_class)[:, None] == coarse[None, :]
+    matching = match_clusters(clusters.train, features.train_fine, allowed)
+    probe = fit_probe(jnp.asarray(features.train), jnp.asarray(clusters.train), len(coarse))
+    predicted = np.asarray(probe_predict(probe, jnp.asarray(features.test)))
+    oracle = match_clusters(predicted, features.test_fine, allowed)
+    return ClpResult(
+        test_accuracy=_share(matching[predicted], features.test_fine),
+        test_accuracy_oracle=_share(oracle[predicted], features.test_fine),
+        cluster_accuracy_train=_share(matching[clusters.train], features.train_fine),
+        cluster_accuracy_test=None if clusters.test is None else _share(matching[clusters.test], features.test_fine),
+        ari=float(adjusted_rand_score(features.train_fine, clusters.train)),
+        nmi=float(normalized_mutual_info_score(features.train_fine, clusters.train)),
+        inertia=clusters.inertia,
+    )
+
+
+def _share(found: np.ndarray, truth: np.ndarray) -> float:
+    return float((found == truth).mean())
+
+
+def _tsne_clusters(
+    key: Array, train: np.ndarray, train_super: np.ndarray, coarse: np.ndarray, restarts: int
+) -> _Clusters:
+    """k-means after t-SNE of up to `TSNE_POINTS` examples a super-class; a test point cannot be embedded."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    rng = np.random.default_rng(0)
+    groups = [np.flatnonzero(train_super == group) for group in np.unique(coarse)]
+    chosen = [np.sort(rng.permutation(rows)[:TSNE_POINTS]) for rows in groups]
+    kept = np.concatenate(chosen)
+    embedded = np.concatenate([_tsne(train[rows]) for rows in chosen]).astype(np.float32)
+    empty = embedded[:0], train_super[:0]
+    found = _cluster(key, embedded, train_super[kept], *empty, coarse, restarts)
+    labels = np.empty(len(train), np.int32)
+    for rows in groups:
+        inside = np.isin(kept, rows)
+        voters = KNeighborsClassifier(min(TSNE_NEIGHBOURS, int(inside.sum())))
+        labels[rows] = voters.fit(train[kept[inside]], found.train[inside]).predict(train[rows])
+    labels[kept] = found.train
+    return _Clusters(train=labels, test=None, super_class=found.super_class, inertia=found.inertia)
+
+
+def _tsne(points: np.ndarray) -> Any:
+    perplexity = min(30.0, max((len(points) - 1) / 3, 1.0))
+    try:
+        from openTSNE import TSNE
+    except ImportError:
+        from sklearn.manifold import TSNE as SklearnTSNE
+
+        return SklearnTSNE(perplexity=perplexity, random_state=0).fit_transform(points)
+    return np.asarray(TSNE(perplexity=perplexity, random_state=0).fit(points))

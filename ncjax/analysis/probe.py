@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A linear probe: multinomial logistic regression on frozen features, to convergence."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Bool, Float, Int32
+
+HIGHEST = lax.Precision.HIGHEST
+
+
+class Probe(NamedTuple):
+    """A linear classifier of features as they are, with the evidence that it is optimal."""
+
+    weights: Float[Array, "d c"]
+    bias: Float[Array, "c"]
+    loss: Float[Array, ""]  # mean cross-entropy in nats plus the penalty
+    gradient_norm: Float[Array, ""]  # of the preconditioned problem
+    iterations: Int32[Array, ""]
+    converged: Bool[Array, ""]
+
+
+@partial(jax.jit, static_argnames=("classes", "max_iterations"))
+def fit_probe(
+    features: Float[Array, "n d"],
+    labels: Int32[Array, "n"],
+    classes: int,
+    *,
+    l2: float = 1e-4,
+    max_iterations: int = 300,
+    tol: float = 1e-4,
+) -> Probe:
+    """Minimise `mean_i -log softmax(z_i W + b)[y_i] + l2/2 |W|^2`, where `z` are the standardised features.
+
+    The same as scikit-learn's `StandardScaler` and `LogisticRegression(C=1 / (n * l2))`. Solved by L-BFGS in the
+    coordinates `V = L^T W`, `L L^T = S / 10 + l2 I` with `S` the correlation matrix of the features: there the problem is
+    round, however collapsed the features are.
+
+    Args:
+        features: `n` examples.
+        labels: classes in `0..c-1`.
+        classes: number of classes `c`.
+        l2: strength of the penalty on standardised weights; the bias is free.
+        max_iterations: L-BFGS steps at most.
+        tol: largest gradient norm that counts as converged.
+    """
+    mean, std = features.mean(axis=0), features.std(axis=0)
+    std = jnp.where(std > 1e-6 * std.max(), std, 1.0)
+    z = (features - mean[None, :]) / std[None, :]
+    correlation = jnp.matmul(z.T, z, precision=HIGHEST) / z.shape[0]
+    lower = jnp.linalg.cholesky(0.1 * correlation + l2 * jnp.eye(z.shape[1]))
+    round_z = solve_triangular(lower, z.T, lower=True).T
+
+    def weights_of(v: Array) -> Array:
+        return solve_triangular(lower.T, v, lower=False)
+
+    def loss(parameters: tuple[Array, Array]) -> Array:
+        v, bias = parameters
+        logits = round_z @ v + bias[None, :]
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return cross_entropy + 0.5 * l2 * (weights_of(v) ** 2).sum()
+
+    start = (jnp.zeros((z.shape[1], classes)), jnp.zeros(classes))
+    (v, bias), value, norm, iterations = _lbfgs(loss, start, max_iterations, tol)
+    weights = weights_of(v) / std[:, None]
+    return Probe(weights, bias - mean @ weights, value, norm, iterations, norm <= tol)
+
+
+def _lbfgs(loss: object, start: tuple[Array, Array], max_iterations: int, tol: float) -> tuple:  # type: ignore[type-arg]
+    solver = optax.lbfgs()
+    value_and_grad = optax.value_and_grad_from_state(loss)
+
+    def norm_of(gradient: tuple[Array, Array]) -> Array:
+        return jnp.sqrt(sum((leaf**2).sum() for leaf in gradient))
+
+    def unfinished(carry: tuple) -> Array:  # type: ignore[type-arg]
+        _, _, _, norm, iteration = carry
+        return (iteration == 0) | ((norm > tol) & (iteration < max_iterations))
+
+    def step(carry: tuple) -> tuple:  # type: ignore[type-arg]
+        parameters, state, _, _, iteration = carry
+        value, gradient = value_and_grad(parameters, state=state)
+        updates, state = solver.update(gradient, state, parameters, value=value, grad=gradient, value_fn=loss)
+        return optax.apply_updates(parameters, updates), state, value, norm_of(gradient), iteration + 1
+
+    carry = (start, solver.init(start), jnp.float32(0), jnp.float32(jnp.inf), jnp.int32(0))
+    parameters, _, value, norm, iterations = lax.while_loop(unfinished, step, carry)
+    return parameters, value, norm, iterations
+
+
+def probe_predict(probe: Probe, features: Float[Array, "n d"]) -> Int32[Array, "n"]:
+    """The most probable class of each example."""
+    logits = jnp.matmul(features, probe.weights, precision=HIGHEST) + probe.bias[None, :]
+    return logits.argmax(axis=1).astype(jnp.int32)
+
+
+def probe_accuracy(probe: Probe, features: Float[Array, "n d"], labels: Int32[Array, "n"]) -> Float[Array, ""]:
+    """Share of examples whose most probable class is the right one, in [0, 1]."""
+    return (probe_predict(probe, features) == labels).mean(dtype=jnp.float32)
