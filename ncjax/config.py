@@ -91,7 +91,7 @@ class EvaluateConfig:
     variants: tuple[Variant, ...] = ("raw", "normalised", "residual_pca")
     """What k-means sees, inside each super-class [one or more of raw, normalised, residual_pca, tsne]."""
     labels: str = "mod:5"
-    """Label map whose super-classes serve members without any: fine, split, shuffled, pixels [one that merges classes]."""
+    """Label map whose super-classes serve what has none: fine, split, shuffled, pixels [one that merges classes]."""
     restarts: int = 10
     """Restarts of k-means; the best inertia wins [restarts]."""
 
@@ -132,7 +132,8 @@ def load_config(path: Path) -> Config:
     if not path.is_file():
         raise UserError(f"no config file at {path}; give a Python file that defines get_config(), such as configs/*.py")
     spec = importlib.util.spec_from_file_location("ncjax_config_file", path)
-    assert spec is not None and spec.loader is not None, path
+    assert spec is not None, path
+    assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

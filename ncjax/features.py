@@ -80,7 +80,7 @@ def saved_epochs(workdir: Path) -> tuple[int, ...]:
 
 
 def export_npz(workdir: Path, epoch: int) -> Path:
-    """Write features/EPOCH.npz with the arrays `train_features [s n d]`, `train_logits`, `train_fine`, ... `test_coarse`.
+    """Write features/EPOCH.npz: arrays `train_features [s n d]`, `train_logits`, `train_fine`, ... `test_coarse`.
 
     Raises:
         UserError: there are no features of that epoch.

@@ -112,9 +112,16 @@ def _parse(spec: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
         case ["file", path]:
             yield _merge(spec, _from_file(Path(path), class_names))
         case ["split", rest]:
-            parts, seed = (_integer(spec, text, low) for text, low in zip(_two(spec, rest), (2, 0), strict=True))
-            merged = tuple(range(fine))
-            yield LabelMap(name=spec, classes=fine * parts, super_class=None, merged=merged, parts=parts, seed=seed)
+            first, second = _two(spec, rest)
+            parts, merged = _integer(spec, first, 2), tuple(range(fine))
+            yield LabelMap(
+                name=spec,
+                classes=fine * parts,
+                super_class=None,
+                merged=merged,
+                parts=parts,
+                seed=_integer(spec, second, 0),
+            )
         case ["shuffled", rest]:
             inner, seed = _two(spec, rest)
             (of,) = parse_label_maps((inner,), class_names)

@@ -2,9 +2,9 @@
 """Cluster-and-linear-probe (CLP): can the fine classes be read off a network that never saw them?
 
 k-means splits each super-class into as many clusters as it merges classes; a (super-class, cluster) pair is a
-reconstructed label. A linear classifier is trained on the frozen features with the reconstructed labels and scored on the
-test set against the true classes. Which view of the features the original paper clustered is not confirmed, so several are
-measured side by side.
+reconstructed label. A linear classifier is trained on the frozen features with the reconstructed labels and scored on
+the test set against the true classes. Which view of the features the original paper clustered is not confirmed, so
+several are measured side by side.
 """
 
 from dataclasses import dataclass
@@ -188,9 +188,9 @@ def _tsne_clusters(
 def _tsne(points: np.ndarray) -> Any:
     perplexity = min(30.0, max((len(points) - 1) / 3, 1.0))
     try:
-        from openTSNE import TSNE
+        import openTSNE
     except ImportError:
-        from sklearn.manifold import TSNE as SklearnTSNE
+        from sklearn.manifold import TSNE
 
-        return SklearnTSNE(perplexity=perplexity, random_state=0).fit_transform(points)
-    return np.asarray(TSNE(perplexity=perplexity, random_state=0).fit(points))
+        return TSNE(perplexity=perplexity, random_state=0).fit_transform(points)
+    return np.asarray(openTSNE.TSNE(perplexity=perplexity, random_state=0).fit(points))

@@ -43,9 +43,9 @@ def class_statistics(features: Float[Array, "n d"], labels: Int32[Array, "n"], c
 def nc1(statistics: ClassStatistics) -> Collapse:
     """Variability inside classes against that between them.
 
-    `nc1 = tr(S_W S_B^+) / K` (Papyan, Han and Donoho 2020) with the inverse taken on the `K - 1` directions of the class
-    means alone, so it is never negative; `nc1_ratio = tr(S_W) / tr(S_B)` (Tirer et al. 2023). `S_B` is the covariance of
-    the class means around their mean, each class weighing the same.
+    `nc1 = tr(S_W S_B^+) / K` (Papyan, Han and Donoho 2020) with the inverse taken on the `K - 1` directions of the
+    class means alone, so it is never negative; `nc1_ratio = tr(S_W) / tr(S_B)` (Tirer et al. 2023). `S_B` is the
+    covariance of the class means around their mean, each class weighing the same.
     """
     means = statistics.means - statistics.means.mean(axis=0)[None, :]
     classes = means.shape[0]

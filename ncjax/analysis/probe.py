@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A linear probe: multinomial logistic regression on frozen features, to convergence."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +39,8 @@ def fit_probe(
     """Minimise `mean_i -log softmax(z_i W + b)[y_i] + l2/2 |W|^2`, where `z` are the standardised features.
 
     The same as scikit-learn's `StandardScaler` and `LogisticRegression(C=1 / (n * l2))`. Solved by L-BFGS in the
-    coordinates `V = L^T W`, `L L^T = S / 10 + l2 I` with `S` the correlation matrix of the features: there the problem is
-    round, however collapsed the features are.
+    coordinates `V = L^T W`, `L L^T = S / 10 + l2 I` with `S` the correlation matrix of the features: there the problem
+    is round, however collapsed the features are.
 
     Args:
         features: `n` examples.
@@ -71,24 +72,24 @@ def fit_probe(
     return Probe(weights, bias - mean @ weights, value, norm, iterations, norm <= tol)
 
 
-def _lbfgs(loss: object, start: tuple[Array, Array], max_iterations: int, tol: float) -> tuple:  # type: ignore[type-arg]
+def _lbfgs(loss: Callable[..., Array], start: tuple[Array, Array], max_iterations: int, tol: float) -> tuple[Any, ...]:
     solver = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss)
 
     def norm_of(gradient: tuple[Array, Array]) -> Array:
-        return jnp.sqrt(sum((leaf**2).sum() for leaf in gradient))
+        return jnp.sqrt((gradient[0] ** 2).sum() + (gradient[1] ** 2).sum())
 
-    def unfinished(carry: tuple) -> Array:  # type: ignore[type-arg]
+    def unfinished(carry: tuple[Any, ...]) -> Array:
         _, _, _, norm, iteration = carry
         return (iteration == 0) | ((norm > tol) & (iteration < max_iterations))
 
-    def step(carry: tuple) -> tuple:  # type: ignore[type-arg]
+    def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         parameters, state, _, _, iteration = carry
         value, gradient = value_and_grad(parameters, state=state)
         updates, state = solver.update(gradient, state, parameters, value=value, grad=gradient, value_fn=loss)
         return optax.apply_updates(parameters, updates), state, value, norm_of(gradient), iteration + 1
 
-    carry = (start, solver.init(start), jnp.float32(0), jnp.float32(jnp.inf), jnp.int32(0))
+    carry: tuple[Any, ...] = (start, solver.init(start), jnp.float32(0), jnp.float32(jnp.inf), jnp.int32(0))
     parameters, _, value, norm, iterations = lax.while_loop(unfinished, step, carry)
     return parameters, value, norm, iterations
 

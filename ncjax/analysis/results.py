@@ -59,7 +59,7 @@ def evaluate_features(
     train, test = jnp.asarray(features.train), jnp.asarray(features.test)
     train_fine, test_fine = jnp.asarray(features.train_fine), jnp.asarray(features.test_fine)
     probe = fit_probe(train, train_fine, fine)
-    clp = {
+    clp: dict[str, ClpResult] = {
         variant: cluster_and_linear_probe(key, features, super_class, variant, restarts=restarts)
         for variant in variants
     }

@@ -61,8 +61,10 @@ def kmeans(
     if not isinstance(points, jax.core.Tracer):
         _check(np.asarray(points), np.asarray(weights), k)
     solve = partial(_kmeans, k=k, restarts=restarts, max_iterations=max_iterations)
-    return solve(key, points, weights, jnp.float32(tol)) if points.ndim == 2 else jax.vmap(solve, (0, 0, 0, None))(
-        key, points, weights, jnp.float32(tol)
+    return (
+        solve(key, points, weights, jnp.float32(tol))
+        if points.ndim == 2
+        else jax.vmap(solve, (0, 0, 0, None))(key, points, weights, jnp.float32(tol))
     )
 
 
@@ -118,7 +120,7 @@ def _run(points: Array, weights: Array, limit: Array, k: int, max_iterations: in
         return moved, new_labels, new_nearest, iteration + 1, converged
 
     centroids = _plus_plus(key, points, weights, k)
-    start = (centroids, *_assign(points, centroids), jnp.int32(0), jnp.asarray(False))
+    start: tuple[Array, ...] = (centroids, *_assign(points, centroids), jnp.int32(0), jnp.asarray(False))
     centroids, labels, nearest, iterations, converged = lax.while_loop(unfinished, step, start)
     return centroids, labels, (weights * nearest).sum(), iterations, converged
 

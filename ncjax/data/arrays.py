@@ -74,7 +74,9 @@ def read_npz(file: Path, fingerprint: str) -> Dataset:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{file} is not an npz file that can be read without pickle ({error}); save it again") from error
+        raise UserError(
+            f"{file} is not an npz file that can be read without pickle ({error}); save it again"
+        ) from error
     train, test = (_split(arrays[f"x_{name}"], arrays[f"y_{name}"], file) for name in ("train", "test"))
     names = tuple(map(str, arrays["class_names"])) if "class_names" in arrays else None
     return _dataset(file.stem, train, test, fingerprint, names)

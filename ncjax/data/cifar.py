@@ -44,7 +44,10 @@ def list_cifar(root: Path, kind: str) -> tuple[Path, ...]:
     Raises:
         UserError: a file is missing.
     """
-    subfolders = {"cifar10": ("cifar-10-batches-py", "cifar-10-batches-bin"), "cifar100": ("cifar-100-python", "cifar-100-binary")}
+    subfolders = {
+        "cifar10": ("cifar-10-batches-py", "cifar-10-batches-bin"),
+        "cifar100": ("cifar-100-python", "cifar-100-binary"),
+    }
     for folder in (root, *(root / name for name in subfolders[kind])):
         for train, test in (PYTHON[kind], BINARY[kind]):
             files = [folder / name for name in (*train, *test)]

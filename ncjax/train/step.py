@@ -120,7 +120,8 @@ def _member_step(
     kept = (state.params, state.batch_stats, state.optimiser)
     chosen = jax.tree.map(partial(jnp.where, finite & alive), moved, kept)
     nan_step = jnp.where(alive & ~finite, state.step, state.nan_step)
-    return TrainState(*chosen, state.step, nan_step), StepMetrics(loss, accuracy)
+    params, batch_stats, optimiser = chosen
+    return TrainState(params, batch_stats, optimiser, state.step, nan_step), StepMetrics(loss, accuracy)
 
 
 class Batch(NamedTuple):
