@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Label maps: what a member is trained on, as a function of the fine labels.
 
-Coarser maps merge classes into super-classes; finer ones split each class at random. Both directions of mismatch between
-labels and images are those of Yang, Steinhardt and Hu (ICML 2023).
+Coarser maps merge classes into super-classes; finer ones split each class at random. Both directions of mismatch
+between labels and images are those of Yang, Steinhardt and Hu (ICML 2023).
 """
 
 import json

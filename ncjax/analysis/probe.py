@@ -32,9 +32,9 @@ def fit_probe(
     labels: Int32[Array, "n"],
     classes: int,
     *,
-    l2: float = 1e-4,
+    l2: float | Float[Array, ""] = 1e-4,
     max_iterations: int = 300,
-    tol: float = 1e-4,
+    tol: float | Float[Array, ""] = 1e-4,
 ) -> Probe:
     """Minimise `mean_i -log softmax(z_i W + b)[y_i] + l2/2 |W|^2`, where `z` are the standardised features.
 
@@ -72,7 +72,9 @@ def fit_probe(
     return Probe(weights, bias - mean @ weights, value, norm, iterations, norm <= tol)
 
 
-def _lbfgs(loss: Callable[..., Array], start: tuple[Array, Array], max_iterations: int, tol: float) -> tuple[Any, ...]:
+def _lbfgs(
+    loss: Callable[..., Array], start: tuple[Array, Array], max_iterations: int, tol: float | Array
+) -> tuple[Any, ...]:
     solver = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss)
 

@@ -39,10 +39,10 @@ def kmeans(
 ) -> KMeansResult:
     """Minimise `sum_i w_i min_j |x_i - c_j|^2` over `k` centroids; the best of `restarts` runs.
 
-    Each run starts with greedy k-means++ (`2 + log k` candidates a centroid) and stops when no label changes or when the
-    centroids move by at most `tol` times the mean variance of the features in squared norm, as scikit-learn's does. An
-    empty cluster moves to the point that is farthest from its centroid. Points are centred first and products are in full
-    float32 precision, so large offsets do no harm. Needs `n * k * restarts` floats of memory.
+    Each run starts with greedy k-means++ (`2 + log k` candidates a centroid) and stops when no label changes or when
+    the centroids move by at most `tol` times the mean variance of the features in squared norm, as scikit-learn's does.
+    An empty cluster moves to the point that is farthest from its centroid. Points are centred first and products are in
+    full float32 precision, so large offsets do no harm. Needs `n * k * restarts` floats of memory.
 
     Args:
         key: randomness of the starts; one per problem where there is a leading axis `s`.

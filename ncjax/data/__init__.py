@@ -72,7 +72,7 @@ def _existing(config: DataConfig) -> Path:
 
 
 def _digits() -> Dataset:
-    """scikit-learn's 1,797 digits of 8x8 pixels, 0..16 scaled to 0..255; every fifth image of a class is a test image."""
+    """scikit-learn's 1,797 digits, 8x8 pixels, 0..16 scaled to 0..255; every fifth of a class is a test image."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

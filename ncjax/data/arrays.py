@@ -66,7 +66,7 @@ def read_npz(file: Path, fingerprint: str) -> Dataset:
         UserError: the file is no npz, an array is missing, or has another type or shape.
     """
     try:
-        with np.load(file, allow_pickle=False) as content:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             missing = [name for name in NPZ_NAMES if name not in content]
             if missing:
                 raise UserError(f"{file} holds no array {missing[0]}; it needs {', '.join(NPZ_NAMES)}")

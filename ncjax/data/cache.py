@@ -60,7 +60,7 @@ def cached(folder: Path, key: str, decode: Callable[[], Dataset]) -> Dataset:
 
 
 def _read(path: Path, key: str) -> Dataset:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return Dataset(
             name=str(arrays["name"]),
             train=Split(images=arrays["train_images"], labels=arrays["train_labels"]),

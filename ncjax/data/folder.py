@@ -65,7 +65,7 @@ def _open_mode(file: Path) -> tuple[str, tuple[int, int]]:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
+        with file.open("rb") as stream, Image.open(stream) as image:
             return "L" if image.mode in ("1", "L", "LA", "I;16") else "RGB", image.size
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{file} is not an image that can be read ({error}); remove or replace it") from error
@@ -75,7 +75,7 @@ def _decode(file: Path, mode: str, size: tuple[int, int], first: Path) -> UInt8[
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
+        with file.open("rb") as stream, Image.open(stream) as image:
             found, pixels = image.size, np.asarray(image.convert(mode))
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{file} is not an image that can be read ({error}); remove or replace it") from error

@@ -94,10 +94,10 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         else:
             state = restored
         metrics.keep_until(workdir / "metrics.jsonl", int(state.step))
-        write = metrics.open_metrics(workdir, tensorboard=run.config.tensorboard)
         first = int(state.step) // spec.steps_per_epoch
         started = time.perf_counter()
-        with _progress(run, int(state.step)) as bar:
+        writer = metrics.open_metrics(workdir, tensorboard=run.config.tensorboard)
+        with writer as write, _progress(run, int(state.step)) as bar:
             for epoch in range(first + 1, run.config.optim.epochs + 1):
                 state, seen = _epoch(run, state, step_chunk, epoch, bar)
                 tested = test(state, run.images, run.ensemble)
@@ -157,8 +157,8 @@ def _record(
 def _failures(run: Run, state: TrainState) -> tuple[str, ...]:
     steps = np.asarray(state.nan_step)
     return tuple(
-        f"member {i} ({m.label_map.name}, lr {m.lr:g}, weight decay {m.weight_decay:g}, seed {m.seed}): loss or gradient "
-        f"not finite at step {steps[i]}; frozen there"
+        f"member {i} ({m.label_map.name}, lr {m.lr:g}, weight decay {m.weight_decay:g}, seed {m.seed}): loss or "
+        f"gradient not finite at step {steps[i]}; frozen there"
         for i, m in enumerate(run.members)
         if steps[i] >= 0
     )

@@ -3,7 +3,8 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def keep_until(path: Path, step: int) -> None:
     draft.replace(path)
 
 
-def open_metrics(workdir: Path, *, tensorboard: bool) -> Write:
+@contextmanager
+def open_metrics(workdir: Path, *, tensorboard: bool) -> Iterator[Write]:
     """A function that appends one object to metrics.jsonl, and to TensorBoard events where asked for.
 
     Numbers that are not finite become null. Lists are member-wise.
@@ -45,9 +47,10 @@ def open_metrics(workdir: Path, *, tensorboard: bool) -> Write:
             for name, values in record.items():
                 for member, value in enumerate(values if isinstance(values, list) else []):
                     events.add_scalar(f"{name}/member_{member}", value, record["step"])
-            events.flush()
 
-    return write
+    yield write
+    if events is not None:
+        events.close()
 
 
 def _finite(value: Any) -> Any:

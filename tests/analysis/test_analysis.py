@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import adjusted_rand_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ncjax.analysis.clp import cluster_and_linear_probe
+from ncjax.analysis.collapse import class_distances, class_statistics, nc1
+from ncjax.analysis.probe import fit_probe, probe_accuracy, probe_predict
+from ncjax.analysis.results import FeatureArrays, evaluate_features
+from ncjax.errors import UserError
+
+KEY = jax.random.key(0)
+MOD5 = (0, 1, 2, 3, 4) * 2
+
+
+# ------------------------------------------------------------------ probe
+
+
+def digits():
+    data = load_digits()
+    points, labels = data.data.astype(np.float32), data.target.astype(np.int32)
+    return points[::2], labels[::2], points[1::2], labels[1::2]
+
+
+def collapsed_digits():
+    """The digits with ten huge class directions: a badly conditioned problem."""
+    train, labels, test, test_labels = digits()
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(5, 64)).astype(np.float32) * 300
+    return train + means[labels % 5] + 1e3, labels, test + means[test_labels % 5] + 1e3, test_labels
+
+
+@pytest.mark.parametrize("data", [digits, collapsed_digits])
+@pytest.mark.parametrize("l2", [1e-2, 1e-4])
+def test_probe_is_scikit_learns(data, l2):
+    train, labels, test, test_labels = data()
+    ours = fit_probe(jnp.asarray(train), jnp.asarray(labels), 10, l2=l2)
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (l2 * len(train)), max_iter=5000, tol=1e-8))
+    theirs.fit(train.astype(np.float64), labels)
+    accuracy = float(probe_accuracy(ours, jnp.asarray(test), jnp.asarray(test_labels)))
+    assert abs(accuracy - theirs.score(test, test_labels)) <= 0.002
+    assert bool(ours.converged)
+    z = StandardScaler().fit(train.astype(np.float64))
+    weights = theirs[-1].coef_.T
+    logits = z.transform(train) @ weights + theirs[-1].intercept_
+    loss = -(logits - np.log(np.exp(logits).sum(1, keepdims=True)))[np.arange(len(train)), labels].mean()
+    assert float(ours.loss) == pytest.approx(loss + l2 / 2 * (weights**2).sum(), rel=2e-3)
+
+
+def test_probe_survives_constant_features_and_one_missing_class():
+    train, labels, _, _ = digits()
+    train[:, 3] = 7
+    probe = fit_probe(jnp.asarray(train), jnp.asarray(labels), 11)
+    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in probe)
+    assert 10 not in np.asarray(probe_predict(probe, jnp.asarray(train)))
+
+
+# ------------------------------------------------------------------ collapse
+
+
+def oracle_nc1(features, labels):
+    """float64, from the formulas."""
+    features, classes = features.astype(np.float64), np.unique(labels)
+    means = np.stack([features[labels == c].mean(0) for c in classes])
+    within = sum((x - means[y])[:, None] * (x - means[y])[None] for x, y in zip(features, labels, strict=True))
+    within = within / len(features)
+    centred = means - means.mean(0)
+    between = centred.T @ centred / len(classes)
+    values, vectors = np.linalg.eigh(between)
+    top = vectors[:, -(len(classes) - 1) :] / np.sqrt(values[-(len(classes) - 1) :])
+    return np.trace(top.T @ within @ top) / len(classes), np.trace(within) / np.trace(between)
+
+
+def statistics(features, labels, classes):
+    return class_statistics(jnp.asarray(features), jnp.asarray(labels), classes)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10**6), st.sampled_from([0.01, 1.0, 10.0]), st.sampled_from([0.0, 1000.0]))
+def test_nc1_and_distances_equal_float64(seed, spread, offset):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(120, dtype=np.int32) % 4
+    features = rng.normal(size=(4, 7))[labels] * 3 + spread * rng.normal(size=(120, 7)) + offset
+    features = features.astype(np.float32)
+    found = statistics(features, labels, 4)
+    rough = {"rel": 1e-3 if offset == 0 else 5e-2}
+    pinv, ratio = oracle_nc1(features, labels)
+    assert float(nc1(found).nc1) == pytest.approx(pinv, **rough)
+    assert float(nc1(found).nc1_ratio) == pytest.approx(ratio, **rough)
+    groups = [features[labels == c].astype(np.float64) for c in range(4)]
+    distances = [[((a[:, None] - b[None]) ** 2).sum(-1).mean() for b in groups] for a in groups]
+    np.testing.assert_allclose(class_distances(found), distances, **{"rtol": rough["rel"]})
+
+
+def test_exact_simplex_frame_has_nc1_0():
+    frame = np.eye(5, dtype=np.float32) - 1 / 5
+    labels = np.arange(50, dtype=np.int32) % 5
+    collapse = nc1(statistics(frame[labels] + 10, labels, 5))
+    assert 0 <= float(collapse.nc1) < 1e-9
+    assert 0 <= float(collapse.nc1_ratio) < 1e-9
+
+
+def test_isotropic_clusters_have_the_closed_form():
+    rng, classes, dimension, sigma = np.random.default_rng(0), 3, 6, 0.5
+    labels = np.arange(60_000, dtype=np.int32) % classes
+    features = (np.eye(dimension)[labels] + sigma * rng.normal(size=(60_000, dimension))).astype(np.float32)
+    collapse = nc1(statistics(features, labels, classes))
+    # Every non-zero eigenvalue of S_B is 1 / K, so tr(S_W S_B^+) / K = (K - 1) sigma^2.
+    assert float(collapse.nc1) == pytest.approx((classes - 1) * sigma**2, rel=0.03)
+    assert float(collapse.nc1_ratio) == pytest.approx(dimension * sigma**2 * classes / (classes - 1), rel=0.03)
+
+
+def test_more_classes_than_dimensions():
+    rng = np.random.default_rng(0)
+    labels = np.arange(200, dtype=np.int32) % 10
+    collapse = nc1(statistics(rng.normal(size=(200, 3)).astype(np.float32), labels, 10))
+    assert np.isfinite(float(collapse.nc1))
+    assert float(collapse.nc1) > 0
+
+
+# ------------------------------------------------------------------ CLP
+
+
+def features(separation, noise=0.3, seed=0, unequal=False):
+    """Ten classes whose super-classes (mod 5) are far apart and whose pairs are `separation` apart."""
+    rng = np.random.default_rng(seed)
+    coarse, fine = 8 * rng.normal(size=(5, 12)), rng.normal(size=(10, 12))
+    fine *= separation / np.linalg.norm(fine[:5] - fine[5:], axis=1).mean()
+
+    def split(n):
+        labels = rng.integers(0, 10, n).astype(np.int32)
+        if unequal:
+            labels = np.where(rng.random(n) < 0.5, labels % 2, labels).astype(np.int32)
+        points = coarse[labels % 5] + fine[labels] + noise * rng.normal(size=(n, 12))
+        return points.astype(np.float32), labels
+
+    (train, train_fine), (test, test_fine) = split(1500), split(700)
+    return FeatureArrays(train=train, train_fine=train_fine, test=test, test_fine=test_fine)
+
+
+@pytest.mark.parametrize("variant", ["raw", "normalised", "residual_pca", "tsne"])
+@pytest.mark.filterwarnings("ignore")
+def test_separated_classes_come_back(variant):
+    result = cluster_and_linear_probe(KEY, features(6.0), MOD5, variant)
+    assert result.test_accuracy > 0.99
+    assert result.cluster_accuracy_train > 0.99
+    assert result.ari > 0.98
+    assert result.nmi > 0.98
+    assert result.test_accuracy_oracle >= result.test_accuracy
+    assert (result.cluster_accuracy_test is None) == (variant == "tsne")
+
+
+@pytest.mark.parametrize("variant", ["raw", "normalised", "residual_pca"])
+def test_collapsed_classes_do_not_come_back(variant):
+    result = cluster_and_linear_probe(KEY, features(0.0), MOD5, variant)
+    assert result.test_accuracy < 0.65  # a coin inside the right super-class
+    assert result.cluster_accuracy_train < 0.65
+    assert result.ari < 0.6
+
+
+def test_super_classes_of_different_sizes_and_unequal_classes():
+    super_class = (0, 0, 0, 0, 1, 1, 2, 1, 3, 3)
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(10, 20)) * 5
+
+    def split(n):
+        labels = rng.choice(10, n, p=[0.3, 0.1, 0.05, 0.05, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05]).astype(np.int32)
+        return (means[labels] + 0.3 * rng.normal(size=(n, 20))).astype(np.float32), labels
+
+    (train, train_fine), (test, test_fine) = split(1500), split(400)
+    arrays = FeatureArrays(train=train, train_fine=train_fine, test=test, test_fine=test_fine)
+    assert cluster_and_linear_probe(KEY, arrays, super_class, "raw").test_accuracy > 0.99
+
+
+def test_matching_is_that_of_the_training_set():
+    arrays = features(6.0)
+    swapped = (arrays.test_fine + 5) % 10  # on the test set the two classes of each pair change names
+    arrays = FeatureArrays(train=arrays.train, train_fine=arrays.train_fine, test=arrays.test, test_fine=swapped)
+    result = cluster_and_linear_probe(KEY, arrays, MOD5, "raw")
+    assert result.test_accuracy < 0.01
+    assert result.test_accuracy_oracle > 0.99
+
+
+def test_super_class_without_enough_examples_is_named():
+    arrays = features(6.0)
+    few = np.flatnonzero(arrays.train_fine % 5 != 3)
+    few = np.append(few, np.flatnonzero(arrays.train_fine == 3)[:1])
+    arrays = FeatureArrays(
+        train=arrays.train[few], train_fine=arrays.train_fine[few], test=arrays.test, test_fine=arrays.test_fine
+    )
+    with pytest.raises(UserError, match="super-class 3 has 1 training examples"):
+        cluster_and_linear_probe(KEY, arrays, MOD5, "raw")
+
+
+def test_evaluation_is_json_and_its_parts_agree():
+    arrays = features(2.0, noise=0.5)
+    result = evaluate_features(KEY, arrays, MOD5, ("raw", "normalised"))
+    content = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert set(content["clp"]) == {"raw", "normalised"}
+    assert content["distance_same_class"] < content["distance_merged_classes"] < content["distance_other_classes"]
+    assert content["clp"]["raw"]["test_accuracy"] <= content["probe_test_accuracy"] + 0.02
+    assert 0 < content["nc1_coarse_train"]
+    assert content["nc1_fine_train"] == pytest.approx(oracle_nc1(arrays.train, arrays.train_fine)[0], rel=1e-2)
+    assert np.array(content["class_distances"]).shape == (10, 10)
+
+
+@pytest.mark.skipif("NCJAX_SHARED" not in os.environ, reason="NCJAX_SHARED does not name the handed-over data")
+def test_real_pytorch_features_hide_their_fine_classes():
+    with np.load(Path(os.environ["NCJAX_SHARED"]) / "data" / "coarse_cifar10_features.npz") as data:
+        train, test = data["train"][:6000], data["test"]
+        train_fine, test_fine = data["train_y"][:6000].astype(np.int32), data["test_y"].astype(np.int32)
+    arrays = FeatureArrays(train=train, train_fine=train_fine, test=test, test_fine=test_fine)
+    result = evaluate_features(KEY, arrays, MOD5, ("normalised",))
+    assert result.probe_test_accuracy > 0.8
+    assert result.clp["normalised"].cluster_accuracy_train > 0.88
+    assert adjusted_rand_score(train_fine % 5, train_fine) < result.clp["normalised"].ari
