@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import struct
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_empty_class_folder_is_named(folder):
 class Python2Pickler(pickle._Pickler):
     """Writes bytes as Python 2 wrote strings, as in the files that are distributed."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar[dict] = dict(pickle._Pickler.dispatch)
 
     def save_string(self, value):
         self.write(b"T" + struct.pack("<i", len(value)) + value)
