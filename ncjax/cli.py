@@ -3,6 +3,7 @@
 
 import contextlib
 import io
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ncjax.config import Config, check_config, load_config
+from ncjax.config import Config, Variant, check_config, load_config
 from ncjax.errors import UserError
 
 USAGE = """usage: ncjax VERB ...
@@ -103,14 +104,33 @@ def _features(arguments: list[str]) -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    workdir = _parse_workdir("evaluate", arguments)
+    def options(
+        workdir: tyro.conf.Positional[Path], variants: tuple[Variant, ...] = ()
+    ) -> tuple[Path, tuple[Variant, ...]]:
+        """Measure the kept features of a run: k-means, probes, collapse.
+
+        Args:
+            workdir: Work directory of the run [path].
+            variants: What k-means sees [raw, normalised, residual_pca, tsne; none named: those of the config].
+        """
+        return workdir, variants
+
+    workdir, variants = _parse("evaluate", options, arguments)
     from ncjax.experiment import evaluate
 
-    print(f"results: {evaluate(workdir).absolute()}")
+    print(f"results: {evaluate(workdir, variants).absolute()}")
 
 
 def _report(arguments: list[str]) -> None:
-    workdir = _parse_workdir("report", arguments)
+    def options(workdir: tyro.conf.Positional[Path]) -> Path:
+        """Write report.html from the results of a run.
+
+        Args:
+            workdir: Work directory of the run [path].
+        """
+        return workdir
+
+    workdir = _parse("report", options, arguments)
     from ncjax.report import write_report
 
     print(f"report: {write_report(workdir).absolute()}")
@@ -145,18 +165,6 @@ def _parse_config(verb: str, base: Config, arguments: list[str]) -> tuple[Config
     return config, workdir
 
 
-def _parse_workdir(verb: str, arguments: list[str]) -> Path:
-    def options(workdir: tyro.conf.Positional[Path]) -> Path:
-        """Work on the files of a run.
-
-        Args:
-            workdir: Work directory of the run [path].
-        """
-        return workdir
-
-    return _parse(verb, options, arguments)
-
-
 def _parse(verb: str, options: Callable[..., Any], arguments: list[str]) -> Any:
     """Parse with tyro; its boxed message becomes one line.
 
@@ -174,10 +182,11 @@ def _parse(verb: str, options: Callable[..., Any], arguments: list[str]) -> Any:
 
 
 def _first_paragraph(box: str) -> str:
-    lines = [line.strip("│ ").strip() for line in box.splitlines()[1:]]
-    text = []
-    for line in lines:
-        if line.startswith(("─", "╰")):
-            break
-        text.append(line)
-    return " ".join(text).rstrip(".") + "."
+    """The text between the title and the second rule of a box, which is drawn with `─` or, on plain terminals, `-`."""
+    lines = [line.strip("│|╭╮╰╯+ ") for line in box.splitlines()[1:]]
+    text = itertools.dropwhile(_is_rule, lines)
+    return " ".join(itertools.takewhile(lambda line: not _is_rule(line), text)).strip().rstrip(".") + "."
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("─-")

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ncjax.analysis.results import FeatureArrays, evaluate_features
-from ncjax.config import Config
+from ncjax.config import Config, Variant
 from ncjax.data import Dataset, load_dataset
 from ncjax.errors import UserError
 from ncjax.features import FeatureSet, extract, load_features, save_features, saved_epochs
@@ -45,27 +45,25 @@ def train(config: Config, workdir: Path, command: str) -> None:
     outcome = train_run(run, workdir, keep_features)
     for line in outcome.failures:
         print(f"warning: {line}")
-    earlier = _earlier_secs(workdir)
     write_json(
         workdir / "results" / "training.json",
         {
             "compile_secs": round(outcome.compile_secs, 2),
-            "train_secs": round(earlier + outcome.train_secs, 2),
+            "train_secs": round(outcome.train_secs, 2),
             "failures": list(outcome.failures),
         },
     )
     print(f"compiled in {outcome.compile_secs:.1f} s, trained in {outcome.train_secs:.1f} s")
 
 
-def _earlier_secs(workdir: Path) -> float:
-    path = workdir / "results" / "training.json"
-    return float(read_json(path)["train_secs"]) if path.exists() else 0.0
-
-
-def evaluate(workdir: Path) -> Path:
+def evaluate(workdir: Path, variants: tuple[Variant, ...] = ()) -> Path:
     """Evaluate the features of a run with its controls; writes results/evaluation.json and returns its path.
 
     The rows: the members at every kept epoch, the first label map's members at random initialisation, raw pixels.
+
+    Args:
+        workdir: of a run that has been trained.
+        variants: what k-means sees; none named: those of the config.
 
     Raises:
         UserError: the work directory holds no features, or its data cannot be read.
@@ -76,7 +74,9 @@ def evaluate(workdir: Path) -> Path:
     epochs = saved_epochs(workdir)
     if not epochs:
         raise UserError(f"{workdir} holds no features; run: ncjax train CONFIG --workdir {workdir}")
-    evaluation = _Evaluation(config=config, dataset=dataset, default=_evaluation_map(config, dataset))
+    variants = variants or config.evaluate.variants
+    default = _evaluation_map(config, dataset)
+    evaluation = _Evaluation(config=config, dataset=dataset, default=default, variants=variants)
     rows = [evaluation.pixels()]
     for epoch in epochs:
         features = load_features(workdir, epoch)
@@ -97,7 +97,10 @@ def evaluate(workdir: Path) -> Path:
         },
     }
     path = workdir / "results" / "evaluation.json"
-    write_json(path, {"run": run, "rows": rows, "notes": [*training["failures"], *_notes(rows)]})
+    notes = _notes(rows)
+    for note in notes:
+        print(f"note: {note}")
+    write_json(path, {"run": run, "rows": rows, "notes": [*training["failures"], *notes]})
     return path
 
 
@@ -116,6 +119,7 @@ class _Evaluation:
     config: Config
     dataset: Dataset
     default: LabelMap
+    variants: tuple[Variant, ...]
 
     def pixels(self) -> dict[str, Any]:
         flat = [np.asarray(s.images, np.float32).reshape(len(s.labels), -1) / 255 for s in self._splits()]
@@ -145,9 +149,12 @@ class _Evaluation:
         fine_train, fine_test = (split.labels for split in self._splits())
         arrays = FeatureArrays(train=train, train_fine=fine_train, test=test, test_fine=fine_test)
         assert super_classes.super_class is not None
-        options = self.config.evaluate
         result = evaluate_features(
-            jax.random.key(0), arrays, super_classes.super_class, options.variants, restarts=options.restarts
+            jax.random.key(0),
+            arrays,
+            super_classes.super_class,
+            self.variants,
+            restarts=self.config.evaluate.restarts,
         )
         return result.to_json()
 

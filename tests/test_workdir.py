@@ -54,12 +54,15 @@ def test_write_leaves_the_old_file_when_the_content_is_bad(tmp_path):
 def test_metrics_after_the_checkpoint_and_half_written_lines_are_dropped(tmp_path):
     with open_metrics(tmp_path, tensorboard=False) as write:
         for step in (10, 20, 30):
-            write({"step": step, "train_loss": [1.0, float("nan")]})
+            write({"step": step, "wall_secs": step / 10, "train_loss": [1.0, float("nan")]})
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 40, "trai')
-    keep_until(path, 20)
+    assert keep_until(path, 20) == 2.0
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    assert records == [{"step": 10, "train_loss": [1.0, None]}, {"step": 20, "train_loss": [1.0, None]}]
+    assert [record["step"] for record in records] == [10, 20]
+    assert records[0]["train_loss"] == [1.0, None]
+    assert keep_until(path, 5) == 0.0
+    assert path.read_text() == ""
 
 
 def test_tensorboard_events_are_written_on_request(tmp_path):

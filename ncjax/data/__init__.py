@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled images from many kinds of files, behind one interface: `load_dataset(config) -> Dataset`."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ from ncjax.config import DataConfig
 from ncjax.data.arrays import list_idx, read_idx, read_npz
 from ncjax.data.cache import cached, default_folder, fingerprint
 from ncjax.data.cifar import list_cifar, read_cifar
-from ncjax.data.dataset import Dataset, Split, check_dataset, subset
+from ncjax.data.dataset import Dataset, Split, check_classes, check_dataset, subset
 from ncjax.data.folder import list_folder, read_folder
-from ncjax.data.tfds import read_tfds
+from ncjax.data.tfds import list_tfds, open_tfds, read_tfds
 from ncjax.errors import UserError
 
 __all__ = ["Dataset", "Split", "load_dataset"]
@@ -26,24 +27,20 @@ def load_dataset(config: DataConfig) -> Dataset:
     dataset = check_dataset(_read(config))
     train = subset(dataset.train, config.train_examples, "train")
     test = subset(dataset.test, config.test_examples, "test")
-    return Dataset(
-        name=dataset.name,
-        train=train,
-        test=test,
-        class_names=dataset.class_names,
-        fingerprint=dataset.fingerprint,
-    )
+    return check_classes(dataclasses.replace(dataset, train=train, test=test))
 
 
 def _read(config: DataConfig) -> Dataset:
     if config.source == "digits":
         return _digits()
+    folder = Path(config.cache_dir) if config.cache_dir else default_folder()
     if config.source == "tfds":
         if not config.tfds_name:
             raise UserError("data.source tfds needs a name: --data.tfds-name cifar10")
-        return read_tfds(config.tfds_name, config.path)
+        builder = open_tfds(config.tfds_name, config.path)
+        key = fingerprint(Path(builder.data_path), list_tfds(builder))
+        return cached(folder, key, lambda: read_tfds(builder, key))
     root = _existing(config)
-    folder = Path(config.cache_dir) if config.cache_dir else default_folder()
     match config.source:
         case "image_folder":
             files = list_folder(root)

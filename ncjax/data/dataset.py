@@ -51,6 +51,23 @@ def check_dataset(dataset: Dataset) -> Dataset:
     return dataset
 
 
+def check_classes(dataset: Dataset) -> Dataset:
+    """The data set itself, when every class has an image in both splits.
+
+    Raises:
+        UserError: a class has none; it is named.
+    """
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        counts = np.bincount(split.labels, minlength=len(dataset.class_names))
+        if not counts.all():
+            missing = dataset.class_names[int(counts.argmin())]
+            raise UserError(
+                f"{dataset.name}: class {missing!r} has no {name} image; each class needs one in both splits "
+                f"(is --data.{name}-examples too small?)"
+            )
+    return dataset
+
+
 def subset(split: Split, examples: int, name: str) -> Split:
     """The first `examples` of a fixed permutation, in their old order; 0 keeps all.
 

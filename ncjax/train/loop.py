@@ -46,11 +46,11 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended; times are in seconds and of this process alone."""
+    """How a run ended."""
 
     state: TrainState
-    compile_secs: float
-    train_secs: float
+    compile_secs: float  # of this process
+    train_secs: float  # of this process and of those that it went on from, as far as their checkpoints
     failures: tuple[str, ...]  # one line per member that met a loss that was not finite
 
 
@@ -93,9 +93,9 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
             on_epoch(0, state)
         else:
             state = restored
-        metrics.keep_until(workdir / "metrics.jsonl", int(state.step))
+        earlier_secs = metrics.keep_until(workdir / "metrics.jsonl", int(state.step))
         first = int(state.step) // spec.steps_per_epoch
-        started = time.perf_counter()
+        started = time.perf_counter() - earlier_secs
         writer = metrics.open_metrics(workdir, tensorboard=run.config.tensorboard)
         with writer as write, _progress(run, int(state.step)) as bar:
             for epoch in range(first + 1, run.config.optim.epochs + 1):

@@ -13,20 +13,27 @@ from ncjax.errors import UserError
 Write = Callable[[dict[str, Any]], None]
 
 
-def keep_until(path: Path, step: int) -> None:
-    """Drop the lines after `step`, and a half-written last line: a resumed run writes them again."""
+def keep_until(path: Path, step: int) -> float:
+    """Drop the lines after `step`, and a half-written last line: a resumed run writes them again.
+
+    Returns:
+        `wall_secs` of the last line kept, 0 where there is none: the seconds that led to `step`.
+    """
     if not path.exists():
-        return
-    kept = []
+        return 0.0
+    kept, secs = [], 0.0
     for line in path.read_text().splitlines():
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
+            record = json.loads(line)
+            if record["step"] > step:
+                break
+            kept, secs = [*kept, line], float(record["wall_secs"])
         except (ValueError, KeyError):
             break
     draft = path.with_suffix(".draft")
     draft.write_text("".join(line + "\n" for line in kept))
     draft.replace(path)
+    return secs
 
 
 @contextmanager

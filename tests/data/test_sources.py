@@ -39,13 +39,14 @@ def test_digits():
 
 
 def test_subsets_are_fixed_and_may_not_be_larger_than_the_data():
-    config = DataConfig(train_examples=100, test_examples=30)
+    config = DataConfig(train_examples=100, test_examples=60)
     dataset, again = load_dataset(config), load_dataset(config)
-    assert (len(dataset.train.labels), len(dataset.test.labels)) == (100, 30)
+    assert (len(dataset.train.labels), len(dataset.test.labels)) == (100, 60)
     np.testing.assert_array_equal(dataset.train.images, again.train.images)
     assert np.unique(dataset.train.labels).size == 10
     refused(DataConfig(train_examples=5000), "data.train_examples is 5000", "1433")
     refused(DataConfig(test_examples=-1), "data.test_examples")
+    refused(DataConfig(test_examples=9), "has no test image", "--data.test-examples")
 
 
 # ------------------------------------------------------------------ image folders
@@ -150,7 +151,8 @@ def python2(content):
 
 
 def cifar_arrays(count, classes):
-    return RNG.integers(0, 256, (count, 3072), dtype=np.uint8), RNG.integers(0, classes, count).tolist()
+    labels = RNG.permutation(np.arange(count) % classes).tolist()
+    return RNG.integers(0, 256, (count, 3072), dtype=np.uint8), labels
 
 
 @pytest.fixture
@@ -158,8 +160,8 @@ def cifar10(tmp_path):
     expected = []
     (tmp_path / "cifar-10-batches-py").mkdir()
     for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-        pixels, labels = cifar_arrays(4, 10)
-        content = {b"data": pixels, b"labels": labels, b"filenames": [b"a"] * 4, b"batch_label": b"x"}
+        pixels, labels = cifar_arrays(10, 10)
+        content = {b"data": pixels, b"labels": labels, b"filenames": [b"a"] * 10, b"batch_label": b"x"}
         write = python2 if name != "data_batch_1" else functools.partial(pickle.dumps, protocol=2)
         (tmp_path / "cifar-10-batches-py" / name).write_bytes(write(content))
         expected.append((pixels, labels))
@@ -172,7 +174,7 @@ def test_cifar10_pickles(cifar10):
         dataset = load_dataset(DataConfig(source="cifar10", path=str(path)))
         assert dataset.class_names[3] == "cat"
         np.testing.assert_array_equal(dataset.train.labels, np.concatenate([labels for _, labels in expected[:5]]))
-        pixels = expected[5][0].reshape(4, 3, 32, 32)
+        pixels = expected[5][0].reshape(10, 3, 32, 32)
         np.testing.assert_array_equal(dataset.test.images[2, 5, 7], pixels[2, :, 5, 7])
 
 
@@ -193,8 +195,8 @@ def test_cifar10_binary_equals_pickles(cifar10, tmp_path):
 
 def test_cifar100_reads_fine_labels(tmp_path):
     for name in ("train", "test"):
-        pixels, labels = cifar_arrays(5, 100)
-        content = {b"data": pixels, b"fine_labels": labels, b"coarse_labels": [0] * 5}
+        pixels, labels = cifar_arrays(100, 100)
+        content = {b"data": pixels, b"fine_labels": labels, b"coarse_labels": [0] * 100}
         (tmp_path / name).write_bytes(python2(content))
     dataset = load_dataset(DataConfig(source="cifar100", path=str(tmp_path)))
     np.testing.assert_array_equal(dataset.test.labels, labels)
