@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TensorFlow Datasets through their data sources: reading a prepared set needs no TensorFlow."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,58 +9,86 @@ import numpy as np
 from ncjax.data.dataset import Dataset, Split
 from ncjax.errors import UserError
 
+SPLITS = ("train", "test")
 
-def read_tfds(name: str, data_dir: str) -> Dataset:
-    """The splits `train` and `test` of a prepared set with the features `image` (uint8) and `label`.
+
+def open_tfds(name: str, data_dir: str) -> Any:
+    """The builder of a prepared set with the splits `train` and `test` and the features `image` and `label`.
 
     Raises:
-        UserError: tensorflow-datasets is not installed, the set is unknown or not prepared, or lacks a feature.
+        UserError: tensorflow-datasets is not installed, the set is unknown or not prepared as array_record, or lacks a
+            split or a feature.
     """
-    builder = _builder(name, data_dir)
-    missing = {"image", "label"} - set(builder.info.features or ())
-    if missing:
-        raise UserError(f"TFDS set {name} has no feature {missing.pop()!r}; ncjax reads sets of image and label")
-    for split in ("train", "test"):
-        if split not in builder.info.splits:
-            raise UserError(f"TFDS set {name} has no split {split!r}; its splits are {', '.join(builder.info.splits)}")
-    try:
-        sources = builder.as_data_source()
-    except Exception as error:
-        raise UserError(_not_prepared(name, data_dir, error)) from error
-    train, test = (_split(sources[split]) for split in ("train", "test"))
-    info = builder.info
-    return Dataset(
-        name=info.name,
-        train=train,
-        test=test,
-        class_names=tuple(info.features["label"].names),
-        fingerprint=f"{info.full_name}:{info.dataset_size}",
-    )
-
-
-def _builder(name: str, data_dir: str) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UserError("data.source tfds needs tensorflow-datasets: pip install 'ncjax[tfds]'") from error
     try:
-        return tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
+        builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
+        if not builder.is_prepared():
+            raise FileNotFoundError(f"no prepared set in {builder.data_path}")
+        builder.as_data_source()
     except Exception as error:
         raise UserError(_not_prepared(name, data_dir, error)) from error
+    info = builder.info
+    for split in SPLITS:
+        if split not in info.splits:
+            raise UserError(f"TFDS set {name!r} has no split {split!r}; its splits are {', '.join(info.splits)}")
+    features = dict(info.features)
+    image, label = features.get("image"), features.get("label")
+    if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
+        raise UserError(f"TFDS set {name!r} has no feature 'image' of uint8 pixels; ncjax reads image and label")
+    if not isinstance(label, tfds.features.ClassLabel):
+        raise UserError(f"TFDS set {name!r} has no feature 'label' that is one class; ncjax reads image and label")
+    return builder
+
+
+def list_tfds(builder: Any) -> tuple[Path, ...]:
+    """All files of a prepared set: records and what describes them."""
+    return tuple(sorted(file for file in Path(builder.data_path).iterdir() if file.is_file()))
+
+
+def read_tfds(builder: Any, fingerprint: str) -> Dataset:
+    """Decode the splits `train` and `test`, in the order of the prepared files.
+
+    Raises:
+        UserError: a record file is missing, truncated or corrupt (it is named), or images differ in size.
+    """
+    train, test = (_split(builder, split) for split in SPLITS)
+    names = tuple(builder.info.features["label"].names)
+    return Dataset(name=builder.info.name, train=train, test=test, class_names=names, fingerprint=fingerprint)
 
 
 def _not_prepared(name: str, data_dir: str, error: Exception) -> str:
     place = f" in {data_dir}" if data_dir else ""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return (
-        f"TFDS set {name!r} cannot be read{place} ({reason}); prepare it once as array_record, which needs TensorFlow: "
-        f"pip install tensorflow, then tfds build {name.split(':')[0]} --file_format=array_record"
+        f"TFDS set {name!r} cannot be read{place} ({_reason(error)}); prepare it as array_record in its own folder, "
+        "which needs TensorFlow: pip install tensorflow, then "
+        f"tfds build {name.split(':')[0]} --file_format=array_record --data_dir=FOLDER, and give --data.path FOLDER"
     )
 
 
-def _split(source: Any) -> Split:
-    rows = [source[i] for i in range(len(source))]
-    return Split(
-        images=np.stack([np.asarray(row["image"], np.uint8) for row in rows]),
-        labels=np.array([row["label"] for row in rows], np.int32),
-    )
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _split(builder: Any, split: str) -> Split:
+    name, source = builder.info.name, builder.as_data_source(split)
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    for shard in builder.info.splits[split].file_instructions:
+        try:
+            for _ in range(shard.take):
+                row = source[len(images)]
+                images.append(row["image"])
+                labels.append(row["label"])
+        except Exception as error:  # a damaged file can raise anything
+            file, reason = shard.filename, _reason(error)
+            raise UserError(f"TFDS set {name!r}: {file} cannot be read ({reason}); prepare the set again") from error
+    shapes = sorted({image.shape for image in images})
+    if len(shapes) > 1:
+        raise UserError(
+            f"TFDS set {name!r}: {split} images are {shapes[0]} and {shapes[-1]} (height, width, channels); "
+            "ncjax reads sets of one size"
+        )
+    return Split(images=np.stack(images), labels=np.array(labels, np.int32))
