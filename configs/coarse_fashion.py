@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fashion-MNIST with five coarse labels, and the same network on all ten: two members in one run.
+"""Fashion-MNIST with five coarse labels, and both trained controls (fine labels, shuffled labels): three members.
 
 Command: `ncjax run configs/coarse_fashion.py --data.path FOLDER`, where FOLDER holds the four IDX files, gzipped or
 not. Hardware: two CPU cores. Expected: the table in docs/results.md.
@@ -11,10 +11,10 @@ from ncjax.config import Config, DataConfig, EvaluateConfig, ModelConfig, OptimC
 def get_config() -> Config:
     return Config(
         name="coarse_fashion",
-        labels=("mod:5",),
+        labels=("mod:5", "fine", "shuffled:mod:5:0"),
         data=DataConfig(source="idx", path="data/fashion-mnist", crop_padding=2, flip=True),
         model=ModelConfig(name="resnet18", width=8),
-        optim=OptimConfig(lr=(0.2,), weight_decay=(5e-4,), schedule="one_cycle", batch=128, epochs=20),
-        evaluate=EvaluateConfig(epochs=(0, 10)),
+        optim=OptimConfig(lr=(0.2,), weight_decay=(5e-4,), schedule="one_cycle", batch=128, epochs=15),
+        evaluate=EvaluateConfig(epochs=(0, 5, 10)),
         chunk_steps=78,
     )

@@ -21,7 +21,7 @@ USAGE = """usage: ncjax VERB ...
   ncjax train CONFIG [overrides]     train (or resume) and keep features; --help lists every field with its unit
   ncjax features WORKDIR             export the kept features as npz
   ncjax evaluate WORKDIR             k-means, probes and collapse metrics of the kept features
-  ncjax report WORKDIR               write report.html from the results
+  ncjax report WORKDIR               write report.html from the results and print the main tables
 
 Overrides name a field of the config: --optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each verb has --help."""
 
@@ -68,11 +68,10 @@ def _run(arguments: list[str]) -> None:
 
 def _run_all(config: Config, workdir: Path, command: str) -> None:
     from ncjax.experiment import evaluate, train
-    from ncjax.report import write_report
 
     train(config, workdir, command)
     evaluate(workdir)
-    print(f"report: {write_report(workdir).absolute()}")
+    _write_report(workdir)
 
 
 def _train(arguments: list[str]) -> None:
@@ -123,17 +122,21 @@ def _evaluate(arguments: list[str]) -> None:
 
 def _report(arguments: list[str]) -> None:
     def options(workdir: tyro.conf.Positional[Path]) -> Path:
-        """Write report.html from the results of a run.
+        """Write report.html from the results of a run and print its main tables.
 
         Args:
             workdir: Work directory of the run [path].
         """
         return workdir
 
-    workdir = _parse("report", options, arguments)
-    from ncjax.report import write_report
+    _write_report(_parse("report", options, arguments))
 
-    print(f"report: {write_report(workdir).absolute()}")
+
+def _write_report(workdir: Path) -> None:
+    from ncjax.report import summary, write_report
+
+    report = write_report(workdir)
+    print(f"\n{summary(workdir)}\n\nreport: {report.absolute()}")
 
 
 def _command(verb: str, arguments: list[str]) -> str:

@@ -120,9 +120,10 @@ def test_exported_features_are_the_input_of_the_last_layer(digits):
     with np.load(digits / "features" / "12.npz", allow_pickle=False) as arrays:
         assert arrays["train_features"].shape == (2, 1433, 64)
         for split in ("train", "test"):
-            expected = np.einsum("snd,sdc->snc", arrays[f"{split}_features"], linear["kernel"]) + np.asarray(
-                linear["bias"]
-            )[:, None]
+            expected = (
+                np.einsum("snd,sdc->snc", arrays[f"{split}_features"], linear["kernel"])
+                + np.asarray(linear["bias"])[:, None]
+            )
             np.testing.assert_allclose(arrays[f"{split}_logits"], expected, atol=1e-3)
             np.testing.assert_array_equal(arrays[f"{split}_coarse"][0], arrays[f"{split}_fine"] % 5)
     assert not (digits / "features" / "6.npz").exists()

@@ -18,15 +18,13 @@ from ncjax.report.groups import (
     Group,
     group_rows,
     headline,
-    index,
     labels_of,
     last_epochs,
     main_group,
-    number,
-    percent,
     variants_of,
 )
 from ncjax.report.read import Results, read_results
+from ncjax.report.table import table_row
 
 MANY_GROUPS = 24
 NO_NETWORK = "These results hold no network trained on coarse labels."
@@ -78,7 +76,10 @@ def _content(results: Results) -> dict[str, Any]:
         "title": f"{results.run.get('name') or 'ncjax'} on {results.run.get('dataset') or 'unnamed data'}",
         "headline": headline(lead, shown, variants) if lead else NO_NETWORK,
         "variants": [(name, VARIANTS.get(name, name)) for name in variants],
-        "table": [_table_row(group, label, variants, lead) for group, label in zip(shown, labels, strict=True)],
+        "table": [
+            table_row(group, label, variants) | {"lead": group is lead}
+            for group, label in zip(shown, labels, strict=True)
+        ],
         "several_seeds": any(len(group.rows) > 1 for group in shown),
         "failed": _failed_members(results.metrics),
         "notes": results.notes,
@@ -86,30 +87,6 @@ def _content(results: Results) -> dict[str, Any]:
         "config": json.dumps(results.run.get("config") or {}, indent=2),
         "figures": _figures(results, groups, shown, labels, lead),
     }
-
-
-def _table_row(group: Group, label: str, variants: Sequence[str], lead: Group | None) -> dict[str, Any]:
-    """The strings of one line of the tables; accuracies in per cent."""
-    names = ("coarse_train_accuracy", "coarse_test_accuracy", "probe_train_accuracy", "probe_test_accuracy")
-    row: dict[str, Any] = {name: percent(group.values(name)) for name in names}
-    row |= {
-        f"{metric}_{split}": number(group.values(f"{metric}_{split}"))
-        for metric in ("nc1_coarse", "nc1_fine")
-        for split in ("train", "test")
-    }
-    row |= {
-        f"distance_{name}": number(group.values(f"distance_{name}"))
-        for name in ("same_class", "merged_classes", "other_classes")
-    }
-    scores = ("test_accuracy", "test_accuracy_oracle", "cluster_accuracy_train", "cluster_accuracy_test")
-    row["clp"] = {
-        variant: {score: percent(group.values("clp", variant, score)) for score in scores}
-        | {score: index(group.values("clp", variant, score)) for score in ("ari", "nmi")}
-        for variant in variants
-    }
-    epoch = MISSING if group.epoch is None else f"{group.epoch:g}"
-    kind = KINDS.get(group.kind, group.kind)
-    return row | {"label": label, "kind": kind, "epoch": epoch, "seeds": len(group.rows), "lead": group is lead}
 
 
 def _figures(
