@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Last-layer features of a run's members, and their files."""
 
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,12 +31,14 @@ class FeatureSet(NamedTuple):
     test: SplitFeatures
 
 
+_see = jax.jit(forward, static_argnums=0)
+
+
 def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
     """Features and logits of all members on both splits; they come to the host whole."""
-    see = jax.jit(partial(forward, run.spec))
 
     def split(images: Array, labels: np.ndarray, targets: Array) -> SplitFeatures:
-        features, logits = see(state, images, run.images.mean, run.images.std)
+        features, logits = _see(run.spec, state, images, run.images.mean, run.images.std)
         return SplitFeatures(np.asarray(features), np.asarray(logits), labels, np.asarray(targets))
 
     return FeatureSet(

@@ -21,13 +21,15 @@ def keep_until(path: Path, step: int) -> float:
     """
     if not path.exists():
         return 0.0
-    kept, secs = [], 0.0
+    kept: list[str] = []
+    secs = 0.0
     for line in path.read_text().splitlines():
         try:
             record = json.loads(line)
             if record["step"] > step:
                 break
-            kept, secs = [*kept, line], float(record["wall_secs"])
+            secs = float(record["wall_secs"])
+            kept.append(line)
         except (ValueError, KeyError):
             break
     draft = path.with_suffix(".draft")

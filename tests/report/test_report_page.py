@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ncjax.errors import UserError
-from ncjax.report import write_report
+from ncjax.report import summary, write_report
 from ncjax.report.groups import Group, group_rows, labels_of, last_epochs, number, percent
 
 
@@ -284,3 +284,25 @@ def test_bad_run_files_are_named(tmp_path: Path, name: str, content: str, words:
     with pytest.raises(UserError, match=re.escape(words)) as caught:
         write_report(workdir)
     assert str(workdir / name) in str(caught.value)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_summary_holds_the_numbers_of_every_epoch_and_control(tmp_path: Path) -> None:
+    rows = [make_row(seed=seed, clp=clp) for seed, clp in enumerate((0.7, 0.9))]
+    rows += [make_row(epoch=10, clp=0.6), make_row("raw_pixels", name="raw pixels", label_map=None, epoch=None)]
+    main, clusters = (table.splitlines() for table in summary(make_workdir(tmp_path, rows)).split("\n\n"))
+    assert cells(main[0])[:6] == ["network", "seeds", "epoch", "coarse test", "coarse train", "true-label probe"]
+    assert cells(main[0])[6:] == ["CLP: raw features", "NC1 coarse", "NC1 fine"]
+    assert [cells(line)[:3] for line in main[2:]] == [
+        ["trained on coarse labels (mod:5)", "2", "20"],
+        ["trained on coarse labels (mod:5)", "1", "10"],
+        ["raw pixels", "1", "–"],
+    ]
+    expected = ["90.0 ± 0.0", "99.0 ± 0.0", "85.0 ± 0.0", "80.0 ± 14.1", "0.0123 ± 0", "1.5 ± 0"]
+    assert cells(main[2])[3:] == expected
+    assert cells(clusters[0]) == ["network", "epoch", "clusters: raw features", "ARI: raw features"]
+    assert cells(clusters[2])[2:] == ["50.0 ± 0.0", "0.500 ± 0.000"]
+    assert {len(cells(line)) for line in main} == {9}
