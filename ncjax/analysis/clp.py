@@ -50,9 +50,11 @@ class ClpResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Clusters:
-    train: Int32[np.ndarray, "n"]  # numbered over all super-classes
-    test: Int32[np.ndarray, "m"] | None
+class Clusters:
+    """Reconstructed labels: clusters inside super-classes, numbered over all of them."""
+
+    train: Int32[np.ndarray, "n"]
+    test: Int32[np.ndarray, "m"] | None  # None where the view cannot embed new points
     super_class: tuple[int, ...]  # of each cluster
     inertia: float
 
@@ -65,14 +67,29 @@ def cluster_and_linear_probe(
     *,
     restarts: int = 10,
 ) -> ClpResult:
-    """CLP on one view of the features.
+    """CLP on one view of the features; see `cluster_super_classes` for the arguments and errors."""
+    clusters = cluster_super_classes(key, features, super_class, variant, restarts=restarts)
+    probe = fit_probe(jnp.asarray(features.train), jnp.asarray(clusters.train), len(super_class))
+    return score_clusters(features, clusters, np.asarray(probe_predict(probe, jnp.asarray(features.test))), super_class)
+
+
+def cluster_super_classes(
+    key: Key[Array, ""],
+    features: FeatureArrays,
+    super_class: tuple[int, ...],
+    variant: Variant,
+    *,
+    restarts: int = 10,
+) -> Clusters:
+    """k-means inside each super-class, with as many clusters as it merges classes.
 
     Args:
         key: randomness of k-means.
-        features: frozen features and true labels; the latter are used for matching and scores only.
+        features: frozen features; of the true labels only the super-classes are used.
         super_class: coarse label of each fine class.
         variant: raw: as they are; normalised: minus the super-class mean, then of length 1; residual_pca: minus the
-            super-class mean, on the 8 principal axes of all residuals, whitened; tsne: embedded in two dimensions.
+            super-class mean, on the first 8 principal axes of the super-class, whitened; tsne: embedded in two
+            dimensions.
         restarts: of k-means.
 
     Raises:
@@ -81,11 +98,9 @@ def cluster_and_linear_probe(
     coarse = np.asarray(super_class, np.int32)
     train_super, test_super = coarse[features.train_fine], coarse[features.test_fine]
     if variant == "tsne":
-        clusters = _tsne_clusters(key, features.train, train_super, coarse, restarts)
-    else:
-        train, test = _view(features, train_super, test_super, variant)
-        clusters = _cluster(key, train, train_super, test, test_super, coarse, restarts)
-    return _score(features, clusters, coarse)
+        return _tsne_clusters(key, features.train, train_super, coarse, restarts)
+    train, test = _view(features, train_super, test_super, variant)
+    return _cluster(key, train, train_super, test, test_super, coarse, restarts)
 
 
 def _view(
@@ -100,10 +115,22 @@ def _view(
     train, test = features.train - means[train_super], features.test - means[test_super]
     if variant == "normalised":
         return tuple(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (train, test))
-    covariance = np.asarray(jnp.matmul(train.T, train, precision=jax.lax.Precision.HIGHEST)) / len(train)
-    values, axes = np.linalg.eigh(covariance.astype(np.float64))
-    top = axes[:, -PCA_DIMENSIONS:] / np.sqrt(np.maximum(values[-PCA_DIMENSIONS:], 1e-12 * values[-1]))
-    return tuple((x @ top).astype(np.float32) for x in (train, test))
+    return _residual_pca(train, train_super, test, test_super)
+
+
+def _residual_pca(
+    train: np.ndarray, train_super: np.ndarray, test: np.ndarray, test_super: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    dimensions = min(PCA_DIMENSIONS, train.shape[1])
+    views = np.zeros((len(train), dimensions), np.float32), np.zeros((len(test), dimensions), np.float32)
+    for group in np.unique(train_super):
+        inside = jnp.asarray(train[train_super == group])
+        covariance = np.asarray(jnp.matmul(inside.T, inside, precision=jax.lax.Precision.HIGHEST), np.float64)
+        values, axes = np.linalg.eigh(covariance / len(inside))
+        top = axes[:, -dimensions:] / np.sqrt(np.maximum(values[-dimensions:], 1e-12 * values[-1]))
+        for view, points, owner in ((views[0], train, train_super), (views[1], test, test_super)):
+            view[owner == group] = points[owner == group] @ top
+    return views
 
 
 def _cluster(
@@ -114,7 +141,7 @@ def _cluster(
     test_super: np.ndarray,
     coarse: np.ndarray,
     restarts: int,
-) -> _Clusters:
+) -> Clusters:
     """k-means in every super-class, those with the same number of classes at once (shorter ones padded, weight 0)."""
     sizes, counts = np.bincount(coarse), np.bincount(train_super, minlength=coarse.max() + 1)
     if (counts < sizes).any():
@@ -139,14 +166,22 @@ def _cluster(
             distances = ((test[tested][:, None, :] - np.asarray(found.centroids[i])[None]) ** 2).sum(axis=-1)
             test_clusters[tested] = first[group] + distances.argmin(axis=1)
     owner = tuple(int(group) for group in np.repeat(np.arange(sizes.size), sizes))
-    return _Clusters(train=train_clusters, test=test_clusters, super_class=owner, inertia=inertia)
+    return Clusters(train=train_clusters, test=test_clusters, super_class=owner, inertia=inertia)
 
 
-def _score(features: FeatureArrays, clusters: _Clusters, coarse: np.ndarray) -> ClpResult:
-    allowed = np.asarray(clusters.super_class)[:, None] == coarse[None, :]
+def score_clusters(
+    features: FeatureArrays, clusters: Clusters, predicted: Int32[np.ndarray, "m"], super_class: tuple[int, ...]
+) -> ClpResult:
+    """Compare reconstructed labels with the fine classes.
+
+    Args:
+        features: for their true labels.
+        clusters: the reconstructed labels.
+        predicted: the reconstructed label that a probe trained on them gives each test example.
+        super_class: coarse label of each fine class; a cluster stands for a class of its own super-class.
+    """
+    allowed = np.asarray(clusters.super_class)[:, None] == np.asarray(super_class)[None, :]
     matching = match_clusters(clusters.train, features.train_fine, allowed)
-    probe = fit_probe(jnp.asarray(features.train), jnp.asarray(clusters.train), len(coarse))
-    predicted = np.asarray(probe_predict(probe, jnp.asarray(features.test)))
     oracle = match_clusters(predicted, features.test_fine, allowed)
     return ClpResult(
         test_accuracy=_share(matching[predicted], features.test_fine),
@@ -165,7 +200,7 @@ def _share(found: np.ndarray, truth: np.ndarray) -> float:
 
 def _tsne_clusters(
     key: Array, train: np.ndarray, train_super: np.ndarray, coarse: np.ndarray, restarts: int
-) -> _Clusters:
+) -> Clusters:
     """k-means after t-SNE of up to `TSNE_POINTS` examples a super-class; a test point cannot be embedded."""
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -182,7 +217,7 @@ def _tsne_clusters(
         voters = KNeighborsClassifier(min(TSNE_NEIGHBOURS, int(inside.sum())))
         labels[rows] = voters.fit(train[kept[inside]], found.train[inside]).predict(train[rows])
     labels[kept] = found.train
-    return _Clusters(train=labels, test=None, super_class=found.super_class, inertia=found.inertia)
+    return Clusters(train=labels, test=None, super_class=found.super_class, inertia=found.inertia)
 
 
 def _tsne(points: np.ndarray) -> Any:

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ncjax.analysis.clp import ClpResult, FeatureArrays, cluster_and_linear_probe
+from ncjax.analysis.clp import ClpResult, FeatureArrays, cluster_super_classes, score_clusters
 from ncjax.analysis.collapse import class_distances, class_statistics, nc1
-from ncjax.analysis.probe import fit_probe, probe_accuracy
+from ncjax.analysis.probe import fit_probe, probe_predict
 from ncjax.config import Variant
 
 __all__ = ["EvaluationResult", "FeatureArrays", "evaluate_features"]
@@ -57,26 +57,27 @@ def evaluate_features(
     """
     fine = len(super_class)
     train, test = jnp.asarray(features.train), jnp.asarray(features.test)
-    train_fine, test_fine = jnp.asarray(features.train_fine), jnp.asarray(features.test_fine)
-    probe = fit_probe(train, train_fine, fine)
-    clp: dict[str, ClpResult] = {
-        variant: cluster_and_linear_probe(key, features, super_class, variant, restarts=restarts)
-        for variant in variants
-    }
-    distances = np.asarray(class_distances(class_statistics(train, train_fine, fine)))
+    clusters = [cluster_super_classes(key, features, super_class, view, restarts=restarts) for view in variants]
+    labels = np.stack([features.train_fine, *(found.train for found in clusters)])
+    probe = fit_probe(train, jnp.asarray(labels), fine)
+    seen, predicted = (np.asarray(probe_predict(probe, points)) for points in (train, test))
+    distances = np.asarray(class_distances(class_statistics(train, jnp.asarray(features.train_fine), fine)))
     coarse = np.asarray(super_class, np.int32)
     merged = coarse[:, None] == coarse[None, :]
     same = np.eye(fine, dtype=bool)
     return EvaluationResult(
-        probe_train_accuracy=float(probe_accuracy(probe, train, train_fine)),
-        probe_test_accuracy=float(probe_accuracy(probe, test, test_fine)),
-        probe_gradient_norm=float(probe.gradient_norm),
+        probe_train_accuracy=float((seen[0] == features.train_fine).mean()),
+        probe_test_accuracy=float((predicted[0] == features.test_fine).mean()),
+        probe_gradient_norm=float(probe.gradient_norm[0]),
         nc1=_nc1_table(features, coarse),
         class_distances=distances,
         distance_same_class=float(distances[same].mean()),
         distance_merged_classes=_mean(distances[merged & ~same]),
         distance_other_classes=_mean(distances[~merged]),
-        clp=clp,
+        clp={
+            variant: score_clusters(features, found, predicted[i], super_class)
+            for i, (variant, found) in enumerate(zip(variants, clusters, strict=True), start=1)
+        },
     )
 
 

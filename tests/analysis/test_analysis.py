@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ncjax.analysis.clp import cluster_and_linear_probe
 from ncjax.analysis.collapse import class_distances, class_statistics, nc1
-from ncjax.analysis.probe import fit_probe, probe_accuracy, probe_predict
+from ncjax.analysis.probe import fit_probe, probe_predict
 from ncjax.analysis.results import FeatureArrays, evaluate_features
 from ncjax.errors import UserError
 
@@ -49,7 +49,7 @@ def test_probe_is_scikit_learns(data, l2):
     ours = fit_probe(jnp.asarray(train), jnp.asarray(labels), 10, l2=l2)
     theirs = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (l2 * len(train)), max_iter=5000, tol=1e-8))
     theirs.fit(train.astype(np.float64), labels)
-    accuracy = float(probe_accuracy(ours, jnp.asarray(test), jnp.asarray(test_labels)))
+    accuracy = (np.asarray(probe_predict(ours, jnp.asarray(test))) == test_labels).mean()
     assert abs(accuracy - theirs.score(test, test_labels)) <= 0.002
     assert bool(ours.converged)
     z = StandardScaler().fit(train.astype(np.float64))
@@ -65,6 +65,17 @@ def test_probe_survives_constant_features_and_one_missing_class():
     probe = fit_probe(jnp.asarray(train), jnp.asarray(labels), 11)
     assert all(np.isfinite(np.asarray(leaf)).all() for leaf in probe)
     assert 10 not in np.asarray(probe_predict(probe, jnp.asarray(train)))
+
+
+def test_several_sets_of_labels_at_once_equal_each_alone():
+    train, labels, test, _ = digits()
+    sets = np.stack([labels, labels % 2, np.roll(labels, 1)])
+    together = fit_probe(jnp.asarray(train), jnp.asarray(sets), 10)
+    found = np.asarray(probe_predict(together, jnp.asarray(test)))
+    for i, one in enumerate(sets):
+        alone = fit_probe(jnp.asarray(train), jnp.asarray(one), 10)
+        assert float(together.loss[i]) == pytest.approx(float(alone.loss), rel=1e-4)
+        assert (found[i] == np.asarray(probe_predict(alone, jnp.asarray(test)))).mean() > 0.99
 
 
 # ------------------------------------------------------------------ collapse
