@@ -113,30 +113,28 @@ def _parse(spec: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
             yield _merge(spec, _from_file(Path(path), class_names))
         case ["split", rest]:
             first, second = _two(spec, rest)
-            parts, merged = _integer(spec, first, 2), tuple(range(fine))
-            yield LabelMap(
-                name=spec,
-                classes=fine * parts,
-                super_class=None,
-                merged=merged,
-                parts=parts,
-                seed=_integer(spec, second, 0),
-            )
+            yield _split(spec, fine, _integer(spec, first, 2), _integer(spec, second, 0))
         case ["shuffled", rest]:
             inner, seed = _two(spec, rest)
             (of,) = parse_label_maps((inner,), class_names)
-            if of.super_class is None:
-                raise UserError(f"label map {spec} shuffles {inner}, but can only shuffle one that merges classes")
-            number = _integer(spec, seed, 0)
-            yield LabelMap(
-                name=spec, classes=of.classes, super_class=None, merged=of.merged, shuffled=True, seed=number
-            )
+            yield _shuffle(spec, of, _integer(spec, seed, 0))
         case _:
             raise UserError(f"unknown label map {spec!r}; use {KNOWN}")
 
 
 def _merge(name: str, super_class: tuple[int, ...]) -> LabelMap:
     return LabelMap(name=name, classes=max(super_class) + 1, super_class=super_class, merged=super_class)
+
+
+def _split(name: str, fine: int, parts: int, seed: int) -> LabelMap:
+    merged = tuple(range(fine))
+    return LabelMap(name=name, classes=fine * parts, super_class=None, merged=merged, parts=parts, seed=seed)
+
+
+def _shuffle(name: str, of: LabelMap, seed: int) -> LabelMap:
+    if of.super_class is None:
+        raise UserError(f"label map {name} shuffles {of.name}, but can only shuffle one that merges classes")
+    return LabelMap(name=name, classes=of.classes, super_class=None, merged=of.merged, shuffled=True, seed=seed)
 
 
 def _two(spec: str, rest: str) -> tuple[str, str]:
