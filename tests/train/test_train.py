@@ -43,6 +43,10 @@ def start(config, dataset):
     return run, init_state(run.spec, run.ensemble)
 
 
+def records(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
 def assert_same(one, other):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
@@ -117,12 +121,12 @@ def test_training_learns_and_writes_what_it_saw(config, dataset, tmp_path):
     )
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, crop_padding=0))
     outcome = train(prepare(config, dataset), tmp_path, ignore)
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [r["epoch"] for r in records] == list(range(1, 13))
-    assert records[-1]["step"] == 120
-    assert len(records[-1]["train_loss"]) == 4
-    assert min(records[-1]["test_accuracy"]) > 0.9
-    assert records[-1]["lr"][0] < 1e-3 < records[2]["lr"][0]
+    seen = records(tmp_path)
+    assert [r["epoch"] for r in seen] == list(range(1, 13))
+    assert seen[-1]["step"] == 120
+    assert len(seen[-1]["train_loss"]) == 4
+    assert min(seen[-1]["test_accuracy"]) > 0.9
+    assert seen[-1]["lr"][0] < 1e-3 < seen[2]["lr"][0]
     assert outcome.failures == ()
 
 
@@ -142,7 +146,7 @@ def test_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(config, datase
     resumed = train(prepare(config, dataset), tmp_path / "b", lambda epoch, state: epochs.append(epoch))
     assert epochs == [2, 3]
     assert_same(resumed.state, undisturbed.state)
-    lines = [[{**json.loads(x), "wall_secs": 0} for x in (tmp_path / d / "metrics.jsonl").open()] for d in "ab"]
+    lines = [[{**x, "wall_secs": 0} for x in records(tmp_path / d)] for d in "ab"]
     assert lines[0] == lines[1]
 
 
