@@ -127,7 +127,8 @@ def _residual_pca(
         inside = jnp.asarray(train[train_super == group])
         covariance = np.asarray(jnp.matmul(inside.T, inside, precision=jax.lax.Precision.HIGHEST), np.float64)
         values, axes = np.linalg.eigh(covariance / len(inside))
-        top = axes[:, -dimensions:] / np.sqrt(np.maximum(values[-dimensions:], 1e-12 * values[-1]))
+        least = max(1e-12 * values[-1], np.finfo(np.float32).tiny)
+        top = axes[:, -dimensions:] / np.sqrt(np.maximum(values[-dimensions:], least))
         for view, points, owner in ((views[0], train, train_super), (views[1], test, test_super)):
             view[owner == group] = points[owner == group] @ top
     return views

@@ -16,20 +16,20 @@ HIGHEST = lax.Precision.HIGHEST
 
 
 class Probe(NamedTuple):
-    """Linear classifiers of features as they are, with the evidence that they are optimal; `v` sets of labels."""
+    """A linear classifier of features as they are, with the evidence that it is optimal."""
 
-    weights: Float[Array, "*v d c"]
-    bias: Float[Array, "*v c"]
-    loss: Float[Array, "*v"]  # mean cross-entropy in nats plus the penalty
-    gradient_norm: Float[Array, "*v"]  # of the preconditioned problem
-    iterations: Int32[Array, "*v"]
-    converged: Bool[Array, "*v"]
+    weights: Float[Array, "d c"]
+    bias: Float[Array, "c"]
+    loss: Float[Array, ""]  # mean cross-entropy in nats plus the penalty
+    gradient_norm: Float[Array, ""]  # of the preconditioned problem
+    iterations: Int32[Array, ""]
+    converged: Bool[Array, ""]
 
 
 @partial(jax.jit, static_argnames=("classes", "max_iterations"))
 def fit_probe(
     features: Float[Array, "n d"],
-    labels: Int32[Array, "*v n"],
+    labels: Int32[Array, "n"],
     classes: int,
     *,
     l2: float | Float[Array, ""] = 1e-4,
@@ -44,7 +44,7 @@ def fit_probe(
 
     Args:
         features: `n` examples.
-        labels: classes in `0..c-1`; several sets of labels share each pass over the features.
+        labels: classes in `0..c-1`.
         classes: number of classes `c`.
         l2: strength of the penalty on standardised weights; the bias is free.
         max_iterations: L-BFGS steps at most.
@@ -60,19 +60,16 @@ def fit_probe(
     def weights_of(v: Array) -> Array:
         return solve_triangular(lower.T, v, lower=False)
 
-    def solve(labels: Array) -> Probe:
-        def loss(parameters: tuple[Array, Array]) -> Array:
-            v, bias = parameters
-            logits = round_z @ v + bias[None, :]
-            cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-            return cross_entropy + 0.5 * l2 * (weights_of(v) ** 2).sum()
+    def loss(parameters: tuple[Array, Array]) -> Array:
+        v, bias = parameters
+        logits = round_z @ v + bias[None, :]
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return cross_entropy + 0.5 * l2 * (weights_of(v) ** 2).sum()
 
-        start = (jnp.zeros((z.shape[1], classes)), jnp.zeros(classes))
-        (v, bias), value, norm, iterations = _lbfgs(loss, start, max_iterations, tol)
-        weights = weights_of(v) / std[:, None]
-        return Probe(weights, bias - mean @ weights, value, norm, iterations, norm <= tol)
-
-    return solve(labels) if labels.ndim == 1 else jax.vmap(solve)(labels)
+    start = (jnp.zeros((z.shape[1], classes)), jnp.zeros(classes))
+    (v, bias), value, norm, iterations = _lbfgs(loss, start, max_iterations, tol)
+    weights = weights_of(v) / std[:, None]
+    return Probe(weights, bias - mean @ weights, value, norm, iterations, norm <= tol)
 
 
 def _lbfgs(
@@ -99,7 +96,7 @@ def _lbfgs(
     return parameters, value, norm, iterations
 
 
-def probe_predict(probe: Probe, features: Float[Array, "n d"]) -> Int32[Array, "*v n"]:
-    """The most probable class of each example, for each set of labels that the probe was fitted to."""
-    logits = jnp.einsum("nd,...dc->...nc", features, probe.weights, precision=HIGHEST) + probe.bias[..., None, :]
-    return logits.argmax(axis=-1).astype(jnp.int32)
+def probe_predict(probe: Probe, features: Float[Array, "n d"]) -> Int32[Array, "n"]:
+    """The most probable class of each example."""
+    logits = jnp.matmul(features, probe.weights, precision=HIGHEST) + probe.bias[None, :]
+    return logits.argmax(axis=1).astype(jnp.int32)

@@ -87,7 +87,8 @@ def _kmeans(
     points = jnp.where(weights[:, None] > 0, points - mean[None, :], 0.0)
     limit = tol * (weights[:, None] * points**2).sum(axis=0).mean() / total
     run = partial(_run, points, weights, limit, k, max_iterations)
-    centroids, labels, inertia, iterations, converged = jax.vmap(run)(jax.random.split(key, restarts))
+    centroids, labels, iterations, converged = jax.vmap(run)(jax.random.split(key, restarts))
+    inertia = lax.map(partial(_inertia, points, weights), (centroids, labels))
     best = inertia.argmin()
     return KMeansResult(
         centroids[best] + mean[None, :], labels[best], inertia[best], iterations[best], converged[best], inertia
@@ -101,9 +102,15 @@ def _squared_distances(points: Array, centroids: Array) -> Array:
 
 
 def _assign(points: Array, centroids: Array) -> tuple[Array, Array]:
-    """Nearest centroid of each point and the squared distance to it, the latter from differences: exact near 0."""
-    labels = _squared_distances(points, centroids).argmin(axis=1).astype(jnp.int32)
-    return labels, ((points - centroids[labels]) ** 2).sum(axis=1)
+    """Nearest centroid of each point and the squared distance to it."""
+    distances = _squared_distances(points, centroids)
+    return distances.argmin(axis=1).astype(jnp.int32), distances.min(axis=1)
+
+
+def _inertia(points: Array, weights: Array, found: tuple[Array, Array]) -> Array:
+    """From differences: exact near 0, where products are not; one restart at a time, for it holds `[n d]`."""
+    centroids, labels = found
+    return (weights * ((points - centroids[labels]) ** 2).sum(axis=1)).sum()
 
 
 def _run(points: Array, weights: Array, limit: Array, k: int, max_iterations: int, key: Array) -> tuple[Array, ...]:
@@ -121,8 +128,8 @@ def _run(points: Array, weights: Array, limit: Array, k: int, max_iterations: in
 
     centroids = _plus_plus(key, points, weights, k)
     start: tuple[Array, ...] = (centroids, *_assign(points, centroids), jnp.int32(0), jnp.asarray(False))
-    centroids, labels, nearest, iterations, converged = lax.while_loop(unfinished, step, start)
-    return centroids, labels, (weights * nearest).sum(), iterations, converged
+    centroids, labels, _, iterations, converged = lax.while_loop(unfinished, step, start)
+    return centroids, labels, iterations, converged
 
 
 def _update(points: Array, weights: Array, labels: Array, nearest: Array, centroids: Array) -> Array:
