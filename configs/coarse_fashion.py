@@ -2,7 +2,8 @@
 """Fashion-MNIST with five coarse labels, and both trained controls (fine labels, shuffled labels): three members.
 
 Command: `ncjax run configs/coarse_fashion.py --data.path FOLDER`, where FOLDER holds the four IDX files, gzipped or
-not. Hardware: two CPU cores. Expected: the table in docs/results.md.
+not. Hardware: two CPU cores. Expected: coarse test accuracy 93.2 %, true-label probe 93.2 %, CLP 88.2 to 92.6 % by
+view; trained on the fine labels 93.0 %; one seed (docs/results.md).
 """
 
 from ncjax.config import Config, DataConfig, EvaluateConfig, ModelConfig, OptimConfig

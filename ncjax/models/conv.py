@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one convolution of ncjax, and the choice of how it is lowered.
 
-XLA's own convolution is fast on accelerators. On CPUs it falls off a cliff inside `scan` and under `vmap` over kernels
-(20 to 200 times slower than outside, measured in `docs/results.md`), so there it is written with matrix products.
+XLA's own convolution is fast on accelerators. On CPUs its gradients are many times slower inside `scan` than outside,
+and under `vmap` over kernels it becomes a grouped one, slower still; so there it is written with matrix products.
 """
 
 import jax

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/results.md: each of its tables is what the raw log beside it says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ncjax.config import load_config, to_dict
+from ncjax.report import summary
+
+ROOT = Path(__file__).parents[1]
+LOGS = sorted((ROOT / "docs" / "logs").iterdir())
+PAGE = (ROOT / "docs" / "results.md").read_text()
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda path: path.name)
+def test_tables_are_those_of_the_raw_log(log: Path) -> None:
+    for table in summary(log).split("\n\n"):
+        assert table in PAGE
+    written = json.loads((log / "config.json").read_text())
+    assert written["command"] in PAGE
+    assert f"(logs/{log.name})" in PAGE
+
+
+def test_every_log_that_is_named_is_there() -> None:
+    assert set(re.findall(r"\(logs/(\w+)\)", PAGE)) == {log.name for log in LOGS}
+
+
+@pytest.mark.parametrize("name", ["coarse_cifar10_cpu", "coarse_fashion", "digits_demo"])
+def test_runs_of_a_config_are_of_the_config_as_it_is(name: str) -> None:
+    written = json.loads((ROOT / "docs" / "logs" / name / "config.json").read_text())["config"]
+    assert written == to_dict(load_config(ROOT / "configs" / f"{name}.py"))
