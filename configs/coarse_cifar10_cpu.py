@@ -4,7 +4,7 @@
 Command: `ncjax run configs/coarse_cifar10_cpu.py --data.path FOLDER`, where FOLDER holds train/<class>/* and
 test/<class>/* (for CIFAR-10 as distributed: `--data.source cifar10`). Hardware: two CPU cores.
 Expected: coarse test accuracy 87.0 %, true-label probe 86.2 %, CLP 79.7 to 82.5 % by view and 84.7 % with t-SNE on
-CIFAR-10 (JPEG), one seed, about 40 minutes (docs/results.md). The trained controls are members of a second run:
+CIFAR-10 (JPEG), one seed; 73 minutes on busy cores (docs/results.md). The trained controls are members of a second run:
 `--labels fine shuffled:mod:5:0 --name controls_cifar10_cpu`.
 """
 
