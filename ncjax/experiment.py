@@ -185,5 +185,5 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
         return []
     return [
         f"Raw pixels of this data set already cluster at {100 * pixels:.0f} % inside the super-classes: here the table "
-        "shows that the pipeline works, not that a network hides structure. Pixels of CIFAR-10 do not cluster."
+        "shows that the pipeline works, not that a network hides structure."
     ]
