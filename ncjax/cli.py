@@ -23,6 +23,10 @@ USAGE = """usage: ncjax VERB ...
   ncjax evaluate WORKDIR             k-means, probes and collapse metrics of the kept features
   ncjax report WORKDIR               write report.html from the results and print the main tables
 
+  ncjax compare CONFIG [overrides]   the same training in PyTorch beside ours: speed, memory, accuracies, CLP
+  ncjax import CONFIG --checkpoints FILE ...   PyTorch checkpoints as a run, ready for ncjax evaluate
+  ncjax export WORKDIR               a member's weights as a PyTorch state_dict (.pt or .safetensors)
+
 Overrides name a field of the config: --optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each verb has --help."""
 
 Verb = Callable[[list[str]], None]
@@ -37,6 +41,9 @@ def main() -> None:
         "features": _features,
         "evaluate": _evaluate,
         "report": _report,
+        "compare": _compare,
+        "import": _import,
+        "export": _export,
     }
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -139,16 +146,97 @@ def _write_report(workdir: Path) -> None:
     print(f"\n{summary(workdir)}\n\nreport: {report.absolute()}")
 
 
+def _compare(arguments: list[str]) -> None:
+    name, base, rest = _base_config("compare", arguments)
+
+    def options(
+        config: Annotated[Config, tyro.conf.arg(name="")] = base,
+        workdir: Path | None = None,
+        budget_minutes: float = 10.0,
+    ) -> tuple[Config, Path, float]:
+        """Train every member with ncjax and with PyTorch, from the same weights on the same batches.
+
+        Args:
+            config: The experiment.
+            workdir: Where everything is written [path; none: runs/NAME].
+            budget_minutes: Both trainings together; the number of epochs is lowered until they fit [minutes].
+        """
+        return config, workdir or Path("runs") / config.name, budget_minutes
+
+    config, workdir, minutes = _parse(name, options, rest)
+    check_config(config)
+    if not minutes > 0:
+        raise UserError(f"budget-minutes is {minutes:g}, but must be above 0")
+    from ncjax.compare import compare
+
+    compare(config, workdir, _command("compare", arguments), budget_minutes=minutes)
+    _write_report(workdir)
+
+
+def _import(arguments: list[str]) -> None:
+    name, base, rest = _base_config("import", arguments)
+
+    def options(
+        checkpoints: tuple[Path, ...],
+        config: Annotated[Config, tyro.conf.arg(name="")] = base,
+        workdir: Path | None = None,
+        mean: tuple[float, ...] = (),
+        std: tuple[float, ...] = (),
+    ) -> tuple[tuple[Path, ...], Config, Path, tuple[float, ...], tuple[float, ...]]:
+        """Make a work directory, as after training, from PyTorch checkpoints.
+
+        Args:
+            checkpoints: One file for each member of the config [paths of .pt, .pth or .safetensors].
+            config: The network and the data that they belong to.
+            workdir: Where everything is written [path; none: runs/NAME].
+            mean: Channel means that images were normalised with [full scale = 1; none: those of the data].
+            std: The same for standard deviations [full scale = 1; none: those of the data].
+        """
+        return checkpoints, config, workdir or Path("runs") / config.name, mean, std
+
+    checkpoints, config, workdir, mean, std = _parse(name, options, rest)
+    check_config(config)
+    from ncjax.torch_port.exchange import import_checkpoints
+
+    import_checkpoints(config, checkpoints, workdir, _command("import", arguments), mean=mean, std=std)
+    print(f"features: {(workdir / 'features').absolute()}; next: ncjax evaluate {workdir}")
+
+
+def _export(arguments: list[str]) -> None:
+    def options(
+        workdir: tyro.conf.Positional[Path], member: int = 0, output: Path | None = None
+    ) -> tuple[Path, int, Path]:
+        """Write the weights of one member as a PyTorch state_dict.
+
+        Args:
+            workdir: Work directory of a run [path].
+            member: Number of the member [from 0].
+            output: File to write; its suffix chooses the format [.pt or .safetensors; none: WORKDIR/member_N.pt].
+        """
+        return workdir, member, output or workdir / f"member_{member}.pt"
+
+    workdir, member, output = _parse("export", options, arguments)
+    from ncjax.torch_port.exchange import export_member
+
+    export_member(workdir, member, output)
+    print(f"weights: {output.absolute()}")
+
+
 def _command(verb: str, arguments: list[str]) -> str:
     return " ".join(["ncjax", verb, *arguments])
 
 
-def _config_and_workdir(verb: str, arguments: list[str]) -> tuple[Config, Path]:
+def _base_config(verb: str, arguments: list[str]) -> tuple[str, Config, list[str]]:
+    """Name of the command, the config that its first argument names, and the other arguments."""
     if not arguments:
         raise UserError(f"ncjax {verb} needs a config file, such as: ncjax {verb} configs/coarse_cifar10_cpu.py")
     if arguments[0].startswith("-"):
-        return _parse_config(f"{verb} CONFIG", Config(), arguments)
-    return _parse_config(f"{verb} {arguments[0]}", load_config(Path(arguments[0])), arguments[1:])
+        return f"{verb} CONFIG", Config(), arguments
+    return f"{verb} {arguments[0]}", load_config(Path(arguments[0])), arguments[1:]
+
+
+def _config_and_workdir(verb: str, arguments: list[str]) -> tuple[Config, Path]:
+    return _parse_config(*_base_config(verb, arguments))
 
 
 def _parse_config(verb: str, base: Config, arguments: list[str]) -> tuple[Config, Path]:

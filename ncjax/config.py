@@ -44,10 +44,12 @@ class DataConfig:
 class ModelConfig:
     """The network: its features are the input of the final linear layer."""
 
-    name: Literal["resnet18", "cnn", "mlp"] = "resnet18"
-    """Architecture [resnet18 with the CIFAR stem, cnn: three 3x3 convolutions, mlp: two hidden layers]."""
+    name: Literal["resnet18", "resnet34", "resnet50", "vgg11", "vgg16", "densenet", "cnn", "mlp"] = "resnet18"
+    """Architecture, with the CIFAR stem [vgg with BatchNorm; cnn: three 3x3 convolutions, mlp: two hidden layers]."""
     width: int = 64
-    """Channels of the first stage, or hidden units of the mlp [channels or units]."""
+    """Channels of the first stage, growth rate of densenet, hidden units of mlp [channels or units]."""
+    dense_blocks: tuple[int, ...] = (6, 12, 24, 16)
+    """Layers of each block of densenet; the default with width 32 is DenseNet-121 [layers; one or more blocks]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,8 @@ def check_config(config: Config) -> None:
     for name, numbers in {"optim.lr": config.optim.lr, "optim.weight_decay": config.optim.weight_decay}.items():
         _require(len(numbers) > 0 and all(0 <= x < float("inf") for x in numbers), name, numbers, "0 or more, finite")
     _require(0 <= config.optim.momentum < 1, "optim.momentum", config.optim.momentum, "from 0 to below 1")
+    blocks = config.model.dense_blocks
+    _require(len(blocks) > 0 and min(blocks) >= 1, "model.dense_blocks", blocks, "one or more numbers of 1 or more")
     _require(len(config.labels) > 0, "labels", config.labels, "at least one label map")
     _require(len(config.evaluate.variants) > 0, "evaluate.variants", (), "at least one variant")
     _require(config.data.crop_padding >= 0, "data.crop_padding", config.data.crop_padding, "0 or more")

@@ -56,7 +56,7 @@ def train(config: Config, workdir: Path, command: str) -> None:
     print(f"compiled in {outcome.compile_secs:.1f} s, trained in {outcome.train_secs:.1f} s")
 
 
-def evaluate(workdir: Path, variants: tuple[Variant, ...] = ()) -> Path:
+def evaluate(workdir: Path, variants: tuple[Variant, ...] = (), *, controls: bool = True) -> Path:
     """Evaluate the features of a run with its controls; writes results/evaluation.json and returns its path.
 
     The rows: the members at every kept epoch, the first label map's members at random initialisation, raw pixels.
@@ -64,6 +64,7 @@ def evaluate(workdir: Path, variants: tuple[Variant, ...] = ()) -> Path:
     Args:
         workdir: of a run that has been trained.
         variants: what k-means sees; none named: those of the config.
+        controls: whether raw pixels are a row.
 
     Raises:
         UserError: the work directory holds no features, or its data cannot be read.
@@ -77,7 +78,7 @@ def evaluate(workdir: Path, variants: tuple[Variant, ...] = ()) -> Path:
     variants = variants or config.evaluate.variants
     default = _evaluation_map(config, dataset)
     evaluation = _Evaluation(config=config, dataset=dataset, default=default, variants=variants)
-    rows = [evaluation.pixels()]
+    rows = [evaluation.pixels()] if controls else []
     for epoch in epochs:
         features = load_features(workdir, epoch)
         wanted = [i for i, m in enumerate(members) if epoch or m.label_map.name == members[0].label_map.name]
@@ -100,7 +101,9 @@ def evaluate(workdir: Path, variants: tuple[Variant, ...] = ()) -> Path:
     notes = _notes(rows)
     for note in notes:
         print(f"note: {note}")
-    write_json(path, {"run": run, "rows": rows, "notes": [*training["failures"], *notes]})
+    write_json(
+        path, {"run": run, "rows": rows, "notes": [*training["failures"], *training.get("imported", ()), *notes]}
+    )
     return path
 
 
@@ -133,7 +136,9 @@ class _Evaluation:
         merges = own.super_class is not None and own.classes < len(self.dataset.class_names)
         kind = "random_init" if epoch == 0 else "trained" if merges else own.name.split(":")[0]
         accuracies = {
-            f"coarse_{name}_accuracy": float((part.logits[index].argmax(-1) == part.coarse[index]).mean())
+            f"coarse_{name}_accuracy": float(
+                (part.logits[index, :, : own.classes].argmax(-1) == part.coarse[index]).mean()
+            )
             for name, part in features._asdict().items()
             if epoch
         }
@@ -180,7 +185,8 @@ def _row(
 
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:
-    pixels = max(clp["cluster_accuracy_train"] for clp in rows[0]["clp"].values())
+    of_pixels = (row["clp"].values() for row in rows if row["kind"] == "raw_pixels")
+    pixels = max((clp["cluster_accuracy_train"] for scores in of_pixels for clp in scores), default=0.0)
     if pixels < PIXELS_CLUSTER:
         return []
     return [

@@ -1,14 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eight fake devices, no silent broadcasting of ranks, and every jaxtyping annotation of ncjax checked at run time."""
+"""Eight fake devices, no silent broadcasting of ranks, every jaxtyping annotation of ncjax checked at run time.
 
+And a small run that trains in a second.
+"""
+
+import dataclasses
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import numpy as np
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 install_import_hook("ncjax", "beartype.beartype")
+
+from ncjax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimConfig  # noqa: E402
+from ncjax.data import Dataset, Split  # noqa: E402
+
+
+@pytest.fixture
+def dataset():
+    """160 images of ten classes: a bright bar whose place depends on the class, in noise."""
+    rng = np.random.default_rng(0)
+
+    def split(count):
+        labels = (np.arange(count) % 10).astype(np.int32)
+        images = rng.integers(0, 60, (count, 10, 6, 1), dtype=np.uint8)
+        images[np.arange(count), labels] += 190
+        return Split(images=images, labels=labels)
+
+    names = tuple(f"bar {i}" for i in range(10))
+    return Dataset(name="bars", train=split(160), test=split(50), class_names=names, fingerprint="bars")
+
+
+@pytest.fixture
+def config():
+    """Ten steps an epoch, with augmentation, three epochs."""
+    return Config(
+        data=DataConfig(crop_padding=1, flip=True),
+        model=ModelConfig(name="cnn", width=4),
+        optim=OptimConfig(lr=(0.05,), batch=16, epochs=3, schedule="cosine"),
+        chunk_steps=4,
+    )
+
+
+@pytest.fixture
+def with_mesh():
+    """A config with another mesh."""
+    return lambda config, member, data: dataclasses.replace(config, mesh=MeshConfig(member=member, data=data))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ncjax.config import load_config, to_dict
+from ncjax.config import from_dict, load_config
 from ncjax.report import summary
 
 ROOT = Path(__file__).parents[1]
@@ -31,4 +31,4 @@ def test_every_log_that_is_named_is_there() -> None:
 @pytest.mark.parametrize("name", ["coarse_cifar10_cpu", "coarse_fashion", "digits_demo"])
 def test_runs_of_a_config_are_of_the_config_as_it_is(name: str) -> None:
     written = json.loads((ROOT / "docs" / "logs" / name / "config.json").read_text())["config"]
-    assert written == to_dict(load_config(ROOT / "configs" / f"{name}.py"))
+    assert from_dict(written) == load_config(ROOT / "configs" / f"{name}.py")

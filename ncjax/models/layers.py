@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers that the networks share."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -10,28 +12,58 @@ from ncjax.models.conv import conv2d
 
 
 class Conv(nnx.Module):
-    """A convolution without bias, initialised as He et al. 2015 (normal, fan out)."""
+    """A convolution, initialised as He et al. 2015 (normal, fan out); a bias starts at zero."""
 
-    def __init__(self, channels: int, filters: int, size: int, *, stride: int = 1, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, channels: int, filters: int, size: int, *, stride: int = 1, bias: bool = False, rngs: nnx.Rngs
+    ) -> None:
         initialise = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         self.kernel = nnx.Param(initialise(rngs.params(), (size, size, channels, filters), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(filters)) if bias else None
         self.stride = stride
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b p q o"]:
-        return conv2d(x, self.kernel[...].astype(x.dtype), stride=self.stride)
+        y = conv2d(x, self.kernel[...].astype(x.dtype), stride=self.stride)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)[None, None, None, :]
+
+
+class BatchNorm(nnx.BatchNorm):
+    """BatchNorm over all axes but the last, as PyTorch defines it: momentum 0.9, epsilon 1e-5, float32 statistics.
+
+    A batch is normalised with its own variance; the running one moves towards `n / (n - 1)` times that, where `n` is
+    the number of values of a channel in the batch.
+    """
+
+    def __init__(self, channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        super().__init__(channels, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h w i"]:  # type: ignore[override]
+        before, count = self.var[...], x.size // x.shape[-1]
+        y = super().__call__(x, use_running_average=not train)
+        if train and count > 1:
+            self.var[...] = self.var[...] + (self.var[...] - 0.9 * before) / (count - 1)
+        return y
 
 
 class ConvNorm(nnx.Module):
-    """Convolution, then BatchNorm (momentum 0.9, epsilon 1e-5, statistics in float32)."""
+    """Convolution, then BatchNorm."""
 
     def __init__(
-        self, channels: int, filters: int, size: int, *, stride: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        channels: int,
+        filters: int,
+        size: int,
+        *,
+        stride: int = 1,
+        bias: bool = False,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ) -> None:
-        self.conv = Conv(channels, filters, size, stride=stride, rngs=rngs)
-        self.norm = nnx.BatchNorm(filters, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.conv = Conv(channels, filters, size, stride=stride, bias=bias, rngs=rngs)
+        self.norm = BatchNorm(filters, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b p q o"]:
-        return self.norm(self.conv(x), use_running_average=not train)
+        return self.norm(self.conv(x), train)
 
 
 class Head(nnx.Module):
@@ -43,3 +75,8 @@ class Head(nnx.Module):
     def __call__(self, x: Float[Array, "b d"]) -> tuple[Float[Array, "b c"], Float[Array, "b d"]]:
         features = x.astype(jnp.float32)
         return self.linear(features), features
+
+
+def module_list(modules: list[Any]) -> Any:
+    """A list of sub-modules; Flax before 0.12 knows plain lists, later ones `nnx.List`."""
+    return nnx.List(modules) if hasattr(nnx, "List") else modules

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ResNet with basic blocks and the CIFAR stem (He et al. 2016; a 3x3 stem of stride 1 and no pooling)."""
+"""ResNets with the CIFAR stem (He et al. 2016; a 3x3 stem of stride 1 and no pooling)."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ncjax.models.layers import ConvNorm, Head
+from ncjax.models.layers import ConvNorm, Head, module_list
+
+STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}  # blocks of each stage
 
 
 class BasicBlock(nnx.Module):
     """`relu(norm(conv(relu(norm(conv(x))))) + shortcut(x))`; the shortcut is a 1x1 convolution where shapes change."""
+
+    expansion = 1
 
     def __init__(self, channels: int, filters: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         self.first = ConvNorm(channels, filters, 3, stride=stride, dtype=dtype, rngs=rngs)
@@ -23,16 +27,37 @@ class BasicBlock(nnx.Module):
         return jax.nn.relu(self.second(jax.nn.relu(self.first(x, train)), train) + residual)
 
 
-class ResNet(nnx.Module):
-    """Stem, four stages of basic blocks with widths `width * (1, 2, 4, 8)`, global average pooling, linear head.
+class Bottleneck(nnx.Module):
+    """A block of three convolutions, 1x1, 3x3 (which carries the stride) and 1x1 to four times the filters."""
 
-    `blocks=(2, 2, 2, 2)` and `width=64` is ResNet-18: 11,173,962 weights with ten classes and three input channels.
-    Features have `8 * width` dimensions.
+    expansion = 4
+
+    def __init__(self, channels: int, filters: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        out = self.expansion * filters
+        self.first = ConvNorm(channels, filters, 1, dtype=dtype, rngs=rngs)
+        self.second = ConvNorm(filters, filters, 3, stride=stride, dtype=dtype, rngs=rngs)
+        self.third = ConvNorm(filters, out, 1, dtype=dtype, rngs=rngs)
+        changes = stride != 1 or channels != out
+        self.shortcut = ConvNorm(channels, out, 1, stride=stride, dtype=dtype, rngs=rngs) if changes else None
+
+    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b p q o"]:
+        residual = x if self.shortcut is None else self.shortcut(x, train)
+        x = jax.nn.relu(self.first(x, train))
+        x = jax.nn.relu(self.second(x, train))
+        return jax.nn.relu(self.third(x, train) + residual)
+
+
+class ResNet(nnx.Module):
+    """Stem, stages of blocks with filters `width * (1, 2, 4, 8)`, global average pooling, linear head.
+
+    At width 64, with ten classes and three input channels, ResNet-18 has 11,173,962 weights, ResNet-34 21,282,122 and
+    ResNet-50, of bottlenecks, 23,520,842. Features have `8 * width * expansion` dimensions.
     """
 
     def __init__(
         self,
-        blocks: tuple[int, ...],
+        block: type[BasicBlock] | type[Bottleneck],
+        counts: tuple[int, ...],
         width: int,
         channels: int,
         classes: int,
@@ -42,15 +67,15 @@ class ResNet(nnx.Module):
     ) -> None:
         self.dtype = dtype
         self.stem = ConvNorm(channels, width, 3, dtype=dtype, rngs=rngs)
-        stack: list[BasicBlock] = []
-        filters = width
-        for stage, count in enumerate(blocks):
-            for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                stack.append(BasicBlock(filters, width * 2**stage, stride, dtype=dtype, rngs=rngs))
-                filters = width * 2**stage
-        self.blocks = nnx.List(stack) if hasattr(nnx, "List") else stack
-        self.head = Head(filters, classes, rngs=rngs)
+        stack: list[BasicBlock | Bottleneck] = []
+        channels = width
+        for stage, count in enumerate(counts):
+            for place in range(count):
+                stride = 2 if stage > 0 and place == 0 else 1
+                stack.append(block(channels, width * 2**stage, stride, dtype=dtype, rngs=rngs))
+                channels = block.expansion * width * 2**stage
+        self.blocks = module_list(stack)
+        self.head = Head(channels, classes, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "b h w ch"], train: bool = False

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ncjax.report.comparison import comparison_tables
 from ncjax.report.figures import accuracy_figure, curves_figure, distance_figure, epochs_figure
 from ncjax.report.groups import (
     KINDS,
@@ -81,6 +82,7 @@ def _content(results: Results) -> dict[str, Any]:
             for group, label in zip(shown, labels, strict=True)
         ],
         "several_seeds": any(len(group.rows) > 1 for group in shown),
+        "comparison": comparison_tables(results.comparison) if results.comparison else (),
         "failed": _failed_members(results.metrics),
         "notes": results.notes,
         "facts": _facts(results.run),

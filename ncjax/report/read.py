@@ -37,6 +37,7 @@ class Results:
     rows: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     metrics: tuple[dict[str, Any], ...]
+    comparison: dict[str, Any] | None = None  # results/comparison.json, where there is one
 
 
 def read_results(workdir: Path) -> Results:
@@ -64,7 +65,13 @@ def read_results(workdir: Path) -> Results:
         _check_row(row, path, f"row {index}")
     if not run.get("config"):
         run = {**run, "config": _read_config(workdir / "config.json")}
-    return Results(run=run, rows=tuple(rows), notes=tuple(notes), metrics=_read_metrics(workdir / "metrics.jsonl"))
+    return Results(
+        run=run,
+        rows=tuple(rows),
+        notes=tuple(notes),
+        metrics=_read_metrics(workdir / "metrics.jsonl"),
+        comparison=_read_comparison(workdir / "results" / "comparison.json"),
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -73,6 +80,15 @@ def _read_config(path: Path) -> dict[str, Any]:
     config = _parse(path.read_bytes(), str(path))
     _expect(isinstance(config, dict), path, "expected an object")
     return config
+
+
+def _read_comparison(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    content = _parse(path.read_bytes(), str(path))
+    needed = {"speed", "torch_chosen", "time_to_accuracy", "rows", "members", "epochs", "asked_epochs"}
+    _expect(isinstance(content, dict) and needed <= set(content), path, f"expected an object with {sorted(needed)}")
+    return content
 
 
 def _read_metrics(path: Path) -> tuple[dict[str, Any], ...]:

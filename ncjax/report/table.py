@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ncjax.report.comparison import comparison_tables
 from ncjax.report.groups import (
     KINDS,
     MISSING,
@@ -45,15 +46,17 @@ def table_row(group: Group, label: str, variants: Sequence[str]) -> dict[str, An
 
 
 def summary(workdir: Path) -> str:
-    """Two Markdown tables of all networks and controls at all kept epochs; accuracies in per cent.
+    """Markdown tables of all networks and controls at all kept epochs; accuracies in per cent.
 
     The first: coarse accuracy, probe on the true labels (the ceiling) and CLP by variant on the test set, NC1 on the
-    training set. The second: agreement of the training clusters with the fine classes, accuracy and ARI.
+    training set. The second: agreement of the training clusters with the fine classes, accuracy and ARI. After `ncjax
+    compare` those of `comparison_tables` follow.
 
     Raises:
         UserError: the work directory holds no results, or they cannot be read.
     """
-    shown = group_rows(read_results(workdir).rows)
+    results = read_results(workdir)
+    shown = group_rows(results.rows)
     variants = variants_of(shown)
     names = [VARIANTS.get(name, name) for name in variants]
     rows = [table_row(group, label, variants) for group, label in zip(shown, labels_of(shown), strict=True)]
@@ -75,7 +78,10 @@ def summary(workdir: Path) -> str:
         clusters.append(
             [name, row["epoch"], *(s["cluster_accuracy_train"] for s in scores), *(s["ari"] for s in scores)]
         )
-    return f"{_markdown(main)}\n\n{_markdown(clusters)}"
+    tables = [_markdown(main), _markdown(clusters)]
+    for table in comparison_tables(results.comparison) if results.comparison else ():
+        tables.append(f"{table.title}:\n\n{_markdown([list(table.head), *map(list, table.lines)])}")
+    return "\n\n".join(tables)
 
 
 def _markdown(lines: list[list[str]]) -> str:

@@ -75,7 +75,7 @@ def init_state(spec: Spec, ensemble: Ensemble) -> TrainState:
         key = jax.random.fold_in(jax.random.key(seed), Stream.INIT)
         dtype = jnp.dtype(spec.config.optim.dtype)
         model = make_model(spec.config.model, spec.image_shape, spec.classes, dtype, nnx.Rngs(params=key))
-        params, batch_stats = _arrays(model, nnx.Param), _arrays(model, nnx.BatchStat)
+        params, batch_stats = arrays_of(model, nnx.Param), arrays_of(model, nnx.BatchStat)
         return params, batch_stats, _optimiser(spec, lr, weight_decay).init(params)
 
     def state() -> TrainState:
@@ -86,7 +86,8 @@ def init_state(spec: Spec, ensemble: Ensemble) -> TrainState:
     return jax.jit(state, out_shardings=shardings)()
 
 
-def _arrays(model: nnx.Module, kind: type[nnx.Variable[Array]]) -> PyTree:
+def arrays_of(model: nnx.Module, kind: type[nnx.Variable[Array]]) -> PyTree:
+    """The variables of one kind, as nested dicts of arrays (or of shapes, for an abstract model)."""
     return nnx.to_pure_dict(nnx.state(model, kind))
 
 
@@ -110,7 +111,7 @@ def _member_step(
         logits, _ = model(images, train=True)
         logits = jnp.where(class_mask[None, :], logits, -1e9)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
-        return loss, (_arrays(model, nnx.BatchStat), (logits.argmax(axis=-1) == targets).mean(dtype=jnp.float32))
+        return loss, (arrays_of(model, nnx.BatchStat), (logits.argmax(axis=-1) == targets).mean(dtype=jnp.float32))
 
     (loss, (batch_stats, accuracy)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     updates, optimiser = _optimiser(spec, lr, weight_decay).update(gradients, state.optimiser, state.params)

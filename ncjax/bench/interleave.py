@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peers measured in turn, each in a process of its own: a slow minute of the machine hits all alike."""
+
+import importlib
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Timer = Callable[[], float]
+
+
+class Peer(NamedTuple):
+    """How to measure one of those compared; it is sent to another process, so its function stands in a module."""
+
+    make_timer: Callable[[], Timer]  # gets ready (data, compilation); the timer then returns one measured value a call
+    imports: tuple[str, ...] = ()  # libraries whose own memory is not counted
+
+
+class Measured(NamedTuple):
+    """What one peer gave."""
+
+    values: tuple[float, ...]  # one a round; none where it failed
+    setup_secs: float  # from the libraries' import to the end of the first, unmeasured call
+    peak_bytes: int  # on accelerators of the device's memory; else of the process, on top of its libraries
+    error: str  # empty, or why it failed
+
+
+def interleave(peers: Mapping[str, Peer], *, rounds: int) -> dict[str, Measured]:
+    """Start every peer, let each warm up alone, then call each once a round.
+
+    Args:
+        peers: by name.
+        rounds: how often each is called.
+    """
+    context = multiprocessing.get_context("spawn")
+    running = {}
+    for name, peer in peers.items():
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, peer), daemon=True)
+        process.start()
+        theirs.close()
+        running[name] = (process, ours, _receive(ours))
+    values: dict[str, list[Any]] = {name: [] for name in peers}
+    for _ in range(rounds):
+        for name, (_, connection, ready) in running.items():
+            if not isinstance(ready, str):
+                values[name].append(_ask(connection, "measure"))
+    found = {}
+    for name, (process, connection, ready) in running.items():
+        peak = 0 if isinstance(ready, str) else _ask(connection, "end")
+        process.join()
+        errors = [answer for answer in (ready, peak, *values[name]) if isinstance(answer, str)]
+        found[name] = (
+            Measured((), 0.0, 0, errors[0]) if errors else Measured(tuple(values[name]), float(ready), int(peak), "")
+        )
+    return found
+
+
+def _ask(connection: Connection, request: str) -> Any:
+    try:
+        connection.send(request)
+    except OSError:
+        return "its process ended"
+    return _receive(connection)
+
+
+def _receive(connection: Connection) -> Any:
+    try:
+        return connection.recv()
+    except EOFError:
+        return "its process ended"
+
+
+def _serve(connection: Connection, peer: Peer) -> None:
+    try:
+        for name in peer.imports:
+            importlib.import_module(name)
+        before, started = _resident_bytes(), time.perf_counter()
+        timer = peer.make_timer()
+        timer()
+        connection.send(time.perf_counter() - started)
+        while connection.recv() == "measure":
+            connection.send(timer())
+        grown = _resident_bytes() - before
+        connection.send(_device_bytes() or grown)
+    except Exception as error:
+        connection.send(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300])
+
+
+def _resident_bytes() -> int:
+    """The most memory that this process has held so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # the other way counts what the parent held when it started this process
+        (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(peak)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _device_bytes() -> int:
+    """The most memory that this process has used on an accelerator; 0 where it uses none."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    jax = sys.modules.get("jax")
+    statistics = jax.local_devices()[0].memory_stats() if jax is not None and jax.default_backend() != "cpu" else None
+    return int(statistics["peak_bytes_in_use"]) if statistics else 0

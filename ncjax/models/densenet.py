@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DenseNet with bottlenecks and compression (Huang et al. 2017, DenseNet-BC), with the CIFAR stem."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ncjax.models.layers import BatchNorm, Conv, Head, module_list
+
+
+class DenseLayer(nnx.Module):
+    """Appends `growth` channels: `concat(x, conv3x3(relu(norm(conv1x1(relu(norm(x)))))))`, `4 * growth` in between."""
+
+    def __init__(self, channels: int, growth: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        self.norm1 = BatchNorm(channels, dtype=dtype, rngs=rngs)
+        self.conv1 = Conv(channels, 4 * growth, 1, rngs=rngs)
+        self.norm2 = BatchNorm(4 * growth, dtype=dtype, rngs=rngs)
+        self.conv2 = Conv(4 * growth, growth, 3, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h w o"]:
+        new = self.conv1(jax.nn.relu(self.norm1(x, train)))
+        new = self.conv2(jax.nn.relu(self.norm2(new, train)))
+        return jnp.concatenate([x, new], axis=-1)
+
+
+class Transition(nnx.Module):
+    """`average_pool(conv1x1(relu(norm(x))))`, half as many channels and half the side, both rounded down."""
+
+    def __init__(self, channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        self.norm = BatchNorm(channels, dtype=dtype, rngs=rngs)
+        self.conv = Conv(channels, channels // 2, 1, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b p q o"]:
+        return nnx.avg_pool(self.conv(jax.nn.relu(self.norm(x, train))), (2, 2), (2, 2))
+
+
+class DenseNet(nnx.Module):
+    """3x3 stem of `2 * growth` channels, blocks of dense layers, transitions between, `relu(norm)`, mean, linear head.
+
+    With ten classes and three input channels: blocks (6, 12, 24, 16) and growth 32 are DenseNet-121 (6,956,298
+    weights), (16, 16, 16) and growth 12 DenseNet-BC (L=100, k=12) of the paper (769,162).
+    """
+
+    def __init__(
+        self, counts: tuple[int, ...], growth: int, channels: int, classes: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        self.dtype = dtype
+        self.stem = Conv(channels, 2 * growth, 3, rngs=rngs)
+        blocks, transitions, channels = [], [], 2 * growth
+        for place, count in enumerate(counts):
+            if place:
+                transitions.append(Transition(channels, dtype=dtype, rngs=rngs))
+                channels //= 2
+            layers = [DenseLayer(channels + i * growth, growth, dtype=dtype, rngs=rngs) for i in range(count)]
+            blocks.append(module_list(layers))
+            channels += count * growth
+        self.blocks, self.transitions = module_list(blocks), module_list(transitions)
+        self.norm = BatchNorm(channels, dtype=dtype, rngs=rngs)
+        self.head = Head(channels, classes, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "b h w ch"], train: bool = False
+    ) -> tuple[Float[Array, "b c"], Float[Array, "b d"]]:
+        x = self.stem(x.astype(self.dtype))
+        for place, block in enumerate(self.blocks):
+            if place:
+                x = self.transitions[place - 1](x, train)
+            for layer in block:
+                x = layer(x, train)
+        return self.head(jax.nn.relu(self.norm(x, train)).mean(axis=(1, 2)))

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VGG with BatchNorm for small images (Simonyan and Zisserman 2015; one linear layer after the convolutions)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ncjax.models.layers import ConvNorm, Head, module_list
+
+STAGES = {"vgg11": (1, 1, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3)}  # convolutions between poolings
+WIDTHS = (1, 2, 4, 8, 8)  # of the stages, in units of the first
+
+
+class VGG(nnx.Module):
+    """Five stages of `relu(norm(conv3x3 + bias))`, each followed by 2x2 max pooling; mean pooling; linear head.
+
+    At width 64, with ten classes and three input channels, VGG-11 has 9,231,114 weights and VGG-16 14,728,266. Features
+    have `8 * width` dimensions. Pooling keeps the last row of an odd side (PyTorch's `ceil_mode`), so that images of
+    any size pass; on 32x32 it is the usual pooling.
+    """
+
+    def __init__(
+        self, counts: tuple[int, ...], width: int, channels: int, classes: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        self.dtype = dtype
+        stages = []
+        for factor, count in zip(WIDTHS, counts, strict=True):
+            layers = []
+            for _ in range(count):
+                layers.append(ConvNorm(channels, factor * width, 3, bias=True, dtype=dtype, rngs=rngs))
+                channels = factor * width
+            stages.append(module_list(layers))
+        self.stages = module_list(stages)
+        self.head = Head(channels, classes, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "b h w ch"], train: bool = False
+    ) -> tuple[Float[Array, "b c"], Float[Array, "b d"]]:
+        x = x.astype(self.dtype)
+        for stage in self.stages:
+            for layer in stage:
+                x = jax.nn.relu(layer(x, train))
+            x = nnx.max_pool(x, (2, 2), (2, 2), "SAME")
+        return self.head(x.mean(axis=(1, 2)))

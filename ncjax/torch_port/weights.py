@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights of one network between our arrays and a PyTorch `state_dict`, lossless both ways."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, traverse_util
+from jaxtyping import PyTree
+
+from ncjax.config import ModelConfig
+from ncjax.errors import UserError
+from ncjax.models import make_model
+from ncjax.torch_port.names import layer_names
+from ncjax.train.step import arrays_of
+
+StateDict = dict[str, np.ndarray]
+ImageShape = tuple[int, int, int]
+
+LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+LISTED = 8  # misfits that a message names
+
+
+def to_state_dict(config: ModelConfig, image_shape: ImageShape, params: PyTree, batch_stats: PyTree) -> StateDict:
+    """The float32 `state_dict` of the twin (`networks.make_network`) with these weights.
+
+    Kernels go from `[kh kw i o]` to `[o i kh kw]`, linear ones from `[i o]` to `[o i]`; the first layer of an MLP also
+    from pixels in the order `h w ch` to `ch h w`.
+
+    Args:
+        config: the network.
+        image_shape: height, width and channels of its images.
+        params: of one member (no axis `s`), as in `TrainState.params`.
+        batch_stats: of the same member.
+    """
+    names = layer_names(config)
+    flat = traverse_util.flatten_dict(params) | traverse_util.flatten_dict(batch_stats)
+    state = {}
+    for (*layer, leaf), array in flat.items():
+        name, value = names[tuple(layer)], np.asarray(array, np.float32)
+        if name == "fc1" and leaf == "kernel":
+            value = value.reshape(*image_shape, -1).transpose(2, 0, 1, 3).reshape(value.shape)
+        state[f"{name}.{LEAVES[leaf]}"] = _swap_kernel(value, to_torch=True)
+    return state
+
+
+def from_state_dict(
+    config: ModelConfig, image_shape: ImageShape, classes: int, state: StateDict
+) -> tuple[PyTree, PyTree]:
+    """Parameters and batch statistics of one member from the `state_dict` of the twin; the inverse of `to_state_dict`.
+
+    Raises:
+        UserError: tensors are missing, left over or of another shape; they are named with their shapes.
+    """
+    names = layer_names(config)
+    height, width, channels = image_shape
+    expected = _zeros(config, image_shape, classes)
+    _check_fit(config, to_state_dict(config, image_shape, *expected), state)
+
+    def array(path: tuple[Any, ...]) -> jax.Array:
+        *layer, leaf = path
+        name = names[tuple(layer)]
+        value = _swap_kernel(state[f"{name}.{LEAVES[leaf]}"], to_torch=False)
+        if name == "fc1" and leaf == "kernel":
+            value = value.reshape(channels, height, width, -1).transpose(1, 2, 0, 3).reshape(value.shape)
+        return jnp.asarray(value)
+
+    params, batch_stats = (
+        traverse_util.unflatten_dict({path: array(path) for path in traverse_util.flatten_dict(tree)})
+        for tree in expected
+    )
+    return params, batch_stats
+
+
+def _zeros(config: ModelConfig, image_shape: ImageShape, classes: int) -> tuple[PyTree, PyTree]:
+    """Parameters and statistics of the right shapes."""
+    model = nnx.eval_shape(lambda: make_model(config, image_shape, classes, jnp.dtype("float32"), nnx.Rngs(params=0)))
+    kinds = (arrays_of(model, nnx.Param), arrays_of(model, nnx.BatchStat))
+    params, batch_stats = (jax.tree.map(lambda x: np.zeros(x.shape, np.float32), tree) for tree in kinds)
+    return params, batch_stats
+
+
+def _swap_kernel(value: np.ndarray, *, to_torch: bool) -> np.ndarray:
+    """A copy in the other framework's order of axes."""
+    if value.ndim == 4:
+        value = value.transpose((3, 2, 0, 1) if to_torch else (2, 3, 1, 0))
+    return np.array(value.T if value.ndim == 2 else value, order="C")
+
+
+def _check_fit(config: ModelConfig, expected: StateDict, state: StateDict) -> None:
+    misfits = [f"{name} {_shape(expected[name])} is missing" for name in expected if name not in state]
+    misfits += [f"{name} {_shape(state[name])} has no place" for name in state if name not in expected]
+    misfits += [
+        f"{name} is {_shape(state[name])}, but must be {_shape(expected[name])}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
+    ]
+    if misfits:
+        more = f"; and {len(misfits) - LISTED} more" if len(misfits) > LISTED else ""
+        raise UserError(
+            f"these weights are not those of a {config.name} of width {config.width} "
+            f"({len(misfits)} tensors do not fit): {'; '.join(misfits[:LISTED])}{more}"
+        )
+
+
+def _shape(array: np.ndarray) -> str:
+    return "x".join(map(str, array.shape)) or "scalar"

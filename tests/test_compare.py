@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ncjax compare`, with eager PyTorch alone, on digits."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ncjax import cli, compare
+from ncjax.bench import training
+from ncjax.config import load_config
+from ncjax.report.comparison import comparison_tables
+from ncjax.torch_port.step import TorchOptions
+
+CONFIG = Path(__file__).parents[1] / "configs" / "digits_demo.py"
+OPTIONS = ("--labels", "mod:5", "--seeds", "2", "--optim.epochs", "3", "--evaluate.variants", "raw")
+
+
+def ncjax(*arguments):
+    sys.argv = ["ncjax", *map(str, arguments)]
+    cli.main()
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A comparison of three epochs and two seeds."""
+    workdir = tmp_path_factory.mktemp("compared") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [])
+        for module in (compare, training):
+            patch.setattr(module, "torch_options", lambda config: (TorchOptions(channels_last=True),))
+        ncjax("compare", CONFIG, *OPTIONS, "--workdir", workdir, "--budget-minutes", 60)
+    return workdir
+
+
+@pytest.fixture
+def result(compared):
+    return json.loads((compared / "results" / "comparison.json").read_text())
+
+
+def test_both_sides_are_measured_and_end_alike(result):
+    assert result["epochs"] == result["asked_epochs"] == 3
+    assert result["torch_chosen"] == "eager, channels_last"
+    for name in ("ncjax", "eager, channels_last"):
+        speed = result["speed"][name]
+        assert len(speed["images_per_sec"]) == 5
+        assert min(speed["images_per_sec"]) > 0
+        assert speed["peak_mib"] > 1
+        assert speed["error"] == ""
+    rows = result["rows"]
+    assert [row["seed"] for row in rows["ncjax"]] == [row["seed"] for row in rows["PyTorch"]] == [0, 1]
+    for ours, theirs in zip(rows["ncjax"], rows["PyTorch"], strict=True):
+        assert ours["coarse_test_accuracy"] > 0.6
+        assert abs(ours["coarse_test_accuracy"] - theirs["coarse_test_accuracy"]) < 0.03
+        assert abs(ours["probe_test_accuracy"] - theirs["probe_test_accuracy"]) < 0.03
+
+
+def test_time_to_the_same_accuracy_follows_from_curves_and_speed(compared, result):
+    reached = result["time_to_accuracy"]
+    curves = {
+        side: [json.loads(line)["test_accuracy"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for side, folder in (("ncjax", compared), ("PyTorch", compared / "torch"))
+    }
+    for member in range(2):
+        target = min(curve[-1][member] for curve in curves.values())
+        assert reached["accuracy"][member] == pytest.approx(target, abs=1e-6)
+        for side, curve in curves.items():
+            first = next(epoch for epoch, values in enumerate(curve, start=1) if values[member] >= target)
+            assert reached["epochs"][side][member] == first
+    rate = sorted(result["speed"]["ncjax"]["images_per_sec"])[2]
+    expected = max(reached["epochs"]["ncjax"]) * 2 * (1433 // 64) * 64 / rate
+    assert reached["secs"]["ncjax"] == pytest.approx(expected, abs=0.01)
+
+
+def test_report_and_tables_show_both(compared, result, capsys):
+    ncjax("report", compared)
+    printed = capsys.readouterr().out
+    assert "| mod:5 | PyTorch | 2 |" in printed
+    assert "| mod:5 | difference, seed by seed | 2 |" in printed
+    page = (compared / "report.html").read_text()
+    assert "Side by side with PyTorch" in page
+    cost, ways, quality = comparison_tables(result)
+    ours, theirs = (sorted(result["speed"][name]["images_per_sec"])[2] for name in ("ncjax", "eager, channels_last"))
+    assert cost.lines[0][-1] == f"{ours / theirs:.2f}"
+    assert [line[0] for line in ways.lines] == ["ncjax", "eager, channels_last"]
+    assert [line[1] for line in quality.lines] == ["ncjax", "PyTorch", "difference, seed by seed"]
+
+
+def test_the_same_command_again_keeps_what_is_there(compared, capsys):
+    kept = [compared / "results" / "speed.json", compared / "metrics.jsonl", compared / "torch" / "metrics.jsonl"]
+    before = [path.read_bytes() for path in kept]
+    (compared / "results" / "comparison.json").unlink()
+    ncjax("compare", CONFIG, *OPTIONS, "--workdir", compared, "--budget-minutes", 60)
+    assert [path.read_bytes() for path in kept] == before
+    assert (compared / "results" / "comparison.json").exists()
+
+
+def test_epochs_are_lowered_to_the_budget():
+    config = load_config(CONFIG)
+    shorter = compare._shorter(
+        dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, epochs=(0, 2, 9))), 2
+    )
+    assert shorter.optim.epochs == 2
+    assert shorter.evaluate.epochs == (0,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--budget-minutes", 0), "budget-minutes is 0"),
+        (("--mesh.data", 2), "mesh.member and mesh.data must be 1"),
+        (("--labels", "mod:11"), "mod:11"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [])
+    with pytest.raises(SystemExit) as stop:
+        ncjax("compare", CONFIG, "--workdir", tmp_path / "new", *arguments)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch trains like us: the same batches, bit for bit, and from the same weights the same losses."""
+
+import dataclasses
+import json
+from itertools import islice
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ncjax.config import DataConfig, ModelConfig
+from ncjax.data import load_dataset
+from ncjax.torch_port.step import TorchOptions, make_step, to_images
+from ncjax.torch_port.train import epoch_batches, network_of, schedule_factors, train
+from ncjax.train import loop
+from ncjax.train.ensemble import example_order
+from ncjax.train.loop import prepare
+from ncjax.train.step import init_state, make_batch, train_step
+
+STEPS = 20
+
+
+@pytest.fixture
+def two_members(config):
+    return dataclasses.replace(config, seeds=2, labels=("mod:5", "fine"))
+
+
+def test_batches_are_those_of_jax_bit_for_bit(two_members, dataset):
+    run = prepare(two_members, dataset)
+    order = example_order(run.ensemble.seed, jnp.asarray(1, jnp.int32), 160)
+    for member in (1, 2):
+        steps = 0
+        for first, images, targets in epoch_batches(run, member, 1):
+            for place in range(len(images)):
+                step = jnp.asarray(first + place, jnp.int32)
+                batch = jax.jit(make_batch, static_argnums=0)(run.spec, run.images, run.ensemble, order, step)
+                np.testing.assert_array_equal(images[place].numpy(), batch.images[member])
+                np.testing.assert_array_equal(targets[place].numpy(), batch.targets[member])
+                steps += 1
+        assert steps == 10
+
+
+SLOW = pytest.mark.slow
+CASES = {
+    "cnn": (ModelConfig(name="cnn", width=8), True, "one_cycle", TorchOptions()),
+    "cnn, other options": (ModelConfig(name="cnn", width=8), False, "step", TorchOptions(channels_last=True)),
+    "resnet18": (ModelConfig(name="resnet18", width=4), True, "one_cycle", TorchOptions(channels_last=True)),
+    "resnet50": (ModelConfig(name="resnet50", width=4), True, "one_cycle", TorchOptions()),
+    "vgg11": (ModelConfig(name="vgg11", width=8), True, "constant", TorchOptions()),
+    "densenet": (ModelConfig(name="densenet", width=4, dense_blocks=(2, 2)), True, "cosine", TorchOptions()),
+    "mlp": (ModelConfig(name="mlp", width=16), False, "constant", TorchOptions()),
+}
+BY_DEFAULT = ("cnn", "cnn, other options", "resnet18", "mlp")
+
+
+@pytest.mark.parametrize("case", [name if name in BY_DEFAULT else pytest.param(name, marks=SLOW) for name in CASES])
+def test_losses_on_digits_agree_for_twenty_steps(two_members, case):
+    model, nesterov, schedule, options = CASES[case]
+    dataset = load_dataset(DataConfig())
+    optim = dataclasses.replace(two_members.optim, nesterov=nesterov, schedule=schedule, lr=(0.02,), batch=128)
+    run = prepare(dataclasses.replace(two_members, model=model, optim=optim, seeds=1, chunk_steps=10), dataset)
+    state = init_state(run.spec, run.ensemble)
+    networks = [network_of(run, state, member) for member in range(2)]
+    step = jax.jit(one_step, static_argnums=0)
+    ours = []
+    for _ in range(STEPS):
+        state, seen = step(run.spec, state, run.images, run.ensemble)
+        ours.append(np.asarray(seen.loss))
+    theirs = np.stack([torch_losses(run, member, network, options) for member, network in enumerate(networks)], axis=1)
+    ours = np.stack(ours)
+    assert ours.shape == theirs.shape == (STEPS, 2)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
+    assert np.ptp(ours, axis=0).min() > 0.01
+
+
+def one_step(spec, state, images, ensemble):
+    order = example_order(ensemble.seed, state.step // spec.steps_per_epoch, images.train.shape[0])
+    return train_step(spec, state, make_batch(spec, images, ensemble, order, state.step), ensemble)
+
+
+def torch_losses(run, member, network, options):
+    who, rates = run.members[member], run.members[member].lr * schedule_factors(run)
+    step = make_step(network, run.config.optim, who.weight_decay, who.label_map.classes, options)
+    losses = (
+        float(step(to_images(x, options), y, float(rates[first + place]))[0])
+        for epoch in range(2)
+        for first, images, targets in epoch_batches(run, member, epoch)
+        for place, (x, y) in enumerate(zip(images, targets, strict=True))
+    )
+    return list(islice(losses, STEPS))
+
+
+def test_a_whole_training_ends_alike(two_members, dataset, tmp_path):
+    run = prepare(two_members, dataset)
+    features = train(run, dataset, tmp_path, TorchOptions())
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert records[-1]["step"] == 30
+    (tmp_path / "ours").mkdir()
+    kept = {}
+    loop.train(run, tmp_path / "ours", lambda epoch, state: kept.update({epoch: state.params}))
+    ours = [json.loads(line) for line in (tmp_path / "ours" / "metrics.jsonl").read_text().splitlines()]
+    for name in ("train_loss", "test_loss"):
+        np.testing.assert_allclose(records[-1][name], ours[-1][name], atol=5e-3)
+    assert features.train.features.shape == (4, 160, 16)
+    assert features.test.logits.shape == (4, 50, 10)
+    np.testing.assert_array_equal(features.train.fine, dataset.train.labels)
+    np.testing.assert_array_equal(features.test.coarse[0], dataset.test.labels % 5)
