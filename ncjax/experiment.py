@@ -45,9 +45,12 @@ def train(config: Config, workdir: Path, command: str) -> None:
     outcome = train_run(run, workdir, keep_features)
     for line in outcome.failures:
         print(f"warning: {line}")
+    path = workdir / "results" / "training.json"
+    earlier = read_json(path) if path.exists() else {}
     write_json(
-        workdir / "results" / "training.json",
+        path,
         {
+            **earlier,
             "compile_secs": round(outcome.compile_secs, 2),
             "train_secs": round(outcome.train_secs, 2),
             "failures": list(outcome.failures),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ncjax.config import Config, MeshConfig
 from ncjax.data import Dataset, load_dataset
@@ -38,7 +39,7 @@ def export_member(workdir: Path, member: int, path: Path) -> None:
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir} holds no checkpoint; run: ncjax train CONFIG --workdir {workdir}")
     with checkpoint.open_checkpoints(workdir) as checkpoints:
-        state = checkpoint.restore_latest(checkpoints, init_state(run.spec, run.ensemble))
+        state = checkpoint.restore_latest(checkpoints, _blank_state(run))
     if state is None:
         raise UserError(f"{workdir} holds no checkpoint; run: ncjax train CONFIG --workdir {workdir}")
     params, batch_stats = jax.tree.map(lambda x: x[member], (state.params, state.batch_stats))
@@ -70,6 +71,8 @@ def import_checkpoints(
     run, dataset = _on_one_device(config)
     if len(files) != len(run.members):
         raise UserError(f"{len(files)} checkpoints for the {len(run.members)} members of this config; give one each")
+    if (workdir / "checkpoints").exists():
+        raise UserError(f"{workdir} holds a run already; choose another --workdir")
     run = dataclasses.replace(run, images=run.images._replace(**_statistics(run, mean=mean, std=std)))
     state = _state_of(run, files)
     open_workdir(workdir, config, command)
@@ -99,8 +102,15 @@ def _state_of(run: Run, files: Sequence[Path]) -> TrainState:
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
     params, batch_stats = jax.tree.map(lambda *members: jnp.stack(members), *weights)
-    fresh = init_state(run.spec, run.ensemble)
-    return fresh._replace(params=params, batch_stats=batch_stats, step=jnp.asarray(run.spec.total_steps, jnp.int32))
+    step = jnp.asarray(run.spec.total_steps, jnp.int32)
+    return _blank_state(run)._replace(params=params, batch_stats=batch_stats, step=step)
+
+
+def _blank_state(run: Run) -> TrainState:
+    """A state of the right shapes, without the work of initialising it."""
+    shapes = jax.eval_shape(lambda: init_state(run.spec, run.ensemble))
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return blank._replace(nan_step=blank.nan_step - 1)
 
 
 def _statistics(run: Run, **given: Sequence[float]) -> dict[str, jax.Array]:
@@ -108,6 +118,6 @@ def _statistics(run: Run, **given: Sequence[float]) -> dict[str, jax.Array]:
     for name, values in given.items():
         if values and len(values) != channels:
             raise UserError(f"--{name} has {len(values)} numbers, but the images have {channels} channels")
-    if not all(value > 0 for value in given["std"]):
-        raise UserError(f"--std is {tuple(given['std'])}, but must be above 0")
+        if not np.isfinite(values).all() or (name == "std" and min(values, default=1) <= 0):
+            raise UserError(f"--{name} is {tuple(values)}, but must be {'above 0 and ' if name == 'std' else ''}finite")
     return {name: jnp.asarray(values, jnp.float32) for name, values in given.items() if values}

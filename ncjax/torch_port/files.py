@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of PyTorch code on disk. Nothing in a file is ever executed."""
 
+import contextlib
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,6 +18,7 @@ from ncjax.errors import UserError
 from ncjax.torch_port.weights import StateDict
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")
+DEEPEST = 4  # wrappers around wrappers
 PREFIXES = ("module", "_orig_mod", "model", "net", "network")
 
 
@@ -36,7 +40,8 @@ def write_state_dict(path: Path, state: StateDict) -> None:
         save_file(tensors, draft) if path.suffix == ".safetensors" else torch.save(tensors, draft)
         os.replace(draft, path)
     except (OSError, RuntimeError, SafetensorError) as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise UserError(f"cannot write {path}: {_first_line(error)}") from error
 
 
@@ -53,32 +58,39 @@ def read_state_dict(path: Path) -> StateDict:
         raise UserError(f"no file at {path}")
     state = _strip_prefixes(_unwrap(_load(path), path))
     weights = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
-    for name, tensor in weights.items():
-        if not tensor.is_floating_point():
-            raise UserError(f"{path}: {name} is {tensor.dtype}, but weights must be floating-point numbers")
-        if not torch.isfinite(tensor).all():
-            raise UserError(f"{path}: {name} holds NaN or infinite numbers; was the training diverging?")
-    return {name: tensor.detach().to(torch.float32).numpy() for name, tensor in weights.items()}
+    return {name: _to_float32(path, name, tensor) for name, tensor in weights.items()}
+
+
+def _to_float32(path: Path, name: str, tensor: torch.Tensor) -> np.ndarray:
+    if not tensor.is_floating_point():
+        raise UserError(f"{path}: {name} is {tensor.dtype}, but weights must be floating-point numbers")
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        raise UserError(f"{path}: {name} is {'meta' if tensor.is_meta else tensor.layout}, but must be a dense tensor")
+    array = tensor.detach().to(torch.float32).numpy()
+    if not np.isfinite(array).all():
+        raise UserError(f"{path}: {name} holds NaN or infinite numbers (as float32); was the training diverging?")
+    return array
 
 
 def _load(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors, or is no checkpoint; nothing of it was executed. Save the weights alone, "
             "with torch.save(model.state_dict(), PATH), and import that"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # a damaged file makes the reader stumble anywhere
         raise UserError(f"{path} cannot be read as a checkpoint ({_first_line(error)}); is it truncated?") from error
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    while isinstance(content, Mapping) and not any(isinstance(value, torch.Tensor) for value in content.values()):
-        inside = next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
-        if inside is None:
+    for _ in range(DEEPEST):
+        inside = next((name for name in WRAPPERS if isinstance(content, Mapping) and name in content), None)
+        if inside is None or not isinstance(content[inside], Mapping):
             break
         content = content[inside]
     if not isinstance(content, Mapping):
@@ -86,7 +98,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
     if not content or not all(isinstance(value, torch.Tensor) for value in content.values()):
         found = ", ".join(f"{name} ({type(value).__name__})" for name, value in list(content.items())[:5]) or "nothing"
         raise UserError(f"{path} holds no state_dict: a mapping of names to tensors; it holds {found}")
-    return {str(name): tensor for name, tensor in content.items()}
+    return {str(name).replace("\n", " "): tensor for name, tensor in content.items()}
 
 
 def _strip_prefixes(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

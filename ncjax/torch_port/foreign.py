@@ -70,5 +70,5 @@ def _reorder(state: StateDict, norm: str, reader: str, sizes: list[int]) -> None
     segments = [np.arange(end - size, end) for end, size in zip(ends, sizes[::-1], strict=True)]
     order = np.concatenate(segments[::-1])
     for name, axis in ((f"{reader}.weight", 1), *((f"{norm}.{part}", 0) for part in NORM_PARTS)):
-        if name in state and state[name].shape[axis] == order.size:
+        if name in state and state[name].shape[axis : axis + 1] == (order.size,):
             state[name] = np.take(state[name], order, axis=axis)

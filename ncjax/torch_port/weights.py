@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights of one network between our arrays and a PyTorch `state_dict`, lossless both ways."""
 
+from itertools import zip_longest
 from typing import Any
 
 import jax
@@ -89,13 +90,14 @@ def _swap_kernel(value: np.ndarray, *, to_torch: bool) -> np.ndarray:
 
 
 def _check_fit(config: ModelConfig, expected: StateDict, state: StateDict) -> None:
-    misfits = [f"{name} {_shape(expected[name])} is missing" for name in expected if name not in state]
-    misfits += [f"{name} {_shape(state[name])} has no place" for name in state if name not in expected]
-    misfits += [
+    missing = [f"{name} {_shape(expected[name])} is missing" for name in expected if name not in state]
+    foreign = [f"{name} {_shape(state[name])} has no place" for name in state if name not in expected]
+    differing = [
         f"{name} is {_shape(state[name])}, but must be {_shape(expected[name])}"
         for name in expected
         if name in state and state[name].shape != expected[name].shape
     ]
+    misfits = [line for lines in zip_longest(missing, foreign, differing) for line in lines if line is not None]
     if misfits:
         more = f"; and {len(misfits) - LISTED} more" if len(misfits) > LISTED else ""
         raise UserError(
