@@ -16,5 +16,5 @@ shellcheck launch/*.sh .ci/run
 if (($#)); then
     python -m pytest "$@"
 else
-    python -m pytest --cov --cov-report=term
+    python -m pytest --cov --cov-report=term -n auto --maxprocesses 4 --dist loadfile
 fi

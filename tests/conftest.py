@@ -8,6 +8,8 @@ import dataclasses
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Two workers run side by side, and threads of OpenMP that have no core to themselves wait for each other for long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import numpy as np

@@ -24,7 +24,10 @@ ARCHITECTURES = {
 }
 
 
-@pytest.fixture(params=ARCHITECTURES)
+SLOW = ("resnet34", "vgg16")  # the same code as resnet18 and vgg11 in other numbers
+
+
+@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in ARCHITECTURES])
 def architecture(request):
     """A config and the shape of its images."""
     return ARCHITECTURES[request.param]

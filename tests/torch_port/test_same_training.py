@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from ncjax.config import DataConfig, ModelConfig
 from ncjax.data import load_dataset
@@ -42,37 +43,38 @@ def test_batches_are_those_of_jax_bit_for_bit(two_members, dataset):
         assert steps == 10
 
 
-SLOW = pytest.mark.slow
 CASES = {
-    "cnn": (ModelConfig(name="cnn", width=8), True, "one_cycle", TorchOptions()),
-    "cnn, other options": (ModelConfig(name="cnn", width=8), False, "step", TorchOptions(channels_last=True)),
-    "resnet18": (ModelConfig(name="resnet18", width=4), True, "one_cycle", TorchOptions(channels_last=True)),
-    "resnet50": (ModelConfig(name="resnet50", width=4), True, "one_cycle", TorchOptions()),
-    "vgg11": (ModelConfig(name="vgg11", width=8), True, "constant", TorchOptions()),
-    "densenet": (ModelConfig(name="densenet", width=4, dense_blocks=(2, 2)), True, "cosine", TorchOptions()),
-    "mlp": (ModelConfig(name="mlp", width=16), False, "constant", TorchOptions()),
+    "cnn": (ModelConfig(name="cnn", width=8), True, "one_cycle", 0.02),
+    "cnn, plain momentum": (ModelConfig(name="cnn", width=8), False, "step", 0.02),
+    "mlp": (ModelConfig(name="mlp", width=16), False, "constant", 0.02),
+    "densenet": (ModelConfig(name="densenet", width=4, dense_blocks=(2, 2)), True, "cosine", 0.002),
+    "vgg11": (ModelConfig(name="vgg11", width=8), True, "constant", 0.002),
+    "resnet18": (ModelConfig(name="resnet18", width=4), True, "one_cycle", 0.002),
 }
-BY_DEFAULT = ("cnn", "cnn, other options", "resnet18", "mlp")
+DOUBLE = ("densenet", "vgg11", "resnet18")
+SLOW = ("densenet", "vgg11")
 
 
-@pytest.mark.parametrize("case", [name if name in BY_DEFAULT else pytest.param(name, marks=SLOW) for name in CASES])
+@pytest.mark.parametrize("case", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])
 def test_losses_on_digits_agree_for_twenty_steps(two_members, case):
-    model, nesterov, schedule, options = CASES[case]
+    """Deep networks meet PyTorch in float64: where a channel is constant, as at the edge of digits, the sign of what is
+    left after BatchNorm is rounding, ReLU passes it or not, and two float32 trainings part. Ours and float64 do not."""
+    model, nesterov, schedule, lr = CASES[case]
     dataset = load_dataset(DataConfig())
-    optim = dataclasses.replace(two_members.optim, nesterov=nesterov, schedule=schedule, lr=(0.02,), batch=128)
+    optim = dataclasses.replace(two_members.optim, nesterov=nesterov, schedule=schedule, lr=(lr,), batch=128)
     run = prepare(dataclasses.replace(two_members, model=model, optim=optim, seeds=1, chunk_steps=10), dataset)
     state = init_state(run.spec, run.ensemble)
-    networks = [network_of(run, state, member) for member in range(2)]
+    dtype = torch.float64 if case in DOUBLE else torch.float32
+    networks = [network_of(run, state, member).to(dtype) for member in range(2)]
     step = jax.jit(one_step, static_argnums=0)
     ours = []
     for _ in range(STEPS):
         state, seen = step(run.spec, state, run.images, run.ensemble)
         ours.append(np.asarray(seen.loss))
-    theirs = np.stack([torch_losses(run, member, network, options) for member, network in enumerate(networks)], axis=1)
-    ours = np.stack(ours)
-    assert ours.shape == theirs.shape == (STEPS, 2)
-    np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
-    assert np.ptp(ours, axis=0).min() > 0.01
+    options = TorchOptions(channels_last=case != "cnn")
+    theirs = [torch_losses(run, member, network, options) for member, network in enumerate(networks)]
+    np.testing.assert_allclose(np.stack(ours), np.stack(theirs, axis=1), atol=1e-4, rtol=0)
+    assert np.ptp(np.stack(ours), axis=0).min() > 0.01
 
 
 def one_step(spec, state, images, ensemble):
@@ -82,9 +84,10 @@ def one_step(spec, state, images, ensemble):
 
 def torch_losses(run, member, network, options):
     who, rates = run.members[member], run.members[member].lr * schedule_factors(run)
+    dtype = next(network.parameters()).dtype
     step = make_step(network, run.config.optim, who.weight_decay, who.label_map.classes, options)
     losses = (
-        float(step(to_images(x, options), y, float(rates[first + place]))[0])
+        float(step(to_images(x, options).to(dtype), y, float(rates[first + place]))[0])
         for epoch in range(2)
         for first, images, targets in epoch_batches(run, member, epoch)
         for place, (x, y) in enumerate(zip(images, targets, strict=True))
