@@ -55,6 +55,11 @@ def compare(config: Config, workdir: Path, command: str, *, budget_minutes: floa
     if not path.exists():
         write_json(path, _speed(config, members, budget_minutes))
     speed = read_json(path)
+    if speed["asked_epochs"] != config.optim.epochs:
+        raise UserError(
+            f"{workdir} holds a comparison of {speed['asked_epochs']} epochs, not {config.optim.epochs}; choose another "
+            "--workdir"
+        )
     config = _shorter(config, speed["epochs"])
     train(config, workdir, command)
     evaluate(workdir)

@@ -97,6 +97,13 @@ def test_the_same_command_again_keeps_what_is_there(compared, capsys):
     assert (compared / "results" / "comparison.json").exists()
 
 
+def test_another_number_of_epochs_is_refused(compared, capsys):
+    with pytest.raises(SystemExit) as stop:
+        ncjax("compare", CONFIG, *OPTIONS, "--optim.epochs", 2, "--workdir", compared)
+    assert stop.value.code == 2
+    assert "holds a comparison of 3 epochs, not 2" in capsys.readouterr().err
+
+
 def test_epochs_are_lowered_to_the_budget():
     config = load_config(CONFIG)
     shorter = compare._shorter(

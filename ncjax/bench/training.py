@@ -31,8 +31,9 @@ def torch_options(config: Config) -> tuple[TorchOptions, ...]:
 
 def training_peers(config: Config, batches: Path) -> dict[str, Peer]:
     """ncjax, and PyTorch with each of `torch_options` by its text; `batches` is a file of `save_batches`."""
-    theirs = {str(o): Peer(partial(torch_timer, config, batches, o), ("torch",)) for o in torch_options(config)}
-    return {"ncjax": Peer(partial(jax_timer, config))} | theirs
+    libraries = ("ncjax.torch_port.networks",)
+    theirs = {str(o): Peer(partial(torch_timer, config, batches, o), libraries) for o in torch_options(config)}
+    return {"ncjax": Peer(partial(jax_timer, config), ("ncjax.train.loop",))} | theirs
 
 
 def save_batches(config: Config, path: Path) -> None:

@@ -33,7 +33,7 @@ def _cost(comparison: dict[str, Any]) -> Table:
             for what, values in (
                 ("secs of steps until every member is as good as both sides end", [secs[side] for side in SIDES]),
                 ("peak memory without the libraries, MiB", [s["peak_mib"] for s in speeds]),
-                ("secs from start to the second step", [s["setup_secs"] for s in speeds]),
+                ("secs until ready (data, compilation, a first second of steps)", [s["setup_secs"] for s in speeds]),
             )
         ),
     ]

@@ -57,8 +57,7 @@ SLOW = ("densenet", "vgg11")
 
 @pytest.mark.parametrize("case", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])
 def test_losses_on_digits_agree_for_twenty_steps(two_members, case):
-    """Deep networks meet PyTorch in float64: where a channel is constant, as at the edge of digits, the sign of what is
-    left after BatchNorm is rounding, ReLU passes it or not, and two float32 trainings part. Ours and float64 do not."""
+    """Deep networks meet PyTorch in float64: in float32 it parts from that on digits, within a few steps."""
     model, nesterov, schedule, lr = CASES[case]
     dataset = load_dataset(DataConfig())
     optim = dataclasses.replace(two_members.optim, nesterov=nesterov, schedule=schedule, lr=(lr,), batch=128)
