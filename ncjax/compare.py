@@ -57,8 +57,8 @@ def compare(config: Config, workdir: Path, command: str, *, budget_minutes: floa
     speed = read_json(path)
     if speed["asked_epochs"] != config.optim.epochs:
         raise UserError(
-            f"{workdir} holds a comparison of {speed['asked_epochs']} epochs, not {config.optim.epochs}; choose another "
-            "--workdir"
+            f"{workdir} holds a comparison of {speed['asked_epochs']} epochs, not {config.optim.epochs}; "
+            "choose another --workdir"
         )
     config = _shorter(config, speed["epochs"])
     train(config, workdir, command)
