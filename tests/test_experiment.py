@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from ncjax.cli import main
+from ncjax.features import load_features
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")
@@ -72,12 +73,23 @@ def test_every_config_takes_two_steps(name, cifar, fashion):
 
 
 def test_run_ends_with_the_place_of_the_report(capsys):
-    options = ["--seeds", 1, "--optim.epochs", 1, "--evaluate.variants", "raw"]
+    options = ["--seeds", 1, "--optim.lr", 1e-4, "--optim.epochs", 1, "--evaluate.variants", "raw"]
     ncjax("run", CONFIGS / "digits_demo.py", "--workdir", "run", *options)
     assert {"raw_pixels", "random_init", "trained", "fine", "shuffled"} == {row["kind"] for row in rows_of(Path("run"))}
     report = Path("run", "report.html").absolute()
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {report}"
     assert "Main table" in report.read_text()
+    accuracies_are_over_the_classes_that_a_member_has(Path("run"))
+
+
+def accuracies_are_over_the_classes_that_a_member_has(workdir):
+    """After one epoch of a tiny rate, the five outputs that a coarse member never uses still win often."""
+    (record,) = (workdir / "metrics.jsonl").read_text().splitlines()
+    trained = rows_of(workdir, epoch=1)
+    assert [row["coarse_test_accuracy"] for row in trained] == pytest.approx(json.loads(record)["test_accuracy"])
+    test = load_features(workdir, 1).test
+    of_all_outputs = (test.logits.argmax(-1) == test.coarse).mean(axis=1)
+    assert of_all_outputs[0] < trained[0]["coarse_test_accuracy"] - 0.05
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one convolution of ncjax, and the choice of how it is lowered.
 
-XLA's own convolution is fast on accelerators. On CPUs its gradients are many times slower inside `scan` than outside,
-and under `vmap` over kernels it becomes a grouped one, slower still; so there it is written with matrix products.
+On accelerators XLA's own convolution and its gradients are used as they are. On CPUs XLA has a fast kernel too, but
+only convolutions in canonical form (image, row, column, channel) reach it, and inside a loop, where a training step
+lives, XLA does not bring the gradients into that form: they are 40 to 150 times slower. Here they are written in it.
+Under `vmap` over kernels XLA has a grouped convolution, slower still; here the members take turns.
+docs/performance.md has the measurements.
 """
+
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
+
+BLOCK = 2**18  # values of an input that are transposed at a go: 1 MiB in float32, which stays in a core's cache
+YNN_FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
 
 
 def conv2d(
@@ -23,48 +32,110 @@ def conv2d(
         kernel: weights, of the type of `x`.
         stride: step between two outputs, in pixels, along both axes.
     """
-    if jax.default_backend() == "cpu":
-        return conv2d_rows(x, kernel) if stride == 1 else conv2d_patches(x, kernel, stride=stride)
-    return conv2d_xla(x, kernel, stride=stride)
+    if jax.default_backend() != "cpu":
+        return conv2d_xla(x, kernel, stride=stride)
+    if kernel.shape[:2] == (1, 1):
+        return conv2d_pointwise(x, kernel, stride=stride)
+    return conv2d_canonical(x, kernel, stride)
 
 
 def conv2d_xla(
     x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"], *, stride: int = 1
 ) -> Float[Array, "b p q o"]:
-    """`conv2d` as XLA's convolution."""
+    """`conv2d` as XLA's convolution, with the gradients that JAX derives."""
     pad_h, pad_w = kernel.shape[0] // 2, kernel.shape[1] // 2
+    return _convolve(x, kernel, ((pad_h, pad_h), (pad_w, pad_w)), window_strides=(stride, stride))
+
+
+def conv2d_pointwise(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "1 1 i o"], *, stride: int = 1
+) -> Float[Array, "b p q o"]:
+    """`conv2d` of a 1x1 kernel as one matrix product over the pixels that the stride leaves."""
+    return x[:, ::stride, ::stride] @ kernel[0, 0]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv2d_canonical(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"], stride: int
+) -> Float[Array, "b p q o"]:
+    """`conv2d` as convolutions in canonical form alone, forward and backward; reverse mode only.
+
+    With respect to `x` the gradient is the convolution of the cotangent, spread by the stride, with the kernel turned
+    by 180 degrees. With respect to the kernel it is the convolution of the input with the cotangent, where images and
+    channels change places, `[i h w b] * [p q b o] -> [i kh kw o]`; blocks of images are summed, for a transposed input
+    that has to go through memory costs more than the convolution.
+    """
+    return sequential_vmap(partial(conv2d_xla, stride=stride))(x, kernel)
+
+
+def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
+    return conv2d_canonical(x, kernel, stride), (x, kernel)
+
+
+def _backward(stride: int, saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    by_input = sequential_vmap(partial(_gradient_by_input, x.shape[-3:-1], stride))(cotangent, kernel)
+    by_kernel = sequential_vmap(partial(_gradient_by_kernel, kernel.shape[-4:-2], stride))(x, cotangent)
+    return by_input, by_kernel
+
+
+conv2d_canonical.defvjp(_forward, _backward)
+
+
+def _gradient_by_input(
+    size: tuple[int, int], stride: int, cotangent: Float[Array, "b p q o"], kernel: Float[Array, "kh kw i o"]
+) -> Float[Array, "b h w i"]:
+    padding = [
+        (extent - 1 - extent // 2, pixels - 1 - stride * (outputs - 1) + extent // 2)
+        for extent, pixels, outputs in zip(kernel.shape[:2], size, cotangent.shape[1:3], strict=True)
+    ]
+    turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+    return _convolve(cotangent, turned, padding, lhs_dilation=(stride, stride))
+
+
+def _gradient_by_kernel(
+    extents: tuple[int, int], stride: int, x: Float[Array, "b h w i"], cotangent: Float[Array, "b p q o"]
+) -> Float[Array, "kh kw i o"]:
+    padding = [
+        (extent // 2, extent - 1 - extent // 2 + stride * (outputs - 1) + 1 - pixels)
+        for extent, pixels, outputs in zip(extents, x.shape[1:3], cotangent.shape[1:3], strict=True)
+    ]
+
+    def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
+        images, cotangents = block[0].transpose(3, 1, 2, 0), block[1].transpose(1, 2, 0, 3)
+        return total + _convolve(images, cotangents, padding, rhs_dilation=(stride, stride)), None
+
+    count = _block_count(x.shape[0], x[0].size)
+    blocks = tuple(array.reshape(count, -1, *array.shape[1:]) for array in (x, cotangent))
+    zero = jnp.zeros((x.shape[-1], *extents, cotangent.shape[-1]), x.dtype)
+    return lax.scan(add, zero, blocks)[0].transpose(1, 2, 0, 3)
+
+
+def _block_count(images: int, values: int) -> int:
+    """Into how many equal blocks `images` of `values` values each are cut: the fewest of at most BLOCK values."""
+    return next(n for n in range(1, images + 1) if images % n == 0 and (images // n) * values <= BLOCK or n == images)
+
+
+def _convolve(x: Array, kernel: Array, padding: object, **options: object) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
-        window_strides=(stride, stride),
-        padding=((pad_h, pad_h), (pad_w, pad_w)),
+        **({"window_strides": (1, 1), "padding": padding} | options),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
-def conv2d_patches(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"], *, stride: int = 1
-) -> Float[Array, "b p q o"]:
-    """`conv2d` as one matrix product of patches `[b p q, kh kw i]` and kernel `[kh kw i, o]`."""
-    kh, kw, channels, filters = kernel.shape
-    rows, columns = -(-x.shape[1] // stride), -(-x.shape[2] // stride)
-    padded = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
-    span_h, span_w = stride * (rows - 1) + 1, stride * (columns - 1) + 1
-    shifted = [padded[:, u : u + span_h : stride, v : v + span_w : stride] for u in range(kh) for v in range(kw)]
-    patches = jnp.concatenate(shifted, axis=-1).reshape(-1, kh * kw * channels)
-    return (patches @ kernel.reshape(-1, filters)).reshape(x.shape[0], rows, columns, filters)
+@cache
+def compiler_options() -> dict[str, str]:
+    """What `jax.stages.Lowered.compile` has to be told so that convolutions on CPUs reach XLA's faster kernel.
 
-
-def conv2d_rows(x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"]) -> Float[Array, "b h w o"]:
-    """`conv2d` of stride 1 as one matrix product `[b h w, kw i] x [kw i, kh o]`, then a sum of `kh` shifted rows.
-
-    It moves `kw` copies of the input and `kh` of the output where patches move `kh * kw` of the input, and the product
-    is `kh` times wider: on narrow networks both matter.
+    Newer releases hand them to YNNPACK, which takes up to three times as long; older ones do not know the option.
     """
-    (batch, height, width, _), (kh, kw, channels, filters) = x.shape, kernel.shape
-    padded = jnp.pad(x, ((0, 0), (0, 0), (kw // 2, kw // 2), (0, 0)))
-    patches = jnp.concatenate([padded[:, :, v : v + width] for v in range(kw)], axis=-1)
-    weights = kernel.transpose(1, 2, 0, 3).reshape(kw * channels, kh * filters)
-    products = (patches.reshape(-1, kw * channels) @ weights).reshape(batch, height, width, kh, filters)
-    products = jnp.pad(products, ((0, 0), (kh // 2, kh // 2), (0, 0), (0, 0), (0, 0)))
-    return sum((products[:, u : u + height, :, u] for u in range(1, kh)), start=products[:, :height, :, 0])
+    if jax.default_backend() != "cpu":
+        return {}
+    wanted = {YNN_FUSIONS: ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "REDUCE", "INDIVIDUAL_DOT"))}
+    try:
+        jax.jit(jnp.negative).lower(0.0).compile(compiler_options=wanted)
+    except RuntimeError:
+        return {}
+    return wanted

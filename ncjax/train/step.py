@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int32, PyTree
 from ncjax.config import Config
 from ncjax.data.augment import augment, normalise
 from ncjax.models import make_model
+from ncjax.models.conv import compiler_options
 from ncjax.train.ensemble import Ensemble, Images, Stream, example_order
 from ncjax.train.mesh import EVERYWHERE, MEMBER_BATCH, member_sharding
 from ncjax.train.schedule import schedule_factor
@@ -187,7 +188,7 @@ def compile_chunk(spec: Spec, state: TrainState, images: Images, ensemble: Ensem
     """`train_chunk` compiled once for these shapes and places: call it with (state, images, ensemble, stop)."""
     stop = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(spec.mesh, EVERYWHERE))
     program = jax.jit(partial(train_chunk, spec), donate_argnums=0)
-    return program.lower(state, images, ensemble, stop).compile()
+    return program.lower(state, images, ensemble, stop).compile(compiler_options=compiler_options())
 
 
 def forward(
