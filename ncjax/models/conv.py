@@ -17,6 +17,7 @@ from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
 BLOCK = 2**18  # values of an input that are transposed at a go: 1 MiB in float32, which stays in a core's cache
+SMALL = 2**18  # values of an input; a strided convolution of fewer is faster as a matrix product
 YNN_FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
 
 
@@ -36,6 +37,8 @@ def conv2d(
         return conv2d_xla(x, kernel, stride=stride)
     if kernel.shape[:2] == (1, 1):
         return conv2d_pointwise(x, kernel, stride=stride)
+    if stride > 1 and x.size <= SMALL:
+        return conv2d_patches(x, kernel, stride=stride)
     return conv2d_canonical(x, kernel, stride)
 
 
@@ -52,6 +55,19 @@ def conv2d_pointwise(
 ) -> Float[Array, "b p q o"]:
     """`conv2d` of a 1x1 kernel as one matrix product over the pixels that the stride leaves."""
     return x[:, ::stride, ::stride] @ kernel[0, 0]
+
+
+def conv2d_patches(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"], *, stride: int = 1
+) -> Float[Array, "b p q o"]:
+    """`conv2d` as one matrix product of patches `[b p q, kh kw i]` and kernel `[kh kw i, o]`."""
+    kh, kw, channels, filters = kernel.shape
+    rows, columns = -(-x.shape[1] // stride), -(-x.shape[2] // stride)
+    padded = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
+    span_h, span_w = stride * (rows - 1) + 1, stride * (columns - 1) + 1
+    shifted = [padded[:, u : u + span_h : stride, v : v + span_w : stride] for u in range(kh) for v in range(kw)]
+    patches = jnp.concatenate(shifted, axis=-1).reshape(-1, kh * kw * channels)
+    return (patches @ kernel.reshape(-1, filters)).reshape(x.shape[0], rows, columns, filters)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
