@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32, Key
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from ncjax.analysis.probe import fit_probe, probe_predict
 from ncjax.cluster import kmeans, match_clusters
@@ -181,6 +180,8 @@ def score_clusters(
         predicted: the reconstructed label that a probe trained on them gives each test example.
         super_class: coarse label of each fine class; a cluster stands for a class of its own super-class.
     """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
     allowed = np.asarray(clusters.super_class)[:, None] == np.asarray(super_class)[None, :]
     matching = match_clusters(clusters.train, features.train_fine, allowed)
     oracle = match_clusters(predicted, features.test_fine, allowed)

@@ -34,12 +34,11 @@ class Comparison(NamedTuple):
     theirs: str
 
 
-def row(name: str, unit: str, measured: Measured, factor: float = 1.0) -> Row:
-    """The row of a peer whose values are multiplied by `factor`."""
-    values = tuple(factor * value for value in measured.values)
-    if not values:
+def row_of(name: str, unit: str, measured: Measured) -> Row:
+    """The row of a peer."""
+    if not measured.values:
         return Row(name, unit, (), error=measured.error)
-    return Row(name, unit, values, measured.setup_secs, measured.peak_bytes / 2**20)
+    return Row(name, unit, measured.values, measured.setup_secs, measured.peak_bytes / 2**20)
 
 
 def fastest(rows: Iterable[Row]) -> str | None:
@@ -116,17 +115,17 @@ def _version(package: str) -> str | None:
 
 def tables(result: dict[str, Any]) -> str:
     """Markdown: every row, then the comparisons, then the notes."""
-    lines = [("", "median (min to max)", "n", "secs to ready", "peak MiB")]
-    for row in result["rows"]:
-        measured = (_spread(row), str(len(row["values"]))) if row["values"] else (f"failed: {row['error']}", "0")
-        extra = (
-            f"{row[name]:,.{digits}f}" if name in row else "" for name, digits in (("setup_secs", 1), ("peak_mib", 0))
-        )
-        lines.append((row["name"], *measured, *extra))
-    parts = [_markdown(lines)]
+    head = ("", "median (min to max)", "n", "secs to ready", "peak MiB")
+    parts = [_markdown([head, *map(_cells, result["rows"])])]
     if result["comparisons"]:
         parts.append(_markdown([("", "ours", "theirs", "ours / theirs"), *_compared(result)]))
     return "\n\n".join(parts + result["notes"])
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    found = _spread(row) if row["values"] else f"failed: {row['error']}"
+    setup, peak = (f"{row[name]:,.1f}" if name in row else "" for name in ("setup_secs", "peak_mib"))
+    return row["name"], found, str(len(row["values"])), setup, peak
 
 
 def speed_table(results: dict[str, dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ncjax.bench.interleave import Peer, interleave
-from ncjax.bench.result import Comparison, Row, fastest, row, to_json
+from ncjax.bench.result import Comparison, Row, fastest, row_of, to_json
 from ncjax.bench.training import our_peer
 from ncjax.config import Config, MeshConfig, to_dict
 from ncjax.errors import UserError
@@ -65,7 +65,7 @@ def _measured(ours: dict[str, Peer], alone: Config, rounds: int) -> tuple[list[R
     with tempfile.TemporaryDirectory() as folder:
         theirs, notes = _torch_peers(alone, Path(folder) / "batches.npz")
         measured = interleave(ours | theirs, rounds=rounds)
-    return [row(name, UNIT, found) for name, found in measured.items()], notes
+    return [row_of(name, UNIT, found) for name, found in measured.items()], notes
 
 
 def _torch_peers(alone: Config, batches: Path) -> tuple[dict[str, Peer], list[str]]:

@@ -46,7 +46,7 @@ def bench_startup(command: str, *, rounds: int, demo: tuple[str, ...] = ()) -> d
 
 
 def _seconds(arguments: list[str], variables: dict[str, str], workdir: Path | None = None) -> tuple[float, float]:
-    """Until the first line of the metrics of a run, and until the end."""
+    """Until the first line of the metrics of a run, and until the end; without such a line both are the same."""
     kept = {name: value for name, value in os.environ.items() if name not in CACHES}
     metrics, first = workdir / "metrics.jsonl" if workdir else None, 0.0
     with tempfile.TemporaryFile("w+") as errors:
@@ -66,4 +66,4 @@ def _seconds(arguments: list[str], variables: dict[str, str], workdir: Path | No
         if process.returncode:
             last = (errors.read().strip().splitlines() or ["no message"])[-1]
             raise UserError(f"ncjax {' '.join(arguments)} fails with {process.returncode}: {last}")
-    return first, whole
+    return first or whole, whole
