@@ -134,7 +134,7 @@ def speed_table(results: dict[str, dict[str, Any]]) -> str:
     Args:
         results: contents of the files by their paths as the README links them.
     """
-    lines = [("", "ours", "theirs", "ours / theirs", "measured on")]
+    lines: list[tuple[str, ...]] = [("", "ours", "theirs", "ours / theirs", "measured on")]
     for path, result in results.items():
         where = result["machine"]
         on = where["accelerator"] or f"{where['cores']} cores of {where['processor']}"

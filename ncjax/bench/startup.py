@@ -31,7 +31,8 @@ def bench_startup(command: str, *, rounds: int, demo: tuple[str, ...] = ()) -> d
     """
     parts = ("until its first epoch", "whole")
     starts = ("first start", "later start")
-    values: dict[str, list[float]] = {HELP: []} | {f"{start}, {part}": [] for part in parts for start in starts}
+    names = (HELP, *(f"{start}, {part}" for part in parts for start in starts))
+    values: dict[str, list[float]] = {name: [] for name in names}
     _seconds(["--help"], {})
     for _ in range(rounds):
         values[HELP].append(_seconds(["--help"], {})[1])

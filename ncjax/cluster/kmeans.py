@@ -91,9 +91,7 @@ def _kmeans(
     )
 
 
-_many_kmeans = partial(jax.jit, static_argnums=(4, 5, 6))(
-    jax.vmap(_kmeans, in_axes=(0, 0, 0, None, None, None, None))
-)
+_many_kmeans = partial(jax.jit, static_argnums=(4, 5, 6))(jax.vmap(_kmeans, in_axes=(0, 0, 0, None, None, None, None)))
 
 
 def _squared_distances(points: Array, centroids: Array) -> Array:
