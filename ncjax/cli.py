@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verbs of the command line: each parses, calls one function, and prints where its result is."""
 
-import contextlib
-import io
-import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from ncjax.config import Config, Variant, check_config, load_config
+from ncjax.config import Config, Variant, check_config
 from ncjax.errors import UserError
+from ncjax.parsing import base_config, command, parse
+from ncjax.user_cache import keep_compiled_programs
 
 USAGE = """usage: ncjax VERB ...
 
@@ -26,6 +25,10 @@ USAGE = """usage: ncjax VERB ...
   ncjax compare CONFIG [overrides]   the same training in PyTorch beside ours: speed, memory, accuracies, CLP
   ncjax import CONFIG --checkpoints FILE ...   PyTorch checkpoints as a run, ready for ncjax evaluate
   ncjax export WORKDIR               a member's weights as a PyTorch state_dict (.pt or .safetensors)
+
+  ncjax bench train CONFIG           images/s of one member, ncjax beside PyTorch
+  ncjax bench ensemble CONFIG        images/s of all members at once, beside one run after the other
+  ncjax bench startup                time to the first epoch of the demo, when started first and later
 
 Overrides name a field of the config: --optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each verb has --help."""
 
@@ -44,11 +47,13 @@ def main() -> None:
         "compare": _compare,
         "import": _import,
         "export": _export,
+        "bench": _bench,
     }
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return
+    keep_compiled_programs()
     try:
         if arguments[0] not in verbs:
             raise UserError(f"unknown verb {arguments[0]!r}; known: {', '.join(verbs)}")
@@ -70,7 +75,7 @@ def _demo(arguments: list[str]) -> None:
 
 def _run(arguments: list[str]) -> None:
     config, workdir = _config_and_workdir("run", arguments)
-    _run_all(config, workdir, _command("run", arguments))
+    _run_all(config, workdir, command("run", arguments))
 
 
 def _run_all(config: Config, workdir: Path, command: str) -> None:
@@ -85,7 +90,7 @@ def _train(arguments: list[str]) -> None:
     config, workdir = _config_and_workdir("train", arguments)
     from ncjax.experiment import train
 
-    train(config, workdir, _command("train", arguments))
+    train(config, workdir, command("train", arguments))
     print(f"features: {(workdir / 'features').absolute()}")
 
 
@@ -99,7 +104,7 @@ def _features(arguments: list[str]) -> None:
         """
         return workdir, epochs
 
-    workdir, epochs = _parse("features", options, arguments)
+    workdir, epochs = parse("features", options, arguments)
     from ncjax.features import export_npz, saved_epochs
 
     wanted = epochs or saved_epochs(workdir)
@@ -121,7 +126,7 @@ def _evaluate(arguments: list[str]) -> None:
         """
         return workdir, variants
 
-    workdir, variants = _parse("evaluate", options, arguments)
+    workdir, variants = parse("evaluate", options, arguments)
     from ncjax.experiment import evaluate
 
     print(f"results: {evaluate(workdir, variants).absolute()}")
@@ -136,7 +141,7 @@ def _report(arguments: list[str]) -> None:
         """
         return workdir
 
-    _write_report(_parse("report", options, arguments))
+    _write_report(parse("report", options, arguments))
 
 
 def _write_report(workdir: Path) -> None:
@@ -147,7 +152,7 @@ def _write_report(workdir: Path) -> None:
 
 
 def _compare(arguments: list[str]) -> None:
-    name, base, rest = _base_config("compare", arguments)
+    name, base, rest = base_config("compare", arguments)
 
     def options(
         config: Annotated[Config, tyro.conf.arg(name="")] = base,
@@ -163,18 +168,18 @@ def _compare(arguments: list[str]) -> None:
         """
         return config, workdir or Path("runs") / config.name, budget_minutes
 
-    config, workdir, minutes = _parse(name, options, rest)
+    config, workdir, minutes = parse(name, options, rest)
     check_config(config)
     if not minutes > 0:
         raise UserError(f"budget-minutes is {minutes:g}, but must be above 0")
     from ncjax.compare import compare
 
-    compare(config, workdir, _command("compare", arguments), budget_minutes=minutes)
+    compare(config, workdir, command("compare", arguments), budget_minutes=minutes)
     _write_report(workdir)
 
 
 def _import(arguments: list[str]) -> None:
-    name, base, rest = _base_config("import", arguments)
+    name, base, rest = base_config("import", arguments)
 
     def options(
         checkpoints: tuple[Path, ...],
@@ -194,11 +199,11 @@ def _import(arguments: list[str]) -> None:
         """
         return checkpoints, config, workdir or Path("runs") / config.name, mean, std
 
-    checkpoints, config, workdir, mean, std = _parse(name, options, rest)
+    checkpoints, config, workdir, mean, std = parse(name, options, rest)
     check_config(config)
     from ncjax.torch_port.exchange import import_checkpoints
 
-    import_checkpoints(config, checkpoints, workdir, _command("import", arguments), mean=mean, std=std)
+    import_checkpoints(config, checkpoints, workdir, command("import", arguments), mean=mean, std=std)
     print(f"features: {(workdir / 'features').absolute()}; next: ncjax evaluate {workdir}")
 
 
@@ -215,28 +220,21 @@ def _export(arguments: list[str]) -> None:
         """
         return workdir, member, output or workdir / f"member_{member}.pt"
 
-    workdir, member, output = _parse("export", options, arguments)
+    workdir, member, output = parse("export", options, arguments)
     from ncjax.torch_port.exchange import export_member
 
     export_member(workdir, member, output)
     print(f"weights: {output.absolute()}")
 
 
-def _command(verb: str, arguments: list[str]) -> str:
-    return " ".join(["ncjax", verb, *arguments])
+def _bench(arguments: list[str]) -> None:
+    from ncjax.bench.cli import bench
 
-
-def _base_config(verb: str, arguments: list[str]) -> tuple[str, Config, list[str]]:
-    """Name of the command, the config that its first argument names, and the other arguments."""
-    if not arguments:
-        raise UserError(f"ncjax {verb} needs a config file, such as: ncjax {verb} configs/coarse_cifar10_cpu.py")
-    if arguments[0].startswith("-"):
-        return f"{verb} CONFIG", Config(), arguments
-    return f"{verb} {arguments[0]}", load_config(Path(arguments[0])), arguments[1:]
+    bench(arguments)
 
 
 def _config_and_workdir(verb: str, arguments: list[str]) -> tuple[Config, Path]:
-    return _parse_config(*_base_config(verb, arguments))
+    return _parse_config(*base_config(verb, arguments))
 
 
 def _parse_config(verb: str, base: Config, arguments: list[str]) -> tuple[Config, Path]:
@@ -251,33 +249,6 @@ def _parse_config(verb: str, base: Config, arguments: list[str]) -> tuple[Config
         """
         return config, workdir or Path("runs") / config.name
 
-    config, workdir = _parse(verb, options, arguments)
+    config, workdir = parse(verb, options, arguments)
     check_config(config)
     return config, workdir
-
-
-def _parse(verb: str, options: Callable[..., Any], arguments: list[str]) -> Any:
-    """Parse with tyro; its boxed message becomes one line.
-
-    Raises:
-        UserError: the arguments do not fit.
-    """
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            return tyro.cli(options, args=arguments, prog=f"ncjax {verb}", description=None)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UserError(f"{_first_paragraph(box.getvalue())} See: ncjax {verb} --help") from None
-
-
-def _first_paragraph(box: str) -> str:
-    """The text between the title and the second rule of a box, which is drawn with `─` or, on plain terminals, `-`."""
-    lines = [line.strip("│|╭╮╰╯+ ") for line in box.splitlines()[1:]]
-    text = itertools.dropwhile(_is_rule, lines)
-    return " ".join(itertools.takewhile(lambda line: not _is_rule(line), text)).strip().rstrip(".") + "."
-
-
-def _is_rule(line: str) -> bool:
-    return not line.strip("─-")

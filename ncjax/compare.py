@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from ncjax.bench.interleave import Measured, interleave
-from ncjax.bench.training import save_batches, torch_options, training_peers
+from ncjax.bench.torch_training import save_batches, torch_options, torch_peers
+from ncjax.bench.training import our_peer
 from ncjax.config import Config, MeshConfig
 from ncjax.data import load_dataset
 from ncjax.errors import UserError
@@ -81,7 +82,8 @@ def _speed(config: Config, members: int, budget_minutes: float) -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         batches = Path(folder) / "batches.npz"
         save_batches(config, batches)
-        measured = interleave(training_peers(config, batches), rounds=ROUNDS)
+        peers = {OURS: our_peer(config)} | torch_peers(config, batches, torch_options(config))
+        measured = interleave(peers, rounds=ROUNDS)
     bfloat16 = config.optim.dtype == "bfloat16"
     rates = {o: _median(measured[str(o)]) for o in torch_options(config) if o.bfloat16 == bfloat16}
     fastest = max(rates, key=lambda options: rates[options])

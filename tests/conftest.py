@@ -10,6 +10,8 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Two workers run side by side, and threads of OpenMP that have no core to themselves wait for each other for long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test finds what was compiled before, here or in a process that it starts.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 import jax
 import numpy as np

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from ncjax import cli, compare
-from ncjax.bench import training
 from ncjax.config import load_config
 from ncjax.report.comparison import comparison_tables
 from ncjax.torch_port.step import TorchOptions
@@ -29,8 +28,7 @@ def compared(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("compared") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [])
-        for module in (compare, training):
-            patch.setattr(module, "torch_options", lambda config: (TorchOptions(channels_last=True),))
+        patch.setattr(compare, "torch_options", lambda config: (TorchOptions(channels_last=True),))
         ncjax("compare", CONFIG, *OPTIONS, "--workdir", workdir, "--budget-minutes", 60)
     return workdir
 

@@ -131,7 +131,8 @@ def test_demo_runs_from_the_installed_wheel_outside_the_repository(wheel: Path, 
     folder.mkdir()
     where = run(python, "-c", "import ncjax; print(ncjax.__file__)", cwd=folder)
     assert Path(where.strip()) == packages / "ncjax" / "__init__.py"
-    out = run(tmp_path / "venv" / "bin" / "ncjax", "demo", "--optim.epochs", "2", cwd=folder, JAX_PLATFORMS="cpu")
+    variables = {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    out = run(tmp_path / "venv" / "bin" / "ncjax", "demo", "--optim.epochs", "2", cwd=folder, **variables)
     report = Path(re.findall(r"^report: (.*)$", out, re.MULTILINE)[-1])
     assert folder in report.parents
     assert "<h1>" in report.read_text()

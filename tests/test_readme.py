@@ -34,6 +34,7 @@ def test_blocks_run_as_printed(page: str, tmp_path: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "JAX_PLATFORMS": "cpu",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "JAX_ENABLE_COMPILATION_CACHE": "true",  # as for a user: a later block finds what an earlier one compiled
     }
     for language, block in BLOCK.findall((ROOT / page).read_text()):
         done = subprocess.run(

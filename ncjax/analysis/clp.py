@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32, Key
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from ncjax.analysis.probe import fit_probe, probe_predict
 from ncjax.cluster import kmeans, match_clusters
@@ -159,12 +158,14 @@ def _cluster(
         for i, members in enumerate(rows):
             points[i, : len(members)], weights[i, : len(members)] = train[members], 1
         keys = jax.random.split(jax.random.fold_in(key, int(k)), len(groups))
-        found = kmeans(keys, jnp.asarray(points), int(k), weights=jnp.asarray(weights), restarts=restarts)
+        found = jax.device_get(
+            kmeans(keys, jnp.asarray(points), int(k), weights=jnp.asarray(weights), restarts=restarts)
+        )
         inertia += float(found.inertia.sum())
         for i, (group, members) in enumerate(zip(groups, rows, strict=True)):
-            train_clusters[members] = first[group] + np.asarray(found.labels[i])[: len(members)]
+            train_clusters[members] = first[group] + found.labels[i][: len(members)]
             tested = np.flatnonzero(test_super == group)
-            distances = ((test[tested][:, None, :] - np.asarray(found.centroids[i])[None]) ** 2).sum(axis=-1)
+            distances = ((test[tested][:, None, :] - found.centroids[i][None]) ** 2).sum(axis=-1)
             test_clusters[tested] = first[group] + distances.argmin(axis=1)
     owner = tuple(int(group) for group in np.repeat(np.arange(sizes.size), sizes))
     return Clusters(train=train_clusters, test=test_clusters, super_class=owner, inertia=inertia)
@@ -181,6 +182,8 @@ def score_clusters(
         predicted: the reconstructed label that a probe trained on them gives each test example.
         super_class: coarse label of each fine class; a cluster stands for a class of its own super-class.
     """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
     allowed = np.asarray(clusters.super_class)[:, None] == np.asarray(super_class)[None, :]
     matching = match_clusters(clusters.train, features.train_fine, allowed)
     oracle = match_clusters(predicted, features.test_fine, allowed)

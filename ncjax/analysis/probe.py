@@ -96,6 +96,7 @@ def _lbfgs(
     return parameters, value, norm, iterations
 
 
+@jax.jit
 def probe_predict(probe: Probe, features: Float[Array, "n d"]) -> Int32[Array, "n"]:
     """The most probable class of each example."""
     logits = jnp.matmul(features, probe.weights, precision=HIGHEST) + probe.bias[None, :]

@@ -1,53 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images per second of a training step, ours and PyTorch's."""
+"""Images per second of our training step."""
 
 import math
 import os
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-import numpy as np
-
-from ncjax.bench.interleave import Peer
+from ncjax.bench.interleave import Peer, Timer
 from ncjax.config import Config
-from ncjax.torch_port.step import TorchOptions
 
 MEASURED_SECS = 1.0  # of one call of a timer, at least
 
 
-def torch_options(config: Config) -> tuple[TorchOptions, ...]:
-    """Every way of running PyTorch that may be its fastest; in bfloat16 too where the config says float32."""
-    layouts = (False,) if config.model.name == "mlp" else (False, True)
-    dtypes = (True,) if config.optim.dtype == "bfloat16" else (False, True)
-    return tuple(
-        TorchOptions(compiled=compiled, channels_last=channels_last, bfloat16=bfloat16)
-        for bfloat16 in dtypes
-        for compiled in (False, True)
-        for channels_last in layouts
-    )
+def our_peer(config: Config) -> Peer:
+    """All members of a config at once."""
+    return Peer(partial(jax_timer, config), ("ncjax.train.loop",))
 
 
-def training_peers(config: Config, batches: Path) -> dict[str, Peer]:
-    """ncjax, and PyTorch with each of `torch_options` by its text; `batches` is a file of `save_batches`."""
-    libraries = ("ncjax.torch_port.networks",)
-    theirs = {str(o): Peer(partial(torch_timer, config, batches, o), libraries) for o in torch_options(config)}
-    return {"ncjax": Peer(partial(jax_timer, config), ("ncjax.train.loop",))} | theirs
-
-
-def save_batches(config: Config, path: Path) -> None:
-    """Write the first batches of member 0, so that PyTorch is measured without what makes them."""
-    from ncjax.data import load_dataset
-    from ncjax.torch_port.train import epoch_batches
-    from ncjax.train.loop import prepare
-
-    run = prepare(config, load_dataset(config.data))
-    _, images, targets = next(epoch_batches(run, 0, 0))
-    np.savez(path, images=images.cpu().numpy(), targets=targets.cpu().numpy(), classes=run.spec.classes)
-
-
-def jax_timer(config: Config) -> Callable[[], float]:
+def jax_timer(config: Config) -> Timer:
     """Images per second of all members together: augmentation, step and metrics in one compiled chunk."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     import jax
@@ -69,33 +40,14 @@ def jax_timer(config: Config) -> Callable[[], float]:
         state, seen = chunk(state, run.images, run.ensemble, stop)
         jax.block_until_ready(seen)
 
-    return _timer(advance, config.chunk_steps, config.optim.batch * len(run.members))
+    return step_timer(advance, config.chunk_steps, config.optim.batch * len(run.members))
 
 
-def torch_timer(config: Config, batches: Path, options: TorchOptions) -> Callable[[], float]:
-    """Images per second of one member: the step on batches that lie ready in its memory."""
-    import torch
+def step_timer(advance: Callable[[int], None], most: int, images_per_step: int) -> Timer:
+    """The timer of a training: `advance(n)` takes `n` steps and waits for them.
 
-    from ncjax.torch_port.networks import make_network
-    from ncjax.torch_port.step import make_step, synchronise, to_images, torch_device
-
-    with np.load(batches) as stored:
-        images = [to_images(torch.from_numpy(batch), options) for batch in stored["images"]]
-        targets, classes = torch.from_numpy(stored["targets"]).to(torch_device()), int(stored["classes"])
-    _, channels, height, width = images[0].shape
-    network = make_network(config.model, (height, width, channels), classes)
-    step = make_step(network, config.optim, config.optim.weight_decay[0], classes, options)
-
-    def advance(steps: int) -> None:
-        for place in range(steps):
-            step(images[place % len(images)], targets[place % len(images)], 0.01)
-        synchronise()
-
-    return _timer(advance, len(images), config.optim.batch)
-
-
-def _timer(advance: Callable[[int], None], most: int, images_per_step: int) -> Callable[[], float]:
-    """Times as many steps at a go as fit the time, and `most` at most, until the time is over."""
+    It takes as many steps at a go as fit the time, and `most` at most, until the time is over.
+    """
     advance(1)
     started = time.perf_counter()
     advance(1)

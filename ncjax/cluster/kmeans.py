@@ -60,12 +60,8 @@ def kmeans(
         weights = jnp.ones(points.shape[:-1], points.dtype)
     if not isinstance(points, jax.core.Tracer):
         _check(np.asarray(points), np.asarray(weights), k)
-    solve = partial(_kmeans, k=k, restarts=restarts, max_iterations=max_iterations)
-    return (
-        solve(key, points, weights, jnp.float32(tol))
-        if points.ndim == 2
-        else jax.vmap(solve, (0, 0, 0, None))(key, points, weights, jnp.float32(tol))
-    )
+    solve = _kmeans if points.ndim == 2 else _many_kmeans
+    return solve(key, points, weights, jnp.float32(tol), k, restarts, max_iterations)
 
 
 def _check(points: np.ndarray, weights: np.ndarray, k: int) -> None:
@@ -93,6 +89,9 @@ def _kmeans(
     return KMeansResult(
         centroids[best] + mean[None, :], labels[best], inertia[best], iterations[best], converged[best], inertia
     )
+
+
+_many_kmeans = partial(jax.jit, static_argnums=(4, 5, 6))(jax.vmap(_kmeans, in_axes=(0, 0, 0, None, None, None, None)))
 
 
 def _squared_distances(points: Array, centroids: Array) -> Array:

@@ -8,12 +8,13 @@ import numpy as np
 
 from ncjax.config import DataConfig
 from ncjax.data.arrays import list_idx, read_idx, read_npz
-from ncjax.data.cache import cached, default_folder, fingerprint
+from ncjax.data.cache import cached, fingerprint
 from ncjax.data.cifar import list_cifar, read_cifar
 from ncjax.data.dataset import Dataset, Split, check_classes, check_dataset, subset
 from ncjax.data.folder import list_folder, read_folder
 from ncjax.data.tfds import list_tfds, open_tfds, read_tfds
 from ncjax.errors import UserError
+from ncjax.user_cache import cache_folder
 
 __all__ = ["Dataset", "Split", "load_dataset"]
 
@@ -33,7 +34,7 @@ def load_dataset(config: DataConfig) -> Dataset:
 def _read(config: DataConfig) -> Dataset:
     if config.source == "digits":
         return _digits()
-    folder = Path(config.cache_dir) if config.cache_dir else default_folder()
+    folder = Path(config.cache_dir) if config.cache_dir else cache_folder()
     if config.source == "tfds":
         if not config.tfds_name:
             raise UserError("data.source tfds needs a name: --data.tfds-name cifar10")

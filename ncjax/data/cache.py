@@ -31,11 +31,6 @@ def fingerprint(root: Path, files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def default_folder() -> Path:
-    """The folder `ncjax` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ncjax"
-
-
 def cached(folder: Path, key: str, decode: Callable[[], Dataset]) -> Dataset:
     """What `decode` returns, from the cache where a sound entry is there; a damaged one is made again.
 

@@ -141,7 +141,7 @@ def _record(
     run: Run, state: TrainState, epoch: int, seen: StepMetrics, tested: StepMetrics, secs: float
 ) -> dict[str, object]:
     optim = run.config.optim
-    factor = float(schedule_factor(optim.schedule, run.spec.total_steps, state.step - 1))
+    factor = float(_factor(optim.schedule, run.spec.total_steps, state.step - 1))
     return {
         "step": int(state.step),
         "epoch": epoch,
@@ -152,6 +152,9 @@ def _record(
         "test_loss": np.asarray(tested.loss).tolist(),
         "test_accuracy": np.asarray(tested.accuracy).tolist(),
     }
+
+
+_factor = jax.jit(schedule_factor, static_argnums=(0, 1))
 
 
 def _failures(run: Run, state: TrainState) -> tuple[str, ...]:

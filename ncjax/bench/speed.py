@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images per second of training: one member, and all members of a run at once, beside PyTorch."""
+
+import dataclasses
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ncjax.bench.interleave import Peer, interleave
+from ncjax.bench.result import Comparison, Row, fastest, row_of, to_json
+from ncjax.bench.training import our_peer
+from ncjax.config import Config, MeshConfig, to_dict
+from ncjax.errors import UserError
+
+UNIT = "images/s"
+OURS, ALONE = "ncjax", "ncjax, one after the other"
+
+
+def bench_train(config: Config, command: str, *, rounds: int) -> dict[str, Any]:
+    """The first member of a config alone, with ncjax and in every way of running PyTorch in the same number type.
+
+    Raises:
+        UserError: the config does not fit its data, or asks for several devices.
+    """
+    alone = _first_member(config)
+    rows, notes = _measured({OURS: our_peer(alone)}, alone, rounds)
+    return _result(config, command, rows, [(OURS, fastest(rows[1:]))], notes, _title(alone, 1))
+
+
+def bench_ensemble(config: Config, command: str, *, rounds: int) -> dict[str, Any]:
+    """All members of a config at once; beside them, one after the other, with ncjax and with PyTorch.
+
+    One after the other, `S` runs have the images/s of one run alone: that is what is measured.
+
+    Raises:
+        UserError: the config does not fit its data, or asks for several devices.
+    """
+    from ncjax.data import load_dataset
+    from ncjax.train.ensemble import list_members
+
+    alone, count = _first_member(config), len(list_members(config, load_dataset(config.data)))
+    at_once = f"ncjax, {count} at once"
+    rows, notes = _measured({at_once: our_peer(config), ALONE: our_peer(alone)}, alone, rounds)
+    return _result(
+        config, command, rows, [(at_once, fastest(rows[2:])), (at_once, ALONE)], notes, _title(config, count)
+    )
+
+
+def _result(
+    config: Config,
+    command: str,
+    rows: list[Row],
+    pairs: list[tuple[str, str | None]],
+    notes: list[str],
+    title: str,
+) -> dict[str, Any]:
+    comparisons = [Comparison(title, ours, theirs) for ours, theirs in pairs if theirs]
+    return to_json(command, rows, comparisons, notes) | {"config": to_dict(config)}
+
+
+def _measured(ours: dict[str, Peer], alone: Config, rounds: int) -> tuple[list[Row], list[str]]:
+    """Rows of our peers, then of PyTorch's, and notes."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # this process leaves the device to its peers
+    with tempfile.TemporaryDirectory() as folder:
+        theirs, notes = _torch_peers(alone, Path(folder) / "batches.npz")
+        measured = interleave(ours | theirs, rounds=rounds)
+    return [row_of(name, UNIT, found) for name, found in measured.items()], notes
+
+
+def _torch_peers(alone: Config, batches: Path) -> tuple[dict[str, Peer], list[str]]:
+    try:
+        from ncjax.bench.torch_training import save_batches, torch_options, torch_peers
+    except UserError as error:
+        return {}, [f"PyTorch is not measured: {error}"]
+    save_batches(alone, batches)
+    options = tuple(o for o in torch_options(alone) if o.bfloat16 == (alone.optim.dtype == "bfloat16"))
+    peers = {f"PyTorch {name}": peer for name, peer in torch_peers(alone, batches, options).items()}
+    return peers, ["PyTorch's batches lie ready on its device; ours are drawn and augmented in the measured program."]
+
+
+def _first_member(config: Config) -> Config:
+    if config.mesh != MeshConfig():
+        raise UserError("mesh.member and mesh.data must be 1 in this benchmark: PyTorch trains on one device")
+    optim = dataclasses.replace(config.optim, lr=config.optim.lr[:1], weight_decay=config.optim.weight_decay[:1])
+    return dataclasses.replace(config, labels=config.labels[:1], seeds=1, optim=optim)
+
+
+def _title(config: Config, members: int) -> str:
+    augmented = ", augmented" if config.data.crop_padding or config.data.flip else ""
+    network = f"{config.model.name} of width {config.model.width}, batch {config.optim.batch}, {config.optim.dtype}"
+    return f"{config.name}: {members} x {network}{augmented}"

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The user's cache folder, and the compiled programs that are kept there from one start to the next."""
+
+import contextlib
+import hashlib
+import os
+import platform
+import sys
+import warnings
+from pathlib import Path
+
+MOST_BYTES = 2**30  # of compiled programs for one kind of processor; the oldest go first
+OFF = {"0", "false", "f", "n", "no", "off"}  # as JAX reads its variables
+
+
+def cache_folder() -> Path:
+    """The folder `ncjax` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ncjax"
+
+
+def keep_compiled_programs() -> None:
+    """Let JAX keep every program that it compiles, for this process, those that it starts, and all later ones.
+
+    For commands, before JAX is imported: JAX reads its settings from the environment. Nothing is done where it has been
+    imported, or where its own variables decide: `JAX_COMPILATION_CACHE_DIR` names another folder,
+    `JAX_ENABLE_COMPILATION_CACHE=false` turns it off. Where the folder cannot be written, one line on stderr says so.
+
+    Nothing is kept on macOS: programs that jaxlib before 0.10 reads back can crash there.
+    """
+    given, enabled = os.environ.get("JAX_COMPILATION_CACHE_DIR"), os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "")
+    if given or enabled.lower() in OFF or "jax" in sys.modules or sys.platform == "darwin":
+        return
+    folder = cache_folder() / "xla" / _processor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process drops them too
+            _drop_oldest(folder, MOST_BYTES)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(0, "Permission denied")
+    except OSError as error:
+        print(f"ncjax: note: compiled programs are not kept in {folder}: {error.strerror}", file=sys.stderr)
+        return
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    # On some processors jaxlib 0.9 and 0.10 log an error for each program that they read back, though it was compiled
+    # there (openxla/xla#44565). What matters is raised as an exception too.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A file that another process is just writing, or that a killed one left half-written, fails its checksum: JAX
+    # compiles that program again and warns.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
+
+
+def _processor() -> str:
+    """A name for this kind of processor: a program for another one may crash here, and home folders are shared."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = [f"model name: {platform.processor()}"]
+    names = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    described = sorted({line for line in lines if line.startswith(names)})
+    return hashlib.sha256("\n".join([platform.machine(), *described]).encode()).hexdigest()[:12]
+
+
+def _drop_oldest(folder: Path, most_bytes: int) -> None:
+    """Delete the files that were written first, until the others fit."""
+    total = 0
+    for file in sorted(folder.glob("*-cache"), key=lambda path: path.stat().st_mtime, reverse=True):
+        total += file.stat().st_size
+        if total > most_bytes:
+            file.unlink()

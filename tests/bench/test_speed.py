@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ncjax bench`: who is measured beside whom, what is written and printed, bad input. One run is a real one."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ncjax import cli
+from ncjax.bench import speed, startup
+from ncjax.bench.interleave import Measured
+
+CONFIG = Path(__file__).parents[2] / "configs" / "digits_demo.py"
+RATES = {
+    "ncjax": 900.0,
+    "ncjax, 6 at once": 2000.0,
+    "ncjax, one after the other": 1000.0,
+    "PyTorch eager": 400.0,
+    "PyTorch eager, channels_last": 500.0,
+    "PyTorch compile": 300.0,
+}
+STAND_IN = """
+import os, sys
+from pathlib import Path
+
+cache = Path(os.environ.get("XDG_CACHE_HOME", ".")) / "seen"
+with open("log", "a") as log:
+    log.write(f"{sys.argv[1]} {cache.exists()} {'JAX_COMPILATION_CACHE_DIR' in os.environ}\\n")
+if sys.argv[1] == "demo":
+    workdir = Path(sys.argv[sys.argv.index("--workdir") + 1])
+    workdir.mkdir()
+    (workdir / "metrics.jsonl").write_text("{}")
+    cache.touch()
+    if "--fail" in sys.argv:
+        sys.exit("a line\\nno such thing")
+"""
+
+
+def ncjax(*arguments):
+    sys.argv = ["ncjax", *map(str, arguments)]
+    cli.main()
+
+
+@pytest.fixture(autouse=True)
+def argv(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [])
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Peers are not started: those of `RATES` give their rates, others fail."""
+    asked = {}
+
+    def interleave(peers, *, rounds):
+        asked.update(peers=peers, rounds=rounds)
+        return {
+            name: Measured((RATES[name],) * rounds, 1.0, 2**20, "")
+            if name in RATES
+            else Measured((), 0.0, 0, "RuntimeError: no compiler")
+            for name in peers
+        }
+
+    monkeypatch.setattr(speed, "interleave", interleave)
+    return asked
+
+
+@pytest.fixture
+def without_torch(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("ncjax.torch_port", "ncjax.bench.torch_training"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+def test_one_member_beside_every_way_of_running_pytorch(asked, tmp_path, capsys):
+    ncjax("bench", "train", CONFIG, "--output", tmp_path / "new" / "train.json", "--data.flip")
+    (ours, *theirs) = asked["peers"]
+    assert ours == "ncjax"
+    assert theirs == [f"PyTorch {way}{last}" for way in ("eager", "compile") for last in ("", ", channels_last")]
+    (measured,) = asked["peers"]["ncjax"].make_timer.args
+    assert (measured.labels, measured.seeds, measured.data.flip) == (("mod:5",), 1, True)
+    assert asked["rounds"] == 5
+    result = json.loads((tmp_path / "new" / "train.json").read_text())
+    (compared,) = result["comparisons"]
+    assert compared == {
+        "what": "digits_demo: 1 x cnn of width 16, batch 64, float32, augmented",
+        "ours": "ncjax",
+        "theirs": "PyTorch eager, channels_last",
+        "ratio": 1.8,
+    }
+    assert result["command"].startswith(f"ncjax bench train {CONFIG} --output")
+    assert result["config"]["seeds"] == 2
+    printed = capsys.readouterr().out
+    assert "| PyTorch compile, channels_last | failed: RuntimeError: no compiler | 0 |" in printed
+    assert f"result: {tmp_path / 'new' / 'train.json'}" in printed
+
+
+def test_all_members_at_once_beside_one_after_the_other(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ncjax("bench", "ensemble", CONFIG, "--rounds", 3, "--optim.dtype", "bfloat16")
+    at_once, alone, *theirs = asked["peers"]
+    assert (at_once, alone) == ("ncjax, 6 at once", "ncjax, one after the other")
+    assert theirs[0] == "PyTorch eager, bfloat16"
+    (config,) = asked["peers"][at_once].make_timer.args
+    assert (len(config.labels), config.seeds) == (3, 2)
+    result = json.loads(Path("runs/bench/ensemble_digits_demo.json").read_text())
+    assert [row["values"] for row in result["rows"][:2]] == [[2000] * 3, [1000] * 3]
+    (compared,) = result["comparisons"]  # every way of running PyTorch has failed
+    assert (compared["ours"], compared["theirs"], compared["ratio"]) == (at_once, alone, 2)
+
+
+def test_without_pytorch_ours_alone_is_really_measured(without_torch, tmp_path, capsys):
+    options = ("--model.name", "mlp", "--model.width", 8, "--optim.batch", 256, "--data.train-examples", 256)
+    ncjax("bench", "train", CONFIG, "--rounds", 2, "--output", tmp_path / "train.json", *options)
+    (row,) = json.loads((tmp_path / "train.json").read_text())["rows"]
+    assert row["name"] == "ncjax"
+    assert row["error"] == ""
+    assert len(row["values"]) == 2
+    assert 0 < row["min"] <= row["median"] <= row["max"]
+    assert row["setup_secs"] > 0
+    assert "PyTorch is not measured: this needs PyTorch and safetensors" in capsys.readouterr().out
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """`python -m ncjax` is, in this folder, a program that writes what it is started with."""
+    (tmp_path / "ncjax").mkdir()
+    (tmp_path / "ncjax" / "__main__.py").write_text(STAND_IN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/of/the/user")
+    return tmp_path / "log"
+
+
+def test_the_demo_starts_with_an_empty_folder_then_with_what_it_left(stand_in):
+    ncjax("bench", "startup", "--rounds", 2)
+    again = ["--help False False", "demo False False", "demo True False"]
+    assert stand_in.read_text().splitlines() == ["--help False False", *again, *again]
+    result = json.loads(Path("runs/bench/startup.json").read_text())
+    rows = {row["name"]: row["values"] for row in result["rows"]}
+    assert [len(values) for values in rows.values()] == [2] * 5
+    for start in ("first start", "later start"):
+        pairs = zip(rows[f"{start}, until its first epoch"], rows[f"{start}, whole"], strict=True)
+        assert all(0 < first <= whole for first, whole in pairs)
+    assert [line["what"] for line in result["comparisons"]] == [
+        "ncjax demo, until its first epoch",
+        "ncjax demo, whole",
+    ]
+
+
+def test_a_demo_that_fails_says_why(stand_in):
+    with pytest.raises(startup.UserError, match="--fail fails with 1: no such thing"):
+        startup.bench_startup("", rounds=1, demo=("--fail",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("kmeans",), "unknown benchmark 'kmeans'; known: train, ensemble, startup"),
+        (("train",), "ncjax bench train needs a config file"),
+        (("train", CONFIG, "--rounds", 0), "rounds is 0, but must be 1 or more"),
+        (("startup", "--rounds", -1), "rounds is -1"),
+        (("startup", "--round"), "See: ncjax bench startup --help"),
+        (("train", CONFIG, "--mesh.data", 2), "mesh.member and mesh.data must be 1"),
+        (("ensemble", CONFIG, "--labels", "mod:11"), "mod:11"),
+        (("ensemble", CONFIG, "--seeds", 0), "seeds is 0"),
+        (("train", CONFIG, "--output", "a_file/out.json"), "cannot write a_file/out.json: File exists"),
+        (("train", CONFIG, "--output", "."), "cannot write .; choose another --output"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, asked, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").touch()
+    with pytest.raises(SystemExit) as stop:
+        ncjax("bench", *arguments)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert asked == {}
