@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Last-layer features of a run's members, and their files."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ from jaxtyping import Array, Float32, Int32
 
 from ncjax.data import Dataset
 from ncjax.errors import UserError
+from ncjax.models.conv import compiler_options
 from ncjax.train.loop import Run
 from ncjax.train.step import TrainState, forward
 
@@ -31,14 +34,16 @@ class FeatureSet(NamedTuple):
     test: SplitFeatures
 
 
-_see = jax.jit(forward, static_argnums=0)
+@cache
+def _see() -> Callable[..., tuple[Array, Array]]:
+    return jax.jit(forward, static_argnums=0, compiler_options=compiler_options())
 
 
 def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
     """Features and logits of all members on both splits; they come to the host whole."""
 
     def split(images: Array, labels: np.ndarray, targets: Array) -> SplitFeatures:
-        features, logits = _see(run.spec, state, images, run.images.mean, run.images.std)
+        features, logits = _see()(run.spec, state, images, run.images.mean, run.images.std)
         return SplitFeatures(np.asarray(features), np.asarray(logits), labels, np.asarray(targets))
 
     return FeatureSet(

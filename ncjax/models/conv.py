@@ -129,7 +129,7 @@ def _gradient_by_kernel(
 
 def _block_count(images: int, values: int) -> int:
     """Into how many equal blocks `images` of `values` values each are cut: the fewest of at most BLOCK values."""
-    return next(n for n in range(1, images + 1) if images % n == 0 and (images // n) * values <= BLOCK or n == images)
+    return next(n for n in range(1, images + 1) if (images % n == 0 and (images // n) * values <= BLOCK) or n == images)
 
 
 def _convolve(x: Array, kernel: Array, padding: object, **options: object) -> Array:
@@ -143,7 +143,7 @@ def _convolve(x: Array, kernel: Array, padding: object, **options: object) -> Ar
 
 @cache
 def compiler_options() -> dict[str, str]:
-    """What `jax.stages.Lowered.compile` has to be told so that convolutions on CPUs reach XLA's faster kernel.
+    """What `jax.jit` has to be told so that convolutions on CPUs reach XLA's faster kernel.
 
     Newer releases hand them to YNNPACK, which takes up to three times as long; older ones do not know the option.
     """

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ncjax.config import Config
 from ncjax.data import Dataset
+from ncjax.models.conv import compiler_options
 from ncjax.train import checkpoint, metrics
 from ncjax.train.ensemble import Ensemble, Images, Member, list_members, make_ensemble, put_images
 from ncjax.train.mesh import EVERYWHERE, make_mesh
@@ -85,7 +86,7 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
     spec, state = run.spec, init_state(run.spec, run.ensemble)
     started = time.perf_counter()
     step_chunk = compile_chunk(spec, state, run.images, run.ensemble)
-    test = jax.jit(partial(_test, spec))
+    test = jax.jit(partial(_test, spec), compiler_options=compiler_options())
     compile_secs = time.perf_counter() - started
     with checkpoint.open_checkpoints(workdir) as checkpoints:
         restored = checkpoint.restore_latest(checkpoints, state)

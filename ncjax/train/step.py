@@ -187,8 +187,8 @@ def train_chunk(
 def compile_chunk(spec: Spec, state: TrainState, images: Images, ensemble: Ensemble) -> jax.stages.Compiled:
     """`train_chunk` compiled once for these shapes and places: call it with (state, images, ensemble, stop)."""
     stop = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(spec.mesh, EVERYWHERE))
-    program = jax.jit(partial(train_chunk, spec), donate_argnums=0)
-    return program.lower(state, images, ensemble, stop).compile(compiler_options=compiler_options())
+    program = jax.jit(partial(train_chunk, spec), donate_argnums=0, compiler_options=compiler_options())
+    return program.lower(state, images, ensemble, stop).compile()
 
 
 def forward(

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.signal import correlate
 
-from ncjax.models.conv import conv2d, conv2d_patches, conv2d_rows, conv2d_xla
+from ncjax.models import conv
+from ncjax.models.conv import compiler_options, conv2d, conv2d_canonical, conv2d_patches, conv2d_pointwise, conv2d_xla
 
 
 def oracle(x, kernel, stride):
@@ -25,33 +28,91 @@ def example(height, width, size, channels=3, filters=5):
     return jnp.asarray(x), jnp.asarray(rng.normal(size=(size, size, channels, filters)), jnp.float32)
 
 
-@pytest.mark.parametrize("size", [1, 3, 5])
-@pytest.mark.parametrize("shape", [(8, 8), (7, 6), (1, 5)])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_lowerings_equal_oracle(shape, size, stride):
-    x, kernel = example(*shape, size)
+def lowerings(kernel, stride):
+    """All that can take this kernel, each as a function of the input and the kernel."""
+    found = {
+        "chosen": partial(conv2d, stride=stride),
+        "xla": partial(conv2d_xla, stride=stride),
+        "patches": partial(conv2d_patches, stride=stride),
+        "canonical": lambda x, kernel: conv2d_canonical(x, kernel, stride),
+    }
+    return found | ({"pointwise": partial(conv2d_pointwise, stride=stride)} if kernel.shape[:2] == (1, 1) else {})
+
+
+SHAPES = [
+    (8, 8, 3, 1),
+    (7, 6, 3, 2),
+    (8, 8, 5, 2),
+    (7, 6, 5, 1),
+    (1, 5, 3, 2),
+    (8, 7, 3, 3),
+    (7, 6, 1, 2),
+    (8, 8, 1, 1),
+]
+
+
+@pytest.mark.parametrize(("height", "width", "size", "stride"), SHAPES)
+def test_lowerings_equal_oracle_and_their_gradients_are_its_adjoint(height, width, size, stride):
+    """A convolution is linear in both: `<dy, conv(x, k)> = <dx, x> = <dk, k>`; gradients equal those of XLA's."""
+    x, kernel = example(height, width, size)
     expected = oracle(x, kernel, stride)
-    found = [conv(x, kernel, stride=stride) for conv in (conv2d_xla, conv2d_patches, conv2d)]
-    if stride == 1:
-        found.append(conv2d_rows(x, kernel))
-    for y in found:
-        np.testing.assert_allclose(y, expected, atol=1e-4, rtol=1e-5)
+    cotangent = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape), jnp.float32)
+    product = np.vdot(np.float64(cotangent), expected)
+
+    @jax.jit
+    def run(x, kernel):
+        values = {name: jax.vjp(f, x, kernel) for name, f in lowerings(kernel, stride).items()}
+        return {name: (y, pullback(cotangent)) for name, (y, pullback) in values.items()}
+
+    found = run(x, kernel)
+    for name, (y, gradients) in found.items():
+        np.testing.assert_allclose(y, expected, atol=1e-5, rtol=1e-5, err_msg=name)
+        for ours, xla, value in zip(gradients, found["xla"][1], (x, kernel), strict=True):
+            np.testing.assert_allclose(ours, xla, atol=1e-5, rtol=1e-5, err_msg=name)
+            np.testing.assert_allclose(np.vdot(np.float64(ours), np.float64(value)), product, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("images", [1, 6, 7])
+def test_kernel_gradient_is_the_sum_over_blocks_of_images(monkeypatch, images):
+    monkeypatch.setattr(conv, "BLOCK", 2 * 5 * 5 * 3)  # two images of six, one of seven
+    rng = np.random.default_rng(images)
+    x, kernel = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((images, 5, 5, 3), (3, 3, 3, 4)))
+
+    def gradient(lowering):
+        return jax.grad(lambda kernel: jnp.sin(lowering(x, kernel)).sum())(kernel)
+
+    blocks = jax.make_jaxpr(gradient, static_argnums=0)(lambda x, k: conv2d_canonical(x, k, 1))
+    assert f"length={ {1: 1, 6: 3, 7: 7}[images] }" in str(blocks)
+    np.testing.assert_allclose(
+        gradient(lambda x, kernel: conv2d_canonical(x, kernel, 1)), gradient(conv2d_xla), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_gradients_agree_with_xla(stride):
-    x, kernel = example(6, 8, 3)
-
-    def gradients(conv):
-        return jax.grad(lambda x, k: jnp.sin(conv(x, k, stride=stride)).sum(), argnums=(0, 1))(x, kernel)
-
-    for ours, xla in zip(gradients(conv2d), gradients(conv2d_xla), strict=True):
-        np.testing.assert_allclose(ours, xla, atol=1e-4, rtol=1e-4)
-
-
-def test_members_are_independent_under_vmap():
+def test_members_are_independent_under_vmap(stride):
+    """Values and gradients, where every member has its images, and where all share them."""
     x, kernel = example(6, 6, 3)
-    kernels = jnp.stack([kernel, 2 * kernel, -kernel])
-    together = jax.vmap(conv2d, in_axes=(None, 0))(x, kernels)
-    alone = jnp.stack([conv2d(x, k) for k in kernels])
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+    kernels, images = jnp.stack([kernel, 2 * kernel, -kernel]), jnp.stack([x, x + 1, -x])
+
+    def run(x, kernel):
+        return jax.value_and_grad(lambda x, k: jnp.sin(conv2d(x, k, stride=stride)).sum(), argnums=(0, 1))(x, kernel)
+
+    for axes, inputs in (((None, 0), [x] * 3), ((0, 0), images)):
+        together = jax.jit(jax.vmap(run, in_axes=axes))(x if axes[0] is None else images, kernels)
+        alone = jax.tree.map(
+            lambda *parts: jnp.stack(parts), *(run(i, k) for i, k in zip(inputs, kernels, strict=True))
+        )
+        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5), together, alone)
+
+
+def test_training_in_a_loop_reaches_the_fast_kernel():
+    """XLA has one for canonical convolutions alone; in a loop it does not bring others into that form."""
+    x, kernel = example(8, 8, 3)
+
+    def descend(kernel, _):
+        return kernel - jax.grad(lambda k: (conv2d_canonical(x, k, 1) ** 2).sum())(kernel), None
+
+    loop = jax.jit(lambda k: jax.lax.scan(descend, k, None, length=2)[0], compiler_options=compiler_options())
+    convolutions = [line for line in loop.lower(kernel).compile().as_text().splitlines() if " convolution(" in line]
+    assert len(convolutions) == 2
+    assert all("dim_labels=b01f_01io->b01f" in line for line in convolutions)
