@@ -8,6 +8,7 @@ Under `vmap` over kernels XLA has a grouped convolution, slower still; here the 
 docs/performance.md has the measurements.
 """
 
+from collections.abc import Sequence
 from functools import cache, partial
 
 import jax
@@ -47,7 +48,7 @@ def conv2d_xla(
 ) -> Float[Array, "b p q o"]:
     """`conv2d` as XLA's convolution, with the gradients that JAX derives."""
     pad_h, pad_w = kernel.shape[0] // 2, kernel.shape[1] // 2
-    return _convolve(x, kernel, ((pad_h, pad_h), (pad_w, pad_w)), window_strides=(stride, stride))
+    return _convolve(x, kernel, ((pad_h, pad_h), (pad_w, pad_w)), strides=(stride, stride))
 
 
 def conv2d_pointwise(
@@ -90,8 +91,8 @@ def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, 
 
 def _backward(stride: int, saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    by_input = sequential_vmap(partial(_gradient_by_input, x.shape[-3:-1], stride))(cotangent, kernel)
-    by_kernel = sequential_vmap(partial(_gradient_by_kernel, kernel.shape[-4:-2], stride))(x, cotangent)
+    by_input = sequential_vmap(partial(_gradient_by_input, x.shape[1:3], stride))(cotangent, kernel)
+    by_kernel = sequential_vmap(partial(_gradient_by_kernel, kernel.shape[:2], stride))(x, cotangent)
     return by_input, by_kernel
 
 
@@ -99,7 +100,7 @@ conv2d_canonical.defvjp(_forward, _backward)
 
 
 def _gradient_by_input(
-    size: tuple[int, int], stride: int, cotangent: Float[Array, "b p q o"], kernel: Float[Array, "kh kw i o"]
+    size: tuple[int, ...], stride: int, cotangent: Float[Array, "b p q o"], kernel: Float[Array, "kh kw i o"]
 ) -> Float[Array, "b h w i"]:
     padding = [
         (extent - 1 - extent // 2, pixels - 1 - stride * (outputs - 1) + extent // 2)
@@ -110,21 +111,23 @@ def _gradient_by_input(
 
 
 def _gradient_by_kernel(
-    extents: tuple[int, int], stride: int, x: Float[Array, "b h w i"], cotangent: Float[Array, "b p q o"]
+    extents: tuple[int, ...], stride: int, x: Float[Array, "b h w i"], cotangent: Float[Array, "b p q o"]
 ) -> Float[Array, "kh kw i o"]:
     padding = [
         (extent // 2, extent - 1 - extent // 2 + stride * (outputs - 1) + 1 - pixels)
         for extent, pixels, outputs in zip(extents, x.shape[1:3], cotangent.shape[1:3], strict=True)
     ]
 
-    def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
-        images, cotangents = block[0].transpose(3, 1, 2, 0), block[1].transpose(1, 2, 0, 3)
-        return total + _convolve(images, cotangents, padding, rhs_dilation=(stride, stride)), None
+    def gradient(x: Array, cotangent: Array) -> Array:
+        images, cotangents = x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3)
+        return _convolve(images, cotangents, padding, rhs_dilation=(stride, stride)).transpose(1, 2, 0, 3)
 
-    count = _block_count(x.shape[0], x[0].size)
-    blocks = tuple(array.reshape(count, -1, *array.shape[1:]) for array in (x, cotangent))
-    zero = jnp.zeros((x.shape[-1], *extents, cotangent.shape[-1]), x.dtype)
-    return lax.scan(add, zero, blocks)[0].transpose(1, 2, 0, 3)
+    count = _block_count(x.shape[0], x.size // x.shape[0])
+    if count == 1:
+        return gradient(x, cotangent)
+    blocks = (x.reshape(count, -1, *x.shape[1:]), cotangent.reshape(count, -1, *cotangent.shape[1:]))
+    zero = jnp.zeros((*extents, x.shape[-1], cotangent.shape[-1]), jnp.float32)
+    return lax.scan(lambda total, block: (total + gradient(*block), None), zero, blocks)[0].astype(x.dtype)
 
 
 def _block_count(images: int, values: int) -> int:
@@ -132,24 +135,30 @@ def _block_count(images: int, values: int) -> int:
     return next(n for n in range(1, images + 1) if (images % n == 0 and (images // n) * values <= BLOCK) or n == images)
 
 
-def _convolve(x: Array, kernel: Array, padding: object, **options: object) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        **({"window_strides": (1, 1), "padding": padding} | options),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+def _convolve(
+    x: Array,
+    kernel: Array,
+    padding: Sequence[tuple[int, int]],
+    *,
+    strides: tuple[int, int] = (1, 1),
+    lhs_dilation: tuple[int, int] | None = None,
+    rhs_dilation: tuple[int, int] | None = None,
+) -> Array:
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, strides, padding, lhs_dilation, rhs_dilation, numbers)
 
 
 @cache
-def compiler_options() -> dict[str, str]:
+def compiler_options() -> dict[str, str | bool]:
     """What `jax.jit` has to be told so that convolutions on CPUs reach XLA's faster kernel.
 
     Newer releases hand them to YNNPACK, which takes up to three times as long; older ones do not know the option.
     """
     if jax.default_backend() != "cpu":
         return {}
-    wanted = {YNN_FUSIONS: ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "REDUCE", "INDIVIDUAL_DOT"))}
+    wanted: dict[str, str | bool] = {
+        YNN_FUSIONS: ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "REDUCE", "INDIVIDUAL_DOT"))
+    }
     try:
         jax.jit(jnp.negative).lower(0.0).compile(compiler_options=wanted)
     except RuntimeError:
