@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int32, Key
 
 from ncjax.cluster.lloyd import assign
-from ncjax.cluster.points import make_points
+from ncjax.cluster.points import Points, make_points
 from ncjax.cluster.search import Plan, finish_given, search
 from ncjax.errors import UserError
 
@@ -83,6 +83,16 @@ def kmeans(
     if not traced:
         check_finite(points, result.inertia)
     return result
+
+
+@jax.jit
+def assign_to(
+    points: Float[Array, "n d"], centroids: Float[Array, "k d"], weights: Float[Array, "n"]
+) -> tuple[Int32[Array, "n"], Float[Array, ""]]:
+    """The nearest centroid of each point of positive weight, and the inertia."""
+    centre = centroids.mean(axis=0)
+    centred = Points(points, weights, centre, jnp.int32(points.shape[0]))
+    return assign(centred, centroids - centre[None, :], None)
 
 
 def check_count(weights: np.ndarray, k: int) -> None:

@@ -55,6 +55,9 @@ def lloyd(points: Points, lanes: Lanes, limit: Float[Array, ""], max_iterations:
     def active(lanes: Lanes) -> Array:
         return ~lanes.converged & (lanes.iterations < max_iterations)
 
+    def more_than(few: int, lanes: Lanes) -> Array:
+        return active(lanes).sum() > few
+
     def step(size: int, lanes: Lanes) -> Lanes:
         chosen = _first(active(lanes), size)
         now = jax.tree.map(lambda leaf: leaf[chosen], lanes)
@@ -63,8 +66,8 @@ def lloyd(points: Points, lanes: Lanes, limit: Float[Array, ""], max_iterations:
         new = jax.tree.map(lambda a, b: jnp.where(go.reshape(-1, *[1] * (a.ndim - 1)), a, b), moved, now)
         return jax.tree.map(lambda leaf, part: leaf.at[chosen].set(part), lanes, new)
 
-    for size, floor in _stages(lanes.inertia.shape[0]):
-        lanes = lax.while_loop(lambda lanes, floor=floor: active(lanes).sum() > floor, partial(step, size), lanes)
+    for size, few in _stages(lanes.inertia.shape[0]):
+        lanes = lax.while_loop(partial(more_than, few), partial(step, size), lanes)
     return lanes
 
 

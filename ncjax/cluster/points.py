@@ -40,7 +40,7 @@ def make_points(rows: Float[Array, "n d"], weights: Float[Array, "n"], axis: str
 def spread_rows(points: Points, count: int, axis: str | None) -> Points:
     """As many rows, evenly spaced over the present ones of all devices; all of them where there are no more."""
     rows = points.rows.shape[0]
-    size = min(rows, -(-count // (1 if axis is None else lax.axis_size(axis))))
+    size = min(rows, -(-count // device_count(axis)))
     if size == rows:
         return points
     index = (jnp.arange(size) * (points.present.astype(jnp.float32) / size)).astype(jnp.int32)
@@ -75,6 +75,11 @@ def add_up(local: Array, axis: str | None) -> Array:
 def gather(local: Array, axis: str | None) -> Array:
     """The devices' arrays, one behind the other along the last axis."""
     return local if axis is None else lax.all_gather(local, axis, axis=local.ndim - 1, tiled=True)
+
+
+def device_count(axis: str | None) -> int:
+    """Devices that share the points."""
+    return 1 if axis is None else int(lax.psum(1, axis))
 
 
 def first_place(count: int, axis: str | None) -> Int32[Array, ""]:

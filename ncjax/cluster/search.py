@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from ncjax.cluster.axes import principal_axes, rotate
 from ncjax.cluster.lloyd import Lanes, lloyd, lloyd_step, start_lanes
-from ncjax.cluster.points import HIGHEST, Points, add_up, energy, spread_rows
+from ncjax.cluster.points import HIGHEST, Points, add_up, device_count, energy, spread_rows
 from ncjax.cluster.seeds import at_random, plus_plus
 
 FINALISTS = 3  # restarts that go on from a part of the points to all
@@ -60,7 +60,7 @@ def search(key: Key[Array, ""], points: Points, tol: Float[Array, ""], plan: Pla
     so, and where the plan is exhaustive, this is plain Lloyd.
     """
     small, limit, basis = _reduce(points, tol, plan)
-    part = spread_rows(small, search_rows(plan, points.rows.shape[0]), plan.axis)
+    part = spread_rows(small, search_rows(plan, points.rows.shape[0] * device_count(plan.axis)), plan.axis)
     lanes = lloyd(part, start_lanes(seeds(key, part, plan)), limit, plan.max_iterations, plan.axis)
     if part is points:
         return _best(lanes, 1), lanes.inertia
