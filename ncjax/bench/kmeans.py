@@ -160,7 +160,6 @@ def bench_kmeans(workload: str, data: str, folder: Path, *, rounds: int) -> dict
         "ncjax": (ncjax_timer, "jax"),
         "scikit-learn Lloyd": (sklearn_timer, "sklearn"),
         "faiss-cpu": (faiss_timer, "faiss"),
-        "faiss-cpu, 60 steps": (partial(faiss_timer, iterations=60), "faiss"),
         "ott-jax": (ott_timer, "ott"),
     }
     reports = {name: str(folder / f"{i}.npz") for i, name in enumerate(timers)}

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ncjax.cluster.points import HIGHEST, Points, add_up, read_chunks, spread_rows, squared_norms
+from ncjax.cluster.points import HIGHEST, Points, add_up, centred_rows, read_chunks, spread_rows, squared_norms
 
 SAMPLE = 4096  # rows that the axes are found from
-ROUNDS = 4  # of subspace iteration
+ROUNDS = 3  # of subspace iteration
 SPARE = 8  # axes more during it
 
 
@@ -20,15 +20,14 @@ def principal_axes(points: Points, count: int, axis: str | None) -> Float[Array,
     """
     d = points.rows.shape[1]
     sample = spread_rows(points, SAMPLE, axis)
-    weights = sample.weights[:, None]
-    rows = jnp.where(weights > 0, jnp.sqrt(weights) * (sample.rows - points.centre[None, :]), 0.0)
+    rows = jnp.sqrt(sample.weights)[:, None] * centred_rows(sample)
 
     def iterate(_: Array, basis: Array) -> Array:
         image = jnp.matmul(rows.T, jnp.matmul(rows, basis, precision=HIGHEST), precision=HIGHEST)
-        return _orthonormal(_orthonormal(add_up(image, axis)))
+        return _orthonormal(add_up(image, axis))
 
     start = jax.random.normal(jax.random.key(0), (d, min(d, count + SPARE)), rows.dtype)
-    return lax.fori_loop(0, ROUNDS, iterate, start)[:, :count]
+    return _orthonormal(lax.fori_loop(0, ROUNDS, iterate, start))[:, :count]
 
 
 def _orthonormal(vectors: Array) -> Array:
@@ -50,4 +49,4 @@ def rotate(points: Points, basis: Float[Array, "d m"], axis: str | None) -> tupl
 
     start = jnp.zeros((points.rows.shape[0], m), basis.dtype), jnp.zeros((), basis.dtype)
     rows, energy = read_chunks(points, m, read, start)
-    return points._replace(rows=rows, centre=jnp.zeros(m, basis.dtype)), add_up(energy, axis)
+    return points._replace(rows=rows, centre=None), add_up(energy, axis)

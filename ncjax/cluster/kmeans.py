@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int32, Key
 
 from ncjax.cluster.lloyd import assign
-from ncjax.cluster.points import Points, make_points
+from ncjax.cluster.points import Points, make_points, settle
 from ncjax.cluster.search import Plan, finish_given, search
 from ncjax.errors import UserError
 
@@ -115,7 +115,7 @@ def check_finite(points: Array | np.ndarray, inertia: Array) -> None:
 
 @partial(jax.jit, static_argnames=("plan",))
 def _solve_all(key: Array, points: Array, weights: Array, given: Array | None, tol: Array, plan: Plan) -> KMeansResult:
-    """One problem after the other on a CPU, where each fills the cores; all at once elsewhere."""
+    """One problem after the other: each ends when it has converged, and reads no more than its own points."""
 
     def solve(problem: tuple[Array, Array, Array, Array | None]) -> KMeansResult:
         return _solve(*problem, tol, plan)
@@ -123,19 +123,20 @@ def _solve_all(key: Array, points: Array, weights: Array, given: Array | None, t
     problems = key, points, weights, given
     if points.ndim == 2:
         return solve(problems)
-    return lax.map(solve, problems) if jax.default_backend() == "cpu" else jax.vmap(solve)(problems)
+    return lax.map(solve, problems)
 
 
 def _solve(key: Array, rows: Array, weights: Array, given: Array | None, tol: Array, plan: Plan) -> KMeansResult:
     points = make_points(rows, weights, plan.axis)
+    centre, points = points.centre, settle(points)
     if given is None:
         lanes, ranking = search(key, points, tol, plan)
     else:
-        lanes, ranking = finish_given(given - points.centre[None, None, :], points, tol, plan)
+        lanes, ranking = finish_given(given - centre[None, None, :], points, tol, plan)
     centroids = lanes.centroids[0]
     labels, inertia = assign(points, centroids, plan.axis)
     return KMeansResult(
-        centroids=centroids + points.centre[None, :],
+        centroids=centroids + centre[None, :],
         labels=labels,
         inertia=inertia,
         iterations=lanes.iterations[0],

@@ -19,7 +19,7 @@ class Points(NamedTuple):
 
     rows: Float[Array, "n d"]
     weights: Float[Array, "n"]
-    centre: Float[Array, "d"]  # taken off the rows chunk by chunk: no second copy of them
+    centre: Float[Array, "d"] | None  # taken off the rows chunk by chunk: no second copy; None: they are centred
     present: Int32[Array, ""]  # rows up to the last of positive weight; those behind it are not read
 
 
@@ -27,14 +27,14 @@ def make_points(rows: Float[Array, "n d"], weights: Float[Array, "n"], axis: str
     """Centred at their weighted mean: summed without the offset, which is taken off first by that of a few points."""
     count = weights.shape[0]
     present = jnp.where(weights > 0, jnp.arange(1, count + 1, dtype=jnp.int32), 0).max()
-    points = Points(rows, weights, jnp.zeros(rows.shape[1], rows.dtype), present)
+    centre, points = jnp.zeros(rows.shape[1], rows.dtype), Points(rows, weights, None, present)
     for part in (spread_rows(points, MEAN_ROWS, axis), points):
-        part = part._replace(centre=points.centre)
+        part = part._replace(centre=centre)
         total, mass = read_chunks(
-            part, 1, lambda _, x, w, seen: (seen[0] + w @ x, seen[1] + w.sum()), (jnp.zeros_like(points.centre), 0.0)
+            part, 1, lambda _, x, w, seen: (seen[0] + w @ x, seen[1] + w.sum()), (jnp.zeros_like(centre), 0.0)
         )
-        points = points._replace(centre=points.centre + add_up(total, axis) / add_up(mass, axis))
-    return points
+        centre = centre + add_up(total, axis) / add_up(mass, axis)
+    return points._replace(centre=centre)
 
 
 def spread_rows(points: Points, count: int, axis: str | None) -> Points:
@@ -56,11 +56,14 @@ def read_chunks(points: Points, columns: int, read: Callable[..., Any], start: A
     count, d = points.rows.shape
     size = min(count, CHUNK_ROWS, max(128, CHUNK_FLOATS // max(columns, d)))
 
+    if size == count:
+        return read(jnp.int32(0), centred_rows(points), points.weights, start)
+
     def step(i: Array, carry: Any) -> Any:
         first = jnp.minimum(i * size, count - size)
         rows = lax.dynamic_slice_in_dim(points.rows, first, size)
         weights = lax.dynamic_slice_in_dim(points.weights, first, size)
-        centred = jnp.where(weights[:, None] > 0, rows - points.centre[None, :], 0.0)
+        centred = centred_rows(points._replace(rows=rows, weights=weights))
         fresh = first + jnp.arange(size, dtype=jnp.int32) >= i * size
         return read(first, centred, jnp.where(fresh, weights, 0.0), carry)
 
@@ -77,6 +80,22 @@ def gather(local: Array, axis: str | None) -> Array:
     return local if axis is None else lax.all_gather(local, axis, axis=local.ndim - 1, tiled=True)
 
 
+def centred_rows(points: Points) -> Float[Array, "n d"]:
+    """The rows minus the centre, those of weight 0 at 0."""
+    if points.centre is None:
+        return points.rows
+    return jnp.where(points.weights[:, None] > 0, points.rows - points.centre[None, :], 0.0)
+
+
+def settle(points: Points) -> Points:
+    """Few points are centred once and for all."""
+    return (
+        points
+        if points.rows.size > CHUNK_FLOATS
+        else Points(centred_rows(points), points.weights, None, points.present)
+    )
+
+
 def device_count(axis: str | None) -> int:
     """Devices that share the points."""
     return 1 if axis is None else int(lax.psum(1, axis))
@@ -91,7 +110,8 @@ def take_rows(points: Points, index: Int32[Array, "*i"], axis: str | None) -> Fl
     """Centred rows by their place among all rows of all devices."""
     local = index - first_place(points.rows.shape[0], axis)
     mine = (local >= 0) & (local < points.rows.shape[0])
-    rows = points.rows[jnp.clip(local, 0, points.rows.shape[0] - 1).reshape(-1)] - points.centre[None, :]
+    rows = points.rows[jnp.clip(local, 0, points.rows.shape[0] - 1).reshape(-1)]
+    rows = rows if points.centre is None else rows - points.centre[None, :]
     return add_up(jnp.where(mine.reshape(-1, 1), rows, 0.0), axis).reshape(*index.shape, -1)
 
 

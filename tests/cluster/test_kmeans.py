@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from ncjax.cluster import kmeans, match_clusters, sharded_kmeans
+from ncjax.cluster import kmeans, match_clusters, score_against_classes, sharded_kmeans
 from ncjax.errors import UserError
 
 KEY = jax.random.key(0)
@@ -230,3 +230,12 @@ def test_matching_stays_inside_super_classes():
     matching = match_clusters(clusters, classes, allowed)
     assert set(matching[:2]) == {0, 1}
     assert set(matching[2:]) == {2, 3}
+
+
+def test_scores_against_classes():
+    classes = np.repeat(np.arange(3, dtype=np.int32), 10)
+    clusters = np.where(np.arange(30) < 15, 1, 0).astype(np.int32)
+    found = score_against_classes(clusters, classes)
+    assert found.accuracy == pytest.approx(20 / 30)
+    assert found.purity == pytest.approx(20 / 30)
+    assert score_against_classes((classes + 1) % 3, classes) == pytest.approx((1, 1, 1, 1, 1))
