@@ -1,7 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clustering of features."""
 
+from ncjax.cluster.choose import ClusterCounts, choose_k
 from ncjax.cluster.kmeans import KMeansResult, kmeans
-from ncjax.cluster.matching import match_clusters
+from ncjax.cluster.matching import ClusterScores, match_clusters, score_against_classes
+from ncjax.cluster.sharded import sharded_kmeans
+from ncjax.cluster.stream import stream_kmeans
 
-__all__ = ["KMeansResult", "kmeans", "match_clusters"]
+__all__ = [
+    "ClusterCounts",
+    "ClusterScores",
+    "KMeansResult",
+    "choose_k",
+    "kmeans",
+    "match_clusters",
+    "score_against_classes",
+    "sharded_kmeans",
+    "stream_kmeans",
+]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which class each cluster stands for."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Bool, Int32
 from scipy.optimize import linear_sum_assignment
@@ -22,3 +24,29 @@ def match_clusters(
     matching = np.empty(allowed.shape[0], np.int32)
     matching[rows] = columns
     return matching
+
+
+class ClusterScores(NamedTuple):
+    """How well clusters agree with classes; 1 is perfect."""
+
+    accuracy: float  # share of examples whose cluster is matched to their class (Hungarian method)
+    purity: float  # share of examples in the largest class of their cluster
+    ari: float  # adjusted Rand index, about 0 by chance
+    nmi: float  # normalised mutual information
+    ami: float  # adjusted mutual information, about 0 by chance
+
+
+def score_against_classes(clusters: Int32[np.ndarray, "n"], classes: Int32[np.ndarray, "n"]) -> ClusterScores:
+    """Accuracy, purity, ARI, NMI and AMI; numbers of clusters and classes may differ."""
+    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
+
+    counts = contingency_matrix(classes, clusters)
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    return ClusterScores(
+        accuracy=float(counts[rows, columns].sum() / len(classes)),
+        purity=float(counts.max(axis=0).sum() / len(classes)),
+        ari=float(adjusted_rand_score(classes, clusters)),
+        nmi=float(normalized_mutual_info_score(classes, clusters)),
+        ami=float(adjusted_mutual_info_score(classes, clusters)),
+    )

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import Mesh
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from ncjax.cluster import kmeans, match_clusters
+from ncjax.cluster import kmeans, match_clusters, score_against_classes, sharded_kmeans
 from ncjax.errors import UserError
 
 KEY = jax.random.key(0)
@@ -59,10 +62,10 @@ def test_separated_clusters_are_scikit_learns():
 
 
 def test_huge_offset_changes_nothing():
-    points = blobs(spread=1.0)
-    shifted = (points.astype(np.float64) + 4096).astype(np.float32)
+    points = np.round(blobs(spread=1.0) * 8) / 8  # so that float32 holds them next to 2^20
+    shifted = points + np.float32(2**20)
     assert adjusted_rand_score(np.asarray(ours(points, 4).labels), np.asarray(ours(shifted, 4).labels)) == 1.0
-    assert float(ours(shifted, 4).inertia) == pytest.approx(float(ours(points, 4).inertia), rel=1e-2)
+    assert float(ours(shifted, 4).inertia) == pytest.approx(float(ours(points, 4).inertia), rel=1e-6)
 
 
 @settings(deadline=None, max_examples=15)
@@ -114,6 +117,89 @@ def test_same_key_same_answer():
         np.testing.assert_array_equal(one, other)
 
 
+def wide(n=24000, d=64, k=3, rank=4, seed=0):
+    """Collapsed features: clusters and spread in few directions, noise in all; enough of both for a search."""
+    rng = np.random.default_rng(seed)
+    spread = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, d))
+    labels = rng.integers(0, k, n)
+    return (5 * rng.normal(size=(k, d))[labels] + spread + 0.1 * rng.normal(size=(n, d))).astype(np.float32) + 3
+
+
+@pytest.mark.parametrize("exhaustive", [False, True])
+def test_search_on_few_axes_and_rows_ends_at_a_fixed_point_of_all(exhaustive):
+    points = wide()
+    found = ours(points, 4, exhaustive=exhaustive, tol=0.0)
+    best = KMeans(4, n_init=10, random_state=0).fit(points)
+    assert float(found.inertia) <= 1.001 * best.inertia_
+    assert float(found.inertia) == pytest.approx(inertia_of(points, found.centroids), rel=1e-5)
+    assert float(found.inertia) == float(found.restart_inertia.min())
+    means = np.stack([points[np.asarray(found.labels) == j].mean(axis=0, dtype=np.float64) for j in range(4)])
+    np.testing.assert_allclose(found.centroids, means, atol=1e-4)
+    assert bool(found.converged)
+
+
+@pytest.mark.parametrize("points", [wide(), blobs(1003, 5, 4, spread=3.0)], ids=["searched", "uneven"])
+def test_eight_devices_give_the_answer_of_one(points):
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    many = sharded_kmeans(KEY, jnp.asarray(points), 4, mesh=mesh)
+    one = ours(points, 4)
+    np.testing.assert_array_equal(many.labels, one.labels)
+    np.testing.assert_allclose(many.centroids, one.centroids, atol=1e-3)
+    assert float(many.inertia) == pytest.approx(float(one.inertia), rel=1e-5)
+    np.testing.assert_allclose(many.restart_inertia, one.restart_inertia, rtol=1e-2)
+
+
+def test_an_empty_cluster_is_refilled_from_another_device():
+    points = np.arange(64, dtype=np.float32)[:, None] ** 2
+    far = jnp.asarray([[[10.0], [1e6], [2e6]]], jnp.float32)
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    many = sharded_kmeans(KEY, jnp.asarray(points), 3, mesh=mesh, init=far, max_iterations=1)
+    one = ours(points, 3, init=far, max_iterations=1)
+    np.testing.assert_allclose(np.sort(many.centroids, axis=0)[1:, 0], [62.0**2, 63.0**2], rtol=1e-5)
+    np.testing.assert_allclose(many.centroids, one.centroids, rtol=1e-5)
+
+
+def test_given_centroids_take_scikit_learns_steps():
+    points = blobs(spread=4.0)
+    for steps in (1, 3):
+        theirs = KMeans(5, init=points[:5], n_init=1, max_iter=steps, tol=0, algorithm="lloyd")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs.fit(points)
+        found = ours(points, 5, init=jnp.asarray(points[None, :5]), max_iterations=steps, tol=0.0)
+        np.testing.assert_allclose(found.centroids, theirs.cluster_centers_, atol=1e-4)
+        assert int(found.iterations) == steps
+        assert not found.converged
+
+
+def test_an_empty_cluster_moves_to_the_farthest_point():
+    points = np.array([[0.0], [1.0], [2.0], [9.0], [30.0]], np.float32)
+    far = np.array([[[1.0], [500.0], [600.0]]], np.float32)
+    found = ours(points, 3, init=jnp.asarray(far), max_iterations=1)
+    np.testing.assert_allclose(np.sort(np.asarray(found.centroids)[:, 0]), [8.4, 9.0, 30.0], atol=1e-5)
+
+
+def test_random_starts_are_different_points_of_positive_weight():
+    points = np.arange(40, dtype=np.float32)[:, None]
+    weights = np.where(np.arange(40) % 4 == 0, 1.0, 0.0).astype(np.float32)
+    found = ours(points, 10, weights=jnp.asarray(weights), init="random", max_iterations=1)
+    assert set(np.asarray(found.centroids)[:, 0].round(3)) == set(range(0, 40, 4))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6), st.integers(1, 5))
+def test_no_cluster_is_lost_and_labels_are_nearest(seed, distinct):
+    rng = np.random.default_rng(seed)
+    points = rng.integers(0, 4, (60, 2)).astype(np.float32)
+    points[: 10 * distinct] = points[0]
+    found = ours(points, 5, weights=jnp.asarray(rng.integers(0, 3, 60), jnp.float32).at[-5:].set(1))
+    assert np.isfinite(np.asarray(found.centroids)).all()
+    distances = ((points[:, None] - np.asarray(found.centroids, np.float64)[None]) ** 2).sum(-1)
+    own = np.take_along_axis(distances, np.asarray(found.labels)[:, None], axis=1)[:, 0]
+    present = np.arange(60) >= 55
+    np.testing.assert_allclose(own[present], distances.min(axis=1)[present], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("points", "k", "message"),
     [
@@ -144,3 +230,12 @@ def test_matching_stays_inside_super_classes():
     matching = match_clusters(clusters, classes, allowed)
     assert set(matching[:2]) == {0, 1}
     assert set(matching[2:]) == {2, 3}
+
+
+def test_scores_against_classes():
+    classes = np.repeat(np.arange(3, dtype=np.int32), 10)
+    clusters = np.where(np.arange(30) < 15, 1, 0).astype(np.int32)
+    found = score_against_classes(clusters, classes)
+    assert found.accuracy == pytest.approx(20 / 30)
+    assert found.purity == pytest.approx(20 / 30)
+    assert score_against_classes((classes + 1) % 3, classes) == pytest.approx((1, 1, 1, 1, 1))
