@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -79,6 +80,7 @@ def _receive(connection: Connection) -> Any:
 
 
 def _serve(connection: Connection, peer: Peer) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ |= AFRESH
     try:
         for name in peer.imports:
@@ -93,6 +95,14 @@ def _serve(connection: Connection, peer: Peer) -> None:
         connection.send(_device_bytes() or grown)
     except Exception as error:
         connection.send(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300])
+
+
+def _end_with_parent() -> None:
+    """A peer whose parent was killed would compute on, beside whatever is measured next."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _resident_bytes() -> int:

@@ -129,6 +129,7 @@ def _solve_all(key: Array, points: Array, weights: Array, given: Array | None, t
 def _solve(key: Array, rows: Array, weights: Array, given: Array | None, tol: Array, plan: Plan) -> KMeansResult:
     points = make_points(rows, weights, plan.axis)
     centre, points = points.centre, settle(points)
+    assert centre is not None
     if given is None:
         lanes, ranking = search(key, points, tol, plan)
     else:

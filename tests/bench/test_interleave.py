@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Peers take turns, a failing one is reported, and memory is that of the peer alone."""
 
+import multiprocessing
 import os
+import signal
+import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +70,34 @@ def test_peak_memory_is_that_of_the_peer_on_top_of_its_libraries():
     megabytes = {name: measured.peak_bytes / 2**20 for name, measured in found.items()}
     assert 195 < megabytes["big"] < 300
     assert megabytes["small"] < 100
+
+
+def endless_timer(path):
+    path.write_text(str(os.getpid()))
+    while True:
+        pass
+
+
+def test_a_busy_peer_ends_when_its_parent_is_killed(tmp_path):
+    path = tmp_path / "pid"
+    parent = multiprocessing.get_context("spawn").Process(
+        target=interleave, args=({"busy": Peer(partial(endless_timer, path))},), kwargs={"rounds": 1}
+    )
+    parent.start()
+    while not (path.exists() and path.read_text()):
+        time.sleep(0.05)
+    peer = int(path.read_text())
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.join()
+    deadline = time.monotonic() + 60
+    while runs(peer):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def runs(pid):
+    """Whether a process computes: one that has ended may stay listed until it is collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
