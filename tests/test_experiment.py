@@ -16,6 +16,7 @@ from ncjax.features import load_features
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")
+SLOW = {"coarse_cifar10_grid", "fine_cifar10"}  # the same network, for more members, for other labels
 LABELS = (np.arange(20) % 10).astype(np.uint8)
 
 
@@ -53,7 +54,7 @@ def fashion(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES])
 def test_every_config_takes_two_steps(name, cifar, fashion):
     options = ["--optim.epochs", 1, "--optim.batch", 10, "--evaluate.epochs", 1]
     if name == "digits_demo":
