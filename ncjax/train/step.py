@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from ncjax.models.conv import compiler_options
 from ncjax.train.ensemble import Ensemble, Images, Stream, example_order
 from ncjax.train.mesh import EVERYWHERE, MEMBER_BATCH, member_sharding
 from ncjax.train.schedule import schedule_factor
+
+ACTIVATION = 2**18  # values: 1 MiB in float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +158,26 @@ def train_step(spec: Spec, state: TrainState, batch: Batch, ensemble: Ensemble) 
     A member whose loss or gradient is not finite keeps its last finite state from then on, and `nan_step` says when.
     """
     factor = schedule_factor(spec.config.optim.schedule, spec.total_steps, state.step)
-    axes: Any = TrainState(0, 0, 0, None, 0)  # type: ignore[arg-type]
-    step = jax.vmap(partial(_member_step, spec), in_axes=(axes, 0, 0, 0, 0, 0), out_axes=(axes, 0))
-    state, metrics = step(
-        state, batch.images, batch.targets, ensemble.lr * factor, ensemble.weight_decay, ensemble.class_mask
+    now = state.step
+
+    def member(state: TrainState, *inputs: Array) -> tuple[TrainState, StepMetrics]:
+        state, metrics = _member_step(spec, state._replace(step=now), *inputs)
+        return state._replace(step=None), metrics  # type: ignore[arg-type]
+
+    members = (
+        state._replace(step=None),  # type: ignore[arg-type]
+        *(batch.images, batch.targets, ensemble.lr * factor, ensemble.weight_decay, ensemble.class_mask),
     )
-    return state._replace(step=state.step + 1), metrics
+    state, metrics = lax.map(lambda one: member(*one), members) if _in_turn(spec) else jax.vmap(member)(*members)
+    return state._replace(step=now + 1), metrics
+
+
+def _in_turn(spec: Spec) -> bool:
+    """Whether members take turns in a step: on a CPU, where an activation of one already overflows a core's cache."""
+    optim, model = spec.config.optim, spec.config.model
+    height, width, _ = spec.image_shape
+    pixels = 1 if model.name == "mlp" else height * width
+    return jax.default_backend() == "cpu" and spec.mesh.size == 1 and optim.batch * pixels * model.width > ACTIVATION
 
 
 def train_chunk(

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 
 from ncjax.config import OptimConfig
 from ncjax.errors import UserError
-from ncjax.train import checkpoint
+from ncjax.train import checkpoint, step
 from ncjax.train.ensemble import example_order
 from ncjax.train.loop import prepare, train
 from ncjax.train.mesh import EVERYWHERE
@@ -71,6 +71,14 @@ def test_member_of_an_ensemble_equals_the_same_member_alone(config, dataset):
     alone, _ = steps(*start(dataclasses.replace(config, labels=("fine",), seeds=2, optim=one), dataset), 0, 10)
     np.testing.assert_allclose(together[:, -2:], alone, atol=1e-5)
     assert np.unique(together[-1]).size == 16
+
+
+def test_members_in_turn_equal_members_at_once(config, dataset, monkeypatch):
+    config = dataclasses.replace(config, **FOUR)
+    at_once, _ = steps(*start(config, dataset), 0, 10)
+    monkeypatch.setattr(step, "ACTIVATION", 0)
+    in_turn, _ = steps(*start(config, dataset), 0, 10)
+    np.testing.assert_allclose(in_turn, at_once, atol=1e-5)
 
 
 def test_coarse_member_beside_a_fine_one_ignores_the_classes_that_it_lacks(config, dataset):
