@@ -3,7 +3,7 @@
 
 On accelerators XLA's own convolution and its gradients are used as they are. On CPUs XLA has a fast kernel too, but
 only convolutions in canonical form (image, row, column, channel) reach it, and inside a loop, where a training step
-lives, XLA does not bring the gradients into that form: they are 40 to 150 times slower. Here they are written in it.
+lives, XLA does not bring the gradients into that form: they are 30 to 90 times slower. Here they are written in it.
 Under `vmap` over kernels XLA has a grouped convolution, slower still; here the members take turns.
 docs/performance.md has the measurements.
 """
