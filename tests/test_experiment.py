@@ -16,7 +16,7 @@ from ncjax.features import load_features
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")
-SLOW = {"coarse_cifar10_grid", "fine_cifar10"}  # the same network, for more members, for other labels
+SLOW = {"coarse_cifar10_grid", "coarse_fashion", "fine_cifar10"}  # the same networks, other members and labels
 LABELS = (np.arange(20) % 10).astype(np.uint8)
 
 

@@ -52,7 +52,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
-@pytest.mark.parametrize("mesh", [(1, 8), (4, 2), (2, 4)])
+@pytest.mark.parametrize("mesh", [(1, 8), pytest.param((4, 2), marks=pytest.mark.slow), (2, 4)])
 def test_one_device_equals_eight(config, dataset, with_mesh, mesh):
     config = dataclasses.replace(config, **FOUR)
     alone, state = steps(*start(config, dataset), 0, 20)
