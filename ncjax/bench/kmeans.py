@@ -6,21 +6,19 @@ python -m ncjax.bench.kmeans --workload features --rounds 5 --output result.json
 
 import argparse
 import importlib.util
-import json
-import os
-import platform
 import statistics
 import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ncjax.bench.interleave import Peer, interleave
+from ncjax.bench.result import machine
+from ncjax.workdir import environment, write_json
 
 RESTARTS = 10
 SUPER_CLASSES = 5
@@ -171,7 +169,14 @@ def bench_kmeans(workload: str, data: str, folder: Path, *, rounds: int) -> dict
     measured = interleave(peers, rounds=rounds)
     rows = {name: _row(found.values, found, reports[name]) for name, found in measured.items()}
     missing = sorted(set(timers) - set(peers))
-    return {"workload": workload, "rounds": rounds, "peers": rows, "not installed": missing, **_machine()}
+    return {
+        "workload": workload,
+        "rounds": rounds,
+        "peers": rows,
+        "not installed": missing,
+        "machine": machine(),
+        **environment(),
+    }
 
 
 def _row(values: tuple[float, ...], found: Any, report: str) -> dict[str, Any]:
@@ -179,28 +184,14 @@ def _row(values: tuple[float, ...], found: Any, report: str) -> dict[str, Any]:
         return {"error": found.error}
     with np.load(report) as stored:
         inertia, iterations = stored["inertia"].tolist(), stored["iterations"].tolist()
-    ready = found.setup_secs - statistics.median(values)
     median = statistics.median(values)
     return {
         "median_secs": median,
         "secs": list(values),
-        "first_call_more_secs": ready,  # data, compilation
+        "first_call_more_secs": found.setup_secs - median,  # data, compilation
         "peak_mib": found.peak_bytes / 2**20,
         "inertia": inertia,
         "iterations": iterations,
-    }
-
-
-def _machine() -> dict[str, Any]:
-    packages = ("jax", "numpy", "scikit-learn", "faiss-cpu", "ott-jax")
-    names = {"scikit-learn": "sklearn", "faiss-cpu": "faiss", "ott-jax": "ott"}
-    versions = {name: version(name) for name in packages if importlib.util.find_spec(names.get(name, name))}
-    processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": processor[0].split(":")[1].strip() if processor else platform.processor(),
-        "python": platform.python_version(),
-        "versions": versions,
     }
 
 
@@ -235,7 +226,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = bench_kmeans(options.workload, options.data, Path(folder), rounds=options.rounds)
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.output, result)
     print(table(result))
 
 
