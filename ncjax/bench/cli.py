@@ -16,6 +16,7 @@ USAGE = """usage: ncjax bench NAME ...
 
   ncjax bench train CONFIG [overrides]      images/s of one member: ncjax beside every way of running PyTorch
   ncjax bench ensemble CONFIG [overrides]   images/s of all members at once, beside one run after the other
+  ncjax bench kmeans WORKLOAD               seconds of k-means, beside scikit-learn, faiss and ott-jax
   ncjax bench startup                       ncjax --help, and the demo when started first and later
 
 Each has --help."""
@@ -27,7 +28,7 @@ def bench(arguments: list[str]) -> None:
     Raises:
         UserError: there is none of this name, its arguments do not fit, or its result cannot be written.
     """
-    benches = {"train": _train, "ensemble": _ensemble, "startup": _startup}
+    benches = {"train": _train, "ensemble": _ensemble, "kmeans": _kmeans, "startup": _startup}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return
@@ -48,6 +49,30 @@ def _ensemble(arguments: list[str]) -> None:
     from ncjax.bench.speed import bench_ensemble
 
     _finish(output, lambda: bench_ensemble(config, command("bench ensemble", arguments), rounds=rounds))
+
+
+def _kmeans(arguments: list[str]) -> None:
+    from ncjax.bench.kmeans import Workload, bench_kmeans
+
+    def options(
+        workload: Annotated[Workload, tyro.conf.Positional],
+        data: Path | None = None,
+        rounds: int = 5,
+        output: Path | None = None,
+    ) -> tuple[Workload, Path | None, int, Path]:
+        """Measure the seconds of k-means with ten restarts; those compared take turns.
+
+        Args:
+            workload: The points (ncjax/bench/kmeans.py describes them).
+            data: Of the workload cifar10: npz file with train [n d] and train_y [n] [path].
+            rounds: How often each is measured [rounds].
+            output: File for the result [path; none: runs/bench/kmeans_WORKLOAD.json].
+        """
+        return workload, data, rounds, output or Path("runs/bench") / f"kmeans_{workload}.json"
+
+    workload, data, rounds, output = parse("bench kmeans", options, arguments)
+    _check_rounds(rounds)
+    _finish(output, lambda: bench_kmeans(workload, data, command("bench kmeans", arguments), rounds=rounds))
 
 
 def _startup(arguments: list[str]) -> None:

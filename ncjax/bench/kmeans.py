@@ -1,31 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds of k-means to convergence: ncjax, scikit-learn, faiss and ott-jax on the same points in the same rounds.
+"""Seconds of k-means to convergence: ncjax, scikit-learn, faiss and ott-jax on the same points."""
 
-python -m ncjax.bench.kmeans --workload features --rounds 5 --output result.json
-"""
-
-import argparse
 import importlib.util
-import statistics
+import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ncjax.bench.interleave import Peer, interleave
-from ncjax.bench.result import machine
-from ncjax.workdir import environment, write_json
+from ncjax.bench.result import Comparison, row_of, to_json
+from ncjax.errors import UserError
 
+Workload = Literal["features", "super-classes", "cifar10", "blobs", "noise"]
+OURS = "ncjax"
 RESTARTS = 10
 SUPER_CLASSES = 5
 CLUSTERS_OF_SUPER_CLASS = 2
 
 
-def make_workload(name: str, data: str) -> tuple[list[np.ndarray], int]:
+def bench_kmeans(workload: Workload, data: Path | None, command: str, *, rounds: int) -> dict[str, Any]:
+    """Every peer that is installed; each solves all problems of the workload, with ten restarts each.
+
+    Notes give each peer's inertia, summed in float64 from its labels, over ours, and the share of labels that are ours
+    after the best renaming.
+
+    Args:
+        workload: as `make_problems` has it.
+        data: file of the workload cifar10.
+        command: kept with the results.
+        rounds: how often each is measured.
+
+    Raises:
+        UserError: the workload needs a file, or the file is not of features.
+    """
+    problems, k = make_problems(workload, data)
+    timers = {
+        OURS: (ncjax_timer, "jax", "ncjax"),
+        "scikit-learn Lloyd": (sklearn_timer, "sklearn", "scikit-learn"),
+        "faiss": (faiss_timer, "faiss", "faiss-cpu"),
+        "ott-jax": (ott_timer, "ott", "ott-jax"),
+    }
+    installed = {name: found for name, found in timers.items() if importlib.util.find_spec(found[1])}
+    with tempfile.TemporaryDirectory() as folder:
+        labels = {name: Path(folder) / f"{name}.npy" for name in installed}
+        measured = interleave(
+            {
+                name: Peer(partial(timer, workload, data, labels[name]), (module,))
+                for name, (timer, module, _) in installed.items()
+            },
+            rounds=rounds,
+        )
+        found = {name: np.load(path) for name, path in labels.items() if measured[name].values}
+    rows = [row_of(name, "s", one) for name, one in measured.items()]
+    notes = [f"{name} {version(timers[name][2])}: {_quality(problems, k, found[name], found[OURS])}" for name in found]
+    notes += [f"{name} is not installed." for name in timers if name not in installed]
+    title = f"k-means, {workload}: {len(problems)} x {len(problems[0]):,} x {problems[0].shape[1]}, k = {k}"
+    return to_json(command, rows, [Comparison(title, OURS, name) for name in found if name != OURS], notes)
+
+
+def make_problems(workload: Workload, data: Path | None) -> tuple[list[np.ndarray], int]:
     """The problems of a workload, and k.
 
     features: 50,000 x 512, ten overlapping clusters, spread in 20 directions of falling strength, noise in all.
@@ -34,20 +72,29 @@ def make_workload(name: str, data: str) -> tuple[list[np.ndarray], int]:
     super-classes: five times 10,000 x 512 like features, k = 2.
     cifar10: the super-classes of the features in an npz file (`train`, `train_y`; label modulo 5), k = 2.
     """
-    if name == "cifar10":
-        with np.load(data) as stored:
-            points, labels = stored["train"], stored["train_y"]
+    if workload == "cifar10":
+        points, labels = _load(data)
         groups = labels % SUPER_CLASSES
         return [points[groups == group] for group in range(SUPER_CLASSES)], CLUSTERS_OF_SUPER_CLASS
-    if name == "super-classes":
+    if workload == "super-classes":
         return [_features(10_000, 512, 2, seed) for seed in range(SUPER_CLASSES)], CLUSTERS_OF_SUPER_CLASS
     rng = np.random.default_rng(0)
-    if name == "features":
+    if workload == "features":
         return [_features(50_000, 512, 10, 0)], 10
     noise = rng.standard_normal((50_000, 512), np.float32)
-    if name == "blobs":
+    if workload == "blobs":
         noise += 0.3 * rng.standard_normal((10, 512), np.float32)[rng.integers(0, 10, 50_000)]
     return [noise], 10
+
+
+def _load(data: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    if data is None:
+        raise UserError("the workload cifar10 needs --data FILE, an npz file with train [n d] and train_y [n]")
+    try:
+        with np.load(data, allow_pickle=False) as stored:
+            return stored["train"], stored["train_y"]
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{data} is not an npz file with train [n d] and train_y [n] ({error})") from error
 
 
 def _features(n: int, d: int, k: int, seed: int, rank: int = 20) -> np.ndarray:
@@ -58,14 +105,14 @@ def _features(n: int, d: int, k: int, seed: int, rank: int = 20) -> np.ndarray:
     return (centres[labels] + rng.normal(size=(n, rank)) @ axes + 0.05 * rng.normal(size=(n, d))).astype(np.float32)
 
 
-def ncjax_timer(workload: str, data: str, report: str) -> Callable[[], float]:
+def ncjax_timer(workload: Workload, data: Path | None, report: Path) -> Callable[[], float]:
     """All problems in one call; those of different sizes filled up with points of weight 0."""
     import jax
     import jax.numpy as jnp
 
     from ncjax.cluster import kmeans
 
-    problems, k = make_workload(workload, data)
+    problems, k = make_problems(workload, data)
     size = max(map(len, problems))
     points = jnp.asarray(np.stack([np.pad(x, ((0, size - len(x)), (0, 0))) for x in problems]))
     weights = jnp.asarray(np.stack([np.arange(size) < len(x) for x in problems]), jnp.float32)
@@ -76,33 +123,33 @@ def ncjax_timer(workload: str, data: str, report: str) -> Callable[[], float]:
         found = jax.block_until_ready(kmeans(keys, points, k, weights=weights, restarts=RESTARTS))
         secs = time.perf_counter() - started
         labels = [np.asarray(found.labels[i])[: len(x)] for i, x in enumerate(problems)]
-        _save(report, problems, labels, k, np.asarray(found.iterations).tolist())
+        np.save(report, np.concatenate(labels))
         return secs
 
     return measure
 
 
-def sklearn_timer(workload: str, data: str, report: str) -> Callable[[], float]:
+def sklearn_timer(workload: Workload, data: Path | None, report: Path) -> Callable[[], float]:
     """Lloyd's algorithm, problem after problem."""
     from sklearn.cluster import KMeans
 
-    problems, k = make_workload(workload, data)
+    problems, k = make_problems(workload, data)
 
     def measure() -> float:
         started = time.perf_counter()
         found = [KMeans(k, n_init=RESTARTS, algorithm="lloyd", random_state=0).fit(x) for x in problems]
         secs = time.perf_counter() - started
-        _save(report, problems, [one.labels_ for one in found], k, [one.n_iter_ for one in found])
+        np.save(report, np.concatenate([one.labels_ for one in found]))
         return secs
 
     return measure
 
 
-def faiss_timer(workload: str, data: str, report: str, iterations: int = 15) -> Callable[[], float]:
+def faiss_timer(workload: Workload, data: Path | None, report: Path, iterations: int = 15) -> Callable[[], float]:
     """Faiss has no tolerance: a fixed number of steps, on all points (by default it would take 256 a cluster)."""
     import faiss
 
-    problems, k = make_workload(workload, data)
+    problems, k = make_problems(workload, data)
 
     def solve(points: np.ndarray) -> np.ndarray:
         run = faiss.Kmeans(
@@ -115,19 +162,19 @@ def faiss_timer(workload: str, data: str, report: str, iterations: int = 15) -> 
         started = time.perf_counter()
         labels = [solve(x) for x in problems]
         secs = time.perf_counter() - started
-        _save(report, problems, labels, k, [iterations] * len(problems))
+        np.save(report, np.concatenate(labels))
         return secs
 
     return measure
 
 
-def ott_timer(workload: str, data: str, report: str) -> Callable[[], float]:
+def ott_timer(workload: Workload, data: Path | None, report: Path) -> Callable[[], float]:
     """ott-jax, compiled, problem after problem."""
     import jax
     import jax.numpy as jnp
     from ott.tools import k_means
 
-    problems, k = make_workload(workload, data)
+    problems, k = make_problems(workload, data)
     points = [jnp.asarray(x) for x in problems]
     solve = jax.jit(lambda x: k_means.k_means(x, k, n_init=RESTARTS, tol=1e-4, rng=jax.random.key(0)))
 
@@ -135,101 +182,23 @@ def ott_timer(workload: str, data: str, report: str) -> Callable[[], float]:
         started = time.perf_counter()
         found = jax.block_until_ready([solve(x) for x in points])
         secs = time.perf_counter() - started
-        _save(report, problems, [np.asarray(one.assignment) for one in found], k, [int(f.iteration) for f in found])
+        np.save(report, np.concatenate([np.asarray(one.assignment) for one in found]))
         return secs
 
     return measure
 
 
-def _save(report: str, problems: list[np.ndarray], labels: list[np.ndarray], k: int, iterations: list[int]) -> None:
-    """Labels, and the inertia in float64 of the labels' own means: the same judge for all."""
-    inertia = [_inertia(x, y, k) for x, y in zip(problems, labels, strict=True)]
-    np.savez(report, labels=np.concatenate(labels), inertia=np.array(inertia), iterations=np.array(iterations))
+def _quality(problems: list[np.ndarray], k: int, labels: np.ndarray, ours: np.ndarray) -> str:
+    from ncjax.cluster.matching import score_against_classes
+
+    ends = np.cumsum([len(x) for x in problems])[:-1]
+    parts = list(zip(problems, np.split(labels, ends), np.split(ours, ends), strict=True))
+    ratio = sum(_inertia(x, y, k) for x, y, _ in parts) / sum(_inertia(x, y, k) for x, _, y in parts)
+    same = sum(score_against_classes(y, z).accuracy * len(y) for _, y, z in parts) / len(ours)
+    return f"inertia {ratio:.5f} of ours, {100 * same:.2f} % of the labels as ours."
 
 
 def _inertia(points: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """In float64, to the labels' own means: the same judge for all."""
     groups = [points[labels == j].astype(np.float64) for j in range(k)]
     return float(sum(((group - group.mean(axis=0)) ** 2).sum() for group in groups if len(group)))
-
-
-def bench_kmeans(workload: str, data: str, folder: Path, *, rounds: int) -> dict[str, Any]:
-    """Seconds, inertia and labels of every peer that is installed."""
-    timers = {
-        "ncjax": (ncjax_timer, "jax"),
-        "scikit-learn Lloyd": (sklearn_timer, "sklearn"),
-        "faiss-cpu": (faiss_timer, "faiss"),
-        "ott-jax": (ott_timer, "ott"),
-    }
-    reports = {name: str(folder / f"{i}.npz") for i, name in enumerate(timers)}
-    peers = {
-        name: Peer(partial(timer, workload, data, reports[name]), (module,))
-        for name, (timer, module) in timers.items()
-        if importlib.util.find_spec(module)
-    }
-    measured = interleave(peers, rounds=rounds)
-    rows = {name: _row(found.values, found, reports[name]) for name, found in measured.items()}
-    missing = sorted(set(timers) - set(peers))
-    return {
-        "workload": workload,
-        "rounds": rounds,
-        "peers": rows,
-        "not installed": missing,
-        "machine": machine(),
-        **environment(),
-    }
-
-
-def _row(values: tuple[float, ...], found: Any, report: str) -> dict[str, Any]:
-    if not values:
-        return {"error": found.error}
-    with np.load(report) as stored:
-        inertia, iterations = stored["inertia"].tolist(), stored["iterations"].tolist()
-    median = statistics.median(values)
-    return {
-        "median_secs": median,
-        "secs": list(values),
-        "first_call_more_secs": found.setup_secs - median,  # data, compilation
-        "peak_mib": found.peak_bytes / 2**20,
-        "inertia": inertia,
-        "iterations": iterations,
-    }
-
-
-def table(result: dict[str, Any]) -> str:
-    """Markdown."""
-    ours = result["peers"]["ncjax"]
-    lines = [
-        "| peer | median s (min to max) | peer / ncjax | inertia / ncjax's | more on the first call, s | peak MiB |"
-    ]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
-    for name, row in result["peers"].items():
-        if "error" in row:
-            lines.append(f"| {name} | {row['error']} | | | | |")
-            continue
-        quality = sum(row["inertia"]) / sum(ours["inertia"])
-        secs = f"{row['median_secs']:.3f} ({min(row['secs']):.3f} to {max(row['secs']):.3f})"
-        times = f"{row['median_secs'] / ours['median_secs']:.1f}"
-        more = f"{row['first_call_more_secs']:.1f}"
-        lines.append(f"| {name} | {secs} | {times} | {quality:.5f} | {more} | {row['peak_mib']:.0f} |")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Parse, measure, print and write."""
-    import tempfile
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workload", default="features")
-    parser.add_argument("--data", default="coarse_cifar10_features.npz")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, required=True)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        result = bench_kmeans(options.workload, options.data, Path(folder), rounds=options.rounds)
-    write_json(options.output, result)
-    print(table(result))
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    main()

@@ -9,11 +9,11 @@ from jaxtyping import Array, Float, Key
 
 from ncjax.cluster.axes import principal_axes, rotate
 from ncjax.cluster.lloyd import Lanes, lloyd, lloyd_step, start_lanes
-from ncjax.cluster.points import HIGHEST, Points, add_up, device_count, energy, spread_rows
+from ncjax.cluster.points import CHUNK_FLOATS, HIGHEST, Points, add_up, device_count, energy, spread_rows
 from ncjax.cluster.seeds import at_random, plus_plus
 
 FINALISTS = 3  # restarts that go on from a part of the points to all
-ROWS = 8192  # of that part
+ROWS = 2048  # of that part
 ROWS_PER_CLUSTER = 512
 AXES = 16  # that the search sees
 AXES_PER_CLUSTER = 2
@@ -31,10 +31,10 @@ class Plan(NamedTuple):
     axis: str | None  # of the devices that share the points
 
 
-def search_axes(plan: Plan, d: int) -> int:
-    """Axes that the search sees, at most `d`."""
+def search_axes(plan: Plan, n: int, d: int) -> int:
+    """Axes that the search sees, at most `d`: all of them where the points fit a chunk, for finding axes costs too."""
     count = max(AXES, 8 * -(-AXES_PER_CLUSTER * plan.k // 8))
-    return d if plan.exhaustive or WORTH * count > d else count
+    return d if plan.exhaustive or WORTH * count > d or n * d <= CHUNK_FLOATS else count
 
 
 def search_rows(plan: Plan, n: int) -> int:
@@ -90,7 +90,7 @@ def finish_given(
 def _reduce(points: Points, tol: Array, plan: Plan) -> tuple[Points, Array, Array | None]:
     """The points on their leading axes, the squared movement at which a restart stops, and the axes."""
     d = points.rows.shape[1]
-    count = search_axes(plan, d)
+    count = search_axes(plan, points.rows.shape[0] * device_count(plan.axis), d)
     mass = add_up(points.weights.sum(), plan.axis)
     if count == d:
         return points, tol * energy(points, plan.axis) / (mass * d), None

@@ -17,19 +17,20 @@ def plus_plus(key: Key[Array, ""], points: Points, k: int, restarts: int, axis: 
     """Of `2 + log k` candidates, drawn by squared distance to the nearest centroid, the best one."""
     trials = 2 + int(math.log(k))
     r, n, d = restarts, *points.rows.shape
+    by_weight = jnp.broadcast_to(points.weights[None, :], (r, n))
+    first = draw(jax.random.fold_in(key, 0), by_weight, trials, axis)[:, 0]
 
     def add(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         centroids, distances = carry
-        # Distances of 0 let the first be drawn by weight; all its candidates are as good, so the first is taken.
-        distances = _nearer(points, centroids[:, j - 1], jnp.where(j == 1, jnp.inf, distances))
+        distances = _nearer(points, centroids[:, j - 1], distances)
         drawn = draw(jax.random.fold_in(key, j), _chances(points, distances, axis), trials, axis)
         candidates = take_rows(points, drawn, axis)
         best = _potentials(points, candidates, distances, axis).argmin(axis=1)
         chosen = jnp.take_along_axis(candidates, best[:, None, None], axis=1)[:, 0]
         return centroids.at[:, j].set(chosen), distances
 
-    start = jnp.zeros((r, k, d), points.rows.dtype), jnp.zeros((r, n), points.rows.dtype)
-    return lax.fori_loop(0, k, add, start)[0]
+    centroids = jnp.zeros((r, k, d), points.rows.dtype).at[:, 0].set(take_rows(points, first, axis))
+    return lax.fori_loop(1, k, add, (centroids, jnp.full((r, n), jnp.inf, points.rows.dtype)))[0]
 
 
 def at_random(key: Key[Array, ""], points: Points, k: int, restarts: int, axis: str | None) -> Float[Array, "r k d"]:
