@@ -162,7 +162,8 @@ def _compared(result: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _spread(row: dict[str, Any]) -> str:
-    median, low, high = (f"{row[name]:,.{0 if row['median'] >= 100 else 2}f}" for name in ("median", "min", "max"))
+    digits = 0 if row["median"] >= 100 else 2 if row["median"] >= 1 else 3
+    median, low, high = (f"{row[name]:,.{digits}f}" for name in ("median", "min", "max"))
     return f"{median} {row['unit']} ({low} to {high})"
 
 
