@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +16,8 @@ from ncjax.errors import UserError
 from ncjax.models.conv import compiler_options
 from ncjax.train.loop import Run
 from ncjax.train.step import TrainState, forward
+
+CHUNK_BYTES = 2**24  # of an array on disk: what is read at least, where only some rows are
 
 
 class SplitFeatures(NamedTuple):
@@ -55,8 +57,9 @@ def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
 def save_features(workdir: Path, epoch: int, features: FeatureSet) -> None:
     """Write features/EPOCH with Orbax, whole or not at all; an older one of that epoch is replaced."""
     content = {name: split._asdict() for name, split in features._asdict().items()}
+    in_chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), content)
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(_folder(workdir, epoch), content, force=True)
+        checkpointer.save(_folder(workdir, epoch), content, save_args=in_chunks, force=True)
 
 
 def load_features(workdir: Path, epoch: int) -> FeatureSet:
@@ -77,6 +80,24 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
         )
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"features in {folder} cannot be read ({error}); delete that folder and train again") from error
+
+
+def open_features(workdir: Path, epoch: int, split: str = "train", member: int = 0) -> Any:
+    """One member's features `[n d]`, read from disk where they are indexed: for `stream_kmeans`.
+
+    Raises:
+        UserError: there are none of that epoch, split or member.
+    """
+    import tensorstore
+
+    files = {"driver": "ocdbt", "base": _folder(workdir, epoch).as_uri(), "path": f"{split}.features/"}
+    try:
+        array = tensorstore.open({"driver": "zarr", "kvstore": files}).result()
+    except ValueError as error:
+        raise UserError(f"no {split} features of epoch {epoch} in {workdir}; train with --evaluate.epochs") from error
+    if not 0 <= member < array.shape[0]:
+        raise UserError(f"no member {member} in {workdir}: there are {array.shape[0]}")
+    return array[member]
 
 
 def saved_epochs(workdir: Path) -> tuple[int, ...]:

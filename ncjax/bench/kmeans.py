@@ -173,7 +173,7 @@ def _mean_secs(solve: Callable[[], list[np.ndarray]], report: Path) -> float:
     while calls == 0 or time.perf_counter() - started < MEASURED_SECS:
         labels, calls = solve(), calls + 1
     secs = (time.perf_counter() - started) / calls
-    np.save(report, np.concatenate(labels))
+    np.save(report, np.concatenate(labels).astype(np.int32))
     return secs
 
 

@@ -4,11 +4,12 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from ncjax.cluster.kmeans import KMeansResult, kmeans
 from ncjax.cluster.lloyd import assign, sweep
@@ -20,9 +21,19 @@ SAMPLE_ROWS = 2**16  # that the restarts run on
 SAMPLE_ROWS_PER_CLUSTER = 512
 
 
+@runtime_checkable
+class Rows(Protocol):
+    """An array `[n d]` on disk that is read where it is indexed: of numpy.memmap, TensorStore, h5py and such."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: Any) -> Any: ...
+
+
 def stream_kmeans(
     key: Key[Array, ""],
-    points: Float[np.ndarray, "n d"],
+    points: Rows,
     k: int,
     *,
     restarts: int = 10,
@@ -31,7 +42,7 @@ def stream_kmeans(
     sample_rows: int = SAMPLE_ROWS,
     progress: bool = True,
 ) -> KMeansResult:
-    """`kmeans` of a memory-mapped array, read a block at a time; memory does not grow with `n`, but for the labels.
+    """`kmeans` of an array on disk, read a block at a time; memory does not grow with `n`, but for the labels.
 
     All restarts run on evenly spaced rows; the best goes on with all, one reading of the file a step, until its
     centroids move by at most `tol` (of the sample's variance). Labels and inertia are exact for all points; sums over
@@ -39,7 +50,7 @@ def stream_kmeans(
 
     Args:
         key: randomness of the starts.
-        points: for example `np.load(path, mmap_mode="r")`.
+        points: for example `np.load(path, mmap_mode="r")`, or a run's, `ncjax.features.open_features(workdir, epoch)`.
         k: clusters.
         restarts: on the sample.
         max_iterations: readings of the file for steps at most; one more gives the labels.
@@ -77,7 +88,7 @@ def stream_kmeans(
     )
 
 
-def _step(points: np.ndarray, centre: Array, centroids: np.ndarray, title: str, progress: bool) -> np.ndarray:
+def _step(points: Rows, centre: Array, centroids: np.ndarray, title: str, progress: bool) -> np.ndarray:
     """The means of the clusters; an empty one stays where it is."""
     sums, mass = np.zeros_like(centroids), np.zeros(len(centroids))
     for first, block in _blocks(points, centre, title, progress):
@@ -94,7 +105,7 @@ _sweep = jax.jit(partial(sweep, axis=None))
 _assign = jax.jit(partial(assign, axis=None))
 
 
-def _blocks(points: np.ndarray, centre: Array, title: str, progress: bool) -> Iterator[tuple[int, Points]]:
+def _blocks(points: Rows, centre: Array, title: str, progress: bool) -> Iterator[tuple[int, Points]]:
     """First row and points of each block; the next is read meanwhile, and the last is filled up with weight 0."""
     from tqdm import tqdm
 
@@ -104,7 +115,7 @@ def _blocks(points: np.ndarray, centre: Array, title: str, progress: bool) -> It
     def read(first: int) -> Points:
         rows = np.zeros((size, d), np.float32)
         present = min(size, n - first)
-        rows[:present] = points[first : first + present]
+        rows[:present] = np.asarray(points[first : first + present], np.float32)
         weights = (np.arange(size) < present).astype(np.float32)
         return Points(jnp.asarray(rows), jnp.asarray(weights), centre, jnp.int32(present))
 

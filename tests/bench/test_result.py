@@ -74,7 +74,7 @@ def test_tables_show_spread_reason_ratio_and_notes(result):
         "| --- | --- | --- | --- | --- |",
         "| ours | 2,000 images/s (1,000 to 3,000) | 3 | 12.3 | 3.0 |",
         "| theirs | 450 images/s (400 to 500) | 2 | 1.0 | 1.0 |",
-        "| theirs, slow | 0.12 images/s (0.12 to 0.12) | 1 | 1.0 | 1.0 |",
+        "| theirs, slow | 0.123 images/s (0.123 to 0.123) | 1 | 1.0 | 1.0 |",
         "| broken | failed: ValueError: no compiler | 0 |  |  |",
         "",
         "|  | ours | theirs | ours / theirs |",

@@ -10,6 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from ncjax.cluster import kmeans, stream, stream_kmeans
 from ncjax.errors import UserError
+from ncjax.features import FeatureSet, SplitFeatures, open_features, save_features
 
 KEY = jax.random.key(0)
 
@@ -34,6 +35,21 @@ def test_same_answer_as_in_memory_from_a_sample(on_disk, monkeypatch, capsys):
     assert float(streamed.inertia) == pytest.approx(distances.min(axis=1).sum(), rel=1e-5)
     assert bool(streamed.converged)
     assert "1000/1000" in capsys.readouterr().err
+
+
+def test_features_of_a_run_are_read_a_block_at_a_time(tmp_path, on_disk):
+    points = np.stack([np.zeros_like(on_disk), on_disk])
+    none = np.zeros(1000, np.int32)
+    split = SplitFeatures(points, points[:, :, :2], none, np.stack([none, none]))
+    save_features(tmp_path, 3, FeatureSet(split, split))
+    streamed = stream_kmeans(KEY, open_features(tmp_path, 3, member=1), 4, progress=False)
+    expected = stream_kmeans(KEY, on_disk, 4, progress=False)
+    np.testing.assert_array_equal(streamed.labels, expected.labels)
+    np.testing.assert_array_equal(streamed.centroids, expected.centroids)
+    with pytest.raises(UserError, match="no train features of epoch 4 in"):
+        open_features(tmp_path, 4)
+    with pytest.raises(UserError, match=r"no member 2 in .*: there are 2"):
+        open_features(tmp_path, 3, member=2)
 
 
 def test_bad_points_are_named(tmp_path, on_disk):
