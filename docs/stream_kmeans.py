@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""k-means of a file larger than memory: `python docs/stream_kmeans.py FILE [N]` writes it, clusters it, prints the cost.
+"""k-means of a file larger than memory: `python docs/stream_kmeans.py FILE [N]` writes it, clusters it, says the cost.
 
-Ten clusters in 512 dimensions, N points (10 million by default: a file of 20.5 GB). Memory is sampled meanwhile: anonymous
-pages, which the process holds, apart from pages of the file, which the system keeps for as long as there is room.
+Ten clusters in 512 dimensions, N points (10 million by default: a file of 20.5 GB). Memory is sampled meanwhile:
+anonymous pages, which the process holds, apart from pages of the file, which the system keeps while there is room.
 """
 
 import json
