@@ -4,17 +4,17 @@
 On accelerators XLA's own convolution and its gradients are used as they are. On CPUs XLA has a fast kernel too, but
 only convolutions in canonical form (image, row, column, channel) reach it, and inside a loop, where a training step
 lives, XLA does not bring the gradients into that form: they are 30 to 90 times slower. Here they are written in it.
-Under `vmap` over kernels XLA has a grouped convolution, slower still; here the members take turns.
+Under `vmap` over kernels XLA has a grouped convolution, slower still; here the members take turns, but for small ones.
 docs/performance.md has the measurements.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_batching import sequential_vmap
+from jax.custom_batching import custom_vmap, sequential_vmap
 from jaxtyping import Array, Float
 
 BLOCK = 2**18  # values of an input that are transposed at a go: 1 MiB in float32, which stays in a core's cache
@@ -82,7 +82,7 @@ def conv2d_canonical(
     channels change places, `[i h w b] * [p q b o] -> [i kh kw o]`; blocks of images are summed, for a transposed input
     that has to go through memory costs more than the convolution.
     """
-    return sequential_vmap(partial(conv2d_xla, stride=stride))(x, kernel)
+    return _of_members(partial(conv2d_xla, stride=stride), partial(conv2d_patches, stride=stride), x, kernel)(x, kernel)
 
 
 def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
@@ -92,7 +92,8 @@ def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, 
 def _backward(stride: int, saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     x, kernel = saved
     by_input = sequential_vmap(partial(_gradient_by_input, x.shape[1:3], stride))(cotangent, kernel)
-    by_kernel = sequential_vmap(partial(_gradient_by_kernel, kernel.shape[:2], stride))(x, cotangent)
+    alone = partial(_gradient_by_kernel, kernel.shape[:2], stride)
+    by_kernel = _of_members(alone, partial(_gradient_of_patches, kernel.shape, stride), x, kernel)(x, cotangent)
     return by_input, by_kernel
 
 
@@ -128,6 +129,33 @@ def _gradient_by_kernel(
     blocks = (x.reshape(count, -1, *x.shape[1:]), cotangent.reshape(count, -1, *cotangent.shape[1:]))
     zero = jnp.zeros((*extents, x.shape[-1], cotangent.shape[-1]), jnp.float32)
     return lax.scan(lambda total, block: (total + gradient(*block), None), zero, blocks)[0].astype(x.dtype)
+
+
+def _gradient_of_patches(
+    shape: tuple[int, ...], stride: int, x: Float[Array, "b h w i"], cotangent: Float[Array, "b p q o"]
+) -> Float[Array, "kh kw i o"]:
+    kernel = jax.ShapeDtypeStruct(shape, x.dtype)
+    return jax.linear_transpose(lambda kernel: conv2d_patches(x, kernel, stride=stride), kernel)(cotangent)[0]
+
+
+def _of_members(
+    alone: Callable[[Array, Array], Array], as_patches: Callable[[Array, Array], Array], x: Array, kernel: Array
+) -> Callable[[Array, Array], Array]:
+    """`alone`, and what `vmap` over members makes of it.
+
+    Members take turns, but for the first layer of small images: a product of patches, which are no more there than the
+    outputs, is for all of them at once.
+    """
+    kh, kw, channels, filters = kernel.shape
+    if x.size > SMALL or kh * kw * channels > filters:
+        return sequential_vmap(alone)
+    function = custom_vmap(alone)
+
+    @function.def_vmap
+    def _(_: int, batched: list[bool], *inputs: Array) -> tuple[Array, bool]:
+        return jax.vmap(as_patches, in_axes=tuple(0 if one else None for one in batched))(*inputs), True
+
+    return function
 
 
 def _block_count(images: int, values: int) -> int:

@@ -89,10 +89,10 @@ def test_kernel_gradient_is_the_sum_over_blocks_of_images(monkeypatch, images):
     )
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_members_are_independent_under_vmap(stride):
+@pytest.mark.parametrize(("stride", "channels", "filters"), [(1, 3, 5), (2, 3, 5), (1, 1, 9)])
+def test_members_are_independent_under_vmap(stride, channels, filters):
     """Values and gradients, where every member has its images, and where all share them."""
-    x, kernel = example(6, 6, 3)
+    x, kernel = example(6, 6, 3, channels, filters)
     kernels, images = jnp.stack([kernel, 2 * kernel, -kernel]), jnp.stack([x, x + 1, -x])
 
     def run(x, kernel):
