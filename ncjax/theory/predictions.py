@@ -31,7 +31,7 @@ At `g = 0` both are `1/pi`; as `g` grows the first tends to 1/2 and the second t
 the inputs, 60 are left for ever: without noise neither time nor weight decay collapses the Gaussians of a label.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -52,7 +52,7 @@ class Moments(NamedTuple):
     q2: Float[np.ndarray, "*t"]
 
 
-def frozen_moments(g: Float[np.ndarray, "*t"]) -> Moments:
+def frozen_moments(g: Float[np.ndarray, "*t"] | float) -> Moments:
     """`E (u + g) 1(u > 0)`, `E (u + g)^2 1(u > 0)`, `E max(u - g, 0)`, `E max(u - g, 0)^2` over `u ~ N(0, 1)`.
 
     With the normal density `phi` and distribution `Phi`: `int_0 u phi = phi(0)`, `int_0 u^2 phi = 1/2`,
@@ -60,12 +60,9 @@ def frozen_moments(g: Float[np.ndarray, "*t"]) -> Moments:
     """
     g = np.asarray(g, np.float64)
     at_zero, at_g, above = _density(0.0), _density(g), ndtr(-g)
-    return Moments(
-        p1=at_zero + g / 2,
-        p2=0.5 + 2 * g * at_zero + g**2 / 2,
-        q1=at_g - g * above,
-        q2=np.maximum((1 + g**2) * above - g * at_g, 0.0),
-    )
+    p1, p2 = at_zero + g / 2, 0.5 + 2 * g * at_zero + g**2 / 2
+    q1, q2 = at_g - g * above, np.maximum((1 + g**2) * above - g * at_g, 0.0)
+    return Moments(*map(np.asarray, (p1, p2, q1, q2)))
 
 
 def cosines(moments: Moments) -> tuple[Float[np.ndarray, "*t"], Float[np.ndarray, "*t"]]:
@@ -186,5 +183,5 @@ def _gamma(config: TheoryConfig, shape: Shape, settings: Settings) -> float:
     return float(settings.gain * shape.width ** (1 - POWERS[config.network.scaling]))
 
 
-def _density(x: np.ndarray | float) -> np.ndarray:
+def _density(x: np.ndarray | float) -> Any:
     return np.exp(-(np.asarray(x, np.float64) ** 2) / 2) / np.sqrt(2 * np.pi)
