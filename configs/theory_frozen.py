@@ -14,5 +14,5 @@ def get_config() -> TheoryConfig:
         prediction="frozen",
         mixture=MixtureConfig(dimension=(16,), train=(4,), test=4),
         network=NetworkConfig(width=(8192,), init_scale=(0.1,)),
-        descent=DescentConfig(steps=4000, lr=(0.05,), weight_decay=(0.0, 0.05), records=24),
+        descent=DescentConfig(steps=2000, lr=(0.05,), weight_decay=(0.0, 0.05), records=24),
     )

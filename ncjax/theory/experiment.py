@@ -82,7 +82,8 @@ def hidden_over_time(
     config: TheoryConfig, shape: Shape, settings: Settings, seed: int = 0
 ) -> tuple[Float[np.ndarray, "t n m"], Int[np.ndarray, "n"]]:
     """The hidden representation of the training examples at every record, and their Gaussians."""
-    given = read_means(config, shape.dimension)
+    read = read_means(config, shape.dimension)
+    given = None if read is None else jnp.asarray(read)
 
     @jax.jit
     def run(numbers: Settings, number: jax.Array) -> tuple[jax.Array, jax.Array]:
