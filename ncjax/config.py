@@ -226,7 +226,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict) or (unknown := set(value) - set(fields)):
             what = f"unknown field {sorted(unknown)[0]}" if isinstance(value, dict) else "not an object"
             raise UserError(f"{where}: {what}; was it written by another version of ncjax?")
-        return kind(**{name: _build(fields[name], item, f"{where}.{name}") for name, item in value.items()})
+        make: Any = kind
+        return make(**{name: _build(fields[name], item, f"{where}.{name}") for name, item in value.items()})
     if isinstance(kind, types.GenericAlias) and isinstance(value, list):
         return tuple(_build(kind.__args__[0], item, where) for item in value)
     allowed = typing.get_args(kind)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ncjax.bench.interleave import Peer, Timer, interleave
 from ncjax.bench.result import Comparison, row_of, to_json
+from ncjax.bench.torch_theory import WAYS, torch_timer
 from ncjax.config import to_dict
 from ncjax.theory.config import DescentConfig, TheoryConfig
 
@@ -39,12 +40,7 @@ def bench_theory(command: str, *, seeds: int, steps: int, torch_steps: int, roun
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     peers = {OURS: Peer(partial(our_timer, config), ("ncjax.theory.sweep",))}
     notes = ["One run-step is one step of one seed; PyTorch's drawing of data and weights is not in its time."]
-    try:
-        from ncjax.bench.torch_theory import WAYS, torch_timer
-    except ImportError:
-        theirs, notes = {}, ["PyTorch is not measured: it is not installed."]
-    else:
-        theirs = {name: Peer(partial(torch_timer, config, name, torch_steps), ("torch",)) for name in WAYS}
+    theirs = {name: Peer(partial(torch_timer, config, name, torch_steps), ("torch",)) for name in WAYS}
     measured = interleave(peers | theirs | {PRODUCT: Peer(product_timer, ("jax",))}, rounds=rounds)
     rows = [row_of(name, GFLOPS if name == PRODUCT else UNIT, found) for name, found in measured.items()]
     title = f"{seeds} networks at once: n = 200, d = 64, m = 256, {steps} full-batch steps, float32"

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The synthetic setting's descent in PyTorch, three ways. It imports PyTorch: import it where it is needed."""
+"""The synthetic setting's descent in PyTorch: batched over seeds in three ways, and a loop over the seeds."""
 
 import time
 from collections.abc import Callable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ncjax.bench.interleave import Timer
 from ncjax.theory.config import TheoryConfig, settings_of
 
-Step = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
 LOOP_SEEDS = 32  # of the loop over seeds, whose rate does not depend on their number
 WAYS = (
     "PyTorch bmm, autograd",
@@ -22,6 +22,8 @@ WAYS = (
 
 def torch_timer(config: TheoryConfig, way: str, steps: int) -> Timer:
     """Run-steps per second of the first layer's full-batch descent on the logistic loss."""
+    import torch
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     seeds = min(config.seeds, LOOP_SEEDS) if way.endswith("loop over seeds") else config.seeds
     (n,), (d,), (m,) = config.mixture.train, config.mixture.dimension, config.network.width
@@ -44,21 +46,25 @@ def torch_timer(config: TheoryConfig, way: str, steps: int) -> Timer:
     return measure
 
 
-def _advance(way: str, inputs: Tensor, target: Tensor, sign: Tensor, speed: float) -> Step:
+def _advance(
+    way: str, inputs: "Tensor", target: "Tensor", sign: "Tensor", speed: float
+) -> "Callable[[Tensor], Tensor]":
     """One step of all seeds, `[s d m]` to `[s d m]`."""
+    import torch
+
     softplus = torch.nn.functional.softplus
 
-    def loss(weights: Tensor, examples: Tensor) -> Tensor:
+    def loss(weights: "Tensor", examples: "Tensor") -> "Tensor":
         return softplus(-target * (torch.relu(examples @ weights) @ sign)).mean(dim=-1)
 
-    def by_autograd(weights: Tensor, examples: Tensor = inputs) -> Tensor:
+    def by_autograd(weights: "Tensor", examples: "Tensor" = inputs) -> "Tensor":
         weights = weights.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(weights, examples).sum(), weights)
         return weights.detach() - speed * gradient
 
     transposed = inputs.transpose(1, 2).contiguous()
 
-    def by_hand(weights: Tensor) -> Tensor:
+    def by_hand(weights: "Tensor") -> "Tensor":
         with torch.no_grad():
             hidden = torch.bmm(inputs, weights)
             margin = target * (torch.relu(hidden) @ sign)
@@ -68,10 +74,10 @@ def _advance(way: str, inputs: Tensor, target: Tensor, sign: Tensor, speed: floa
 
     gradients = torch.func.vmap(torch.func.grad(loss))
 
-    def by_vmap(weights: Tensor) -> Tensor:
+    def by_vmap(weights: "Tensor") -> "Tensor":
         return weights - speed * gradients(weights, inputs)
 
-    def by_loop(weights: Tensor) -> Tensor:
+    def by_loop(weights: "Tensor") -> "Tensor":
         for seed in range(len(weights)):
             weights[seed] = by_autograd(weights[seed], inputs[seed])
         return weights

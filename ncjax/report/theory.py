@@ -12,8 +12,8 @@ from ncjax.errors import UserError
 from ncjax.report.groups import MISSING
 from ncjax.report.theory_figures import phase_figure, picture_figure, trajectory_figure
 
-SWEPT = ("dimension", "train", "width", "angle", "norm", "noise", "imbalance", "label_noise", "gain", "init_scale", "lr",
-         "weight_decay")  # fmt: skip
+SIZES = ("dimension", "train", "width")
+SWEPT = (*SIZES, "angle", "norm", "noise", "imbalance", "label_noise", "gain", "init_scale", "lr", "weight_decay")
 COLUMNS = {
     "train_accuracy": "train accuracy",
     "test_accuracy": "test accuracy",

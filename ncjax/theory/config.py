@@ -217,7 +217,12 @@ def _check_ranges(config: TheoryConfig) -> None:
     }
     for name, (numbers, low, high) in swept.items():
         fits = len(numbers) > 0 and all(math.isfinite(x) and low <= x <= high for x in numbers)
-        _require(fits, name, numbers, f"one or more finite numbers of {low:g} {f'to {high:g}' if high < math.inf else 'or more'}")
+        _require(
+            fits,
+            name,
+            numbers,
+            f"one or more finite numbers of {low:g} {f'to {high:g}' if high < math.inf else 'or more'}",
+        )
     _require(min(network.gain) > 0, "network.gain", network.gain, "above 0")
     _require(config.memory_gib > 0, "memory-gib", config.memory_gib, "above 0")
 
@@ -248,7 +253,9 @@ def _check_prediction(config: TheoryConfig) -> None:
         needed |= {"mixture.noise 0": set(mixture.noise) == {0.0}}
     missing = [name for name, holds in needed.items() if not holds]
     if missing:
-        raise UserError(f"prediction {config.prediction} is derived for {missing[0]}; change that, or --prediction none")
+        raise UserError(
+            f"prediction {config.prediction} is derived for {missing[0]}; change that, or --prediction none"
+        )
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:

@@ -49,9 +49,7 @@ def draw_means(
     return settings.norm * (own * frame + shared * together)
 
 
-def noise_factor(
-    key: Key[Array, ""], config: MixtureConfig, dimension: int
-) -> Float[Array, "d"] | Float[Array, "r d"]:
+def noise_factor(key: Key[Array, ""], config: MixtureConfig, dimension: int) -> Float[Array, "d"] | Float[Array, "r d"]:
     """`A` with noise `z A`, `z ~ N(0, I)`, of mean squared length 1; a vector stands for a diagonal matrix."""
     if config.covariance == "isotropic":
         return jnp.full(dimension, dimension**-0.5)

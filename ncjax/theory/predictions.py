@@ -92,9 +92,7 @@ def predict(config: TheoryConfig, shape: Shape, settings: Settings, steps: Int[n
     return still_gates(config, shape, settings, steps)
 
 
-def still_gates(
-    config: TheoryConfig, shape: Shape, settings: Settings, steps: Int[np.ndarray, "t"]
-) -> Prediction:
+def still_gates(config: TheoryConfig, shape: Shape, settings: Settings, steps: Int[np.ndarray, "t"]) -> Prediction:
     """Frozen gates, or their lazy limit: the recurrence of `g`, step by step, and what follows from it; no noise.
 
     The lazy limit is the first-layer NTK: `gamma` is large, so `g`, of order `1 / gamma`, is small, and the network is
@@ -116,9 +114,7 @@ def still_gates(
     return _prediction(margin[steps], start * kept[steps], moments, np.zeros(len(steps)), push[steps])
 
 
-def leaky_gates(
-    config: TheoryConfig, shape: Shape, settings: Settings, steps: Int[np.ndarray, "t"]
-) -> Prediction:
+def leaky_gates(config: TheoryConfig, shape: Shape, settings: Settings, steps: Int[np.ndarray, "t"]) -> Prediction:
     r"""Frozen gates with noise: closed gates leak, and the angle is lost.
 
     An example is `mu_i + xi`, `|xi|^2` about `noise^2`, so its pre-activation is `v + tau z`, `z ~ N(0, 1)`, and a gate
@@ -129,8 +125,8 @@ def leaky_gates(
     for every starting value `u` a curve of its own: closed gates of units that agree creep open, first those with
     `|u| < tau / S`. Once open in both Gaussians of a label a unit no longer tells them apart, and the cosine tends
     to 1. Two things make `tau`: the weights at the start, `noise s k`, and the learnt ones, which lie along the means:
-    `tau^2 = noise^2 (s^2 k^2 + L / d)`, `L = q (E_+ + E_-) / r^2`, `E` the mean of `(v - S k u)^2` over units that agree
-    or do not. (That `L` is its mean over units is the approximation of this prediction; the other is that examples of a
+    `tau^2 = noise^2 (s^2 k^2 + L / d)`, `L = q (E_+ + E_-) / r^2`, `E` the mean of `(v - S k u)^2` over units that
+    agree or do not. (That `L` is its mean over units is the approximation of this prediction; the other is that examples of a
     Gaussian share the noise's effect on the weights, that is, that none is memorised: `n / K` large against
     `1 + noise^2`.) A gate `u < 0` escapes within the push `int_u^0 du / Phi(u S / tau)`, about
     `exp(u^2 S^2 / 2 tau^2)`, so the angle is lost where `noise / r` exceeds about `1 / sqrt(2 log g)`, or `g noise / r`

@@ -33,9 +33,7 @@ class Gates(NamedTuple):
     gates_noisy: Float[Array, ""]  # of units and examples, differing from the example's Gaussian
 
 
-def geometry(
-    features: Float[Array, "n m"], component: Int32[Array, "n"], config: TheoryConfig
-) -> Geometry:
+def geometry(features: Float[Array, "n m"], component: Int32[Array, "n"], config: TheoryConfig) -> Geometry:
     """Distances, cosines and NC1; averages over pairs of Gaussians, 0 where there is no such pair."""
     q, count = config.mixture.components, config.mixture.labels * config.mixture.components
     fine = class_statistics(features, component, count)

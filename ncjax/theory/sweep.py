@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -28,11 +27,11 @@ class Batch(NamedTuple):
 
     shape: Shape
     first: int
-    count: int
+    runs: int
 
     def file_name(self) -> str:
         """Names the batch by what it holds: batches of another division are not mistaken for it."""
-        return f"d{self.shape.dimension}_n{self.shape.train}_m{self.shape.width}_{self.first}_{self.count}.npz"
+        return f"d{self.shape.dimension}_n{self.shape.train}_m{self.shape.width}_{self.first}_{self.runs}.npz"
 
 
 def use_every_core() -> None:
@@ -40,7 +39,9 @@ def use_every_core() -> None:
 
     For commands, before JAX computes; nothing is done where the number of devices has been chosen.
     """
-    chosen = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or jax.config.jax_num_cpu_devices > 0
+    chosen = (
+        "host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or jax.config.read("jax_num_cpu_devices") > 0
+    )
     if not chosen:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         jax.config.update("jax_num_cpu_devices", cores)
@@ -118,7 +119,7 @@ def _shard_map(function: Callable[..., Any], **specs: Any) -> Callable[..., Any]
 def batch_inputs(config: TheoryConfig, batch: Batch) -> tuple[Settings, UInt32[np.ndarray, "run"]]:
     """The settings and seeds of a batch's runs."""
     table = np.array(settings_of(config), np.float32)
-    setting, seed = np.divmod(np.arange(batch.first, batch.first + batch.count), config.seeds)
+    setting, seed = np.divmod(np.arange(batch.first, batch.first + batch.runs), config.seeds)
     return Settings(*table[setting].T), seed.astype(np.uint32)
 
 
@@ -130,16 +131,16 @@ def sweep(config: TheoryConfig, parts: Path) -> Iterator[Path]:
     """
     batches = list_batches(config)
     programs: dict[tuple[Shape, int], Callable[..., Run]] = {}
-    with tqdm(total=sum(batch.count for batch in batches), unit="run", desc=config.name, mininterval=1.0) as bar:
+    with tqdm(total=sum(batch.runs for batch in batches), unit="run", desc=config.name, mininterval=1.0) as bar:
         for batch in batches:
             path = parts / batch.file_name()
             if not path.exists():
-                key = batch.shape, batch.count
+                key = batch.shape, batch.runs
                 if key not in programs:
                     programs = {key: make_program(config, *key)}
                 run = programs[key](*batch_inputs(config, batch), read_means(config, batch.shape.dimension))
-                save_arrays(path, {**run.metrics, "diverged": run.diverged})
-            bar.update(batch.count)
+                save_arrays(path, jax.device_get({**run.metrics, "diverged": run.diverged}))
+            bar.update(batch.runs)
             yield path
 
 
@@ -158,7 +159,9 @@ def read_means(config: TheoryConfig, dimension: int) -> Float[np.ndarray, "k d"]
         raise UserError(f"cannot read the means in {path}: {error}; give an array of numbers as .npy") from error
     if means.shape != wanted or not np.isfinite(means).all():
         what = f"has shape {means.shape}" if means.shape != wanted else "holds numbers that are not finite"
-        raise UserError(f"{path} {what}, but must hold finite means of shape {wanted}: (labels * components, dimension)")
+        raise UserError(
+            f"{path} {what}, but must hold finite means of shape {wanted}: (labels * components, dimension)"
+        )
     return means
 
 
