@@ -126,11 +126,10 @@ def leaky_gates(config: TheoryConfig, shape: Shape, settings: Settings, steps: I
     `|u| < tau / S`. Once open in both Gaussians of a label a unit no longer tells them apart, and the cosine tends
     to 1. Two things make `tau`: the weights at the start, `noise s k`, and the learnt ones, which lie along the means:
     `tau^2 = noise^2 (s^2 k^2 + L / d)`, `L = q (E_+ + E_-) / r^2`, `E` the mean of `(v - S k u)^2` over units that
-    agree or do not. (That `L` is its mean over units is the approximation of this prediction; the other is that examples of a
-    Gaussian share the noise's effect on the weights, that is, that none is memorised: `n / K` large against
-    `1 + noise^2`.) A gate `u < 0` escapes within the push `int_u^0 du / Phi(u S / tau)`, about
-    `exp(u^2 S^2 / 2 tau^2)`, so the angle is lost where `noise / r` exceeds about `1 / sqrt(2 log g)`, or `g noise / r`
-    exceeds about `sqrt(d)`; and `log g` grows as `lambda t`.
+    agree or do not. (That `L` is its mean over units is one approximation of this prediction; the other is that no
+    example is memorised: `n / K` is large against `1 + noise^2`.) A gate `u < 0` escapes within the push
+    `int_u^0 du / Phi(u S / tau)`, about `exp(u^2 S^2 / 2 tau^2)`, so the angle is lost where `noise / r` exceeds about
+    `1 / sqrt(2 log g)`, or `g noise / r` exceeds about `sqrt(d)`; and `log g` grows as `lambda t`.
 
     Moments are integrals over `u` (Gauss-Legendre), of `E max(v + tau z, 0) = tau phi(v / tau) + v Phi(v / tau)` and
     `E max(v + tau z, 0)^2 = (v^2 + tau^2) Phi(v / tau) + v tau phi(v / tau)`.

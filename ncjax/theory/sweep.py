@@ -39,10 +39,8 @@ def use_every_core() -> None:
 
     For commands, before JAX computes; nothing is done where the number of devices has been chosen.
     """
-    chosen = (
-        "host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or jax.config.read("jax_num_cpu_devices") > 0
-    )
-    if not chosen:
+    devices: int = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
+    if devices < 1 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         jax.config.update("jax_num_cpu_devices", cores)
 

@@ -199,6 +199,10 @@ def test_killed_sweep_goes_on_and_ends_bit_for_bit_like_one_left_alone(tmp_path)
     stays = "import shutil\nshutil.rmtree = lambda path: None"  # so that the parts can be looked at
     again = command_line(tmp_path / "killed", stays)
     assert again.returncode == 0, again.stderr
+    page = (tmp_path / "killed" / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "8, 0 diverged" in page
+    assert "predicted cosine in a label" in again.stdout
     assert {part.name: part.stat().st_mtime_ns for part in parts} == kept
     alone = command_line(tmp_path / "alone")
     assert alone.returncode == 0, alone.stderr
