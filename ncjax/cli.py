@@ -10,7 +10,7 @@ import tyro
 
 from ncjax.config import Config, Variant, check_config
 from ncjax.errors import UserError
-from ncjax.parsing import base_config, command, parse
+from ncjax.parsing import base_config, base_config_of, command, parse
 from ncjax.user_cache import keep_compiled_programs
 
 USAGE = """usage: ncjax VERB ...
@@ -26,8 +26,11 @@ USAGE = """usage: ncjax VERB ...
   ncjax import CONFIG --checkpoints FILE ...   PyTorch checkpoints as a run, ready for ncjax evaluate
   ncjax export WORKDIR               a member's weights as a PyTorch state_dict (.pt or .safetensors)
 
+  ncjax theory CONFIG [overrides]    the synthetic setting: a sweep of Gaussian mixtures and shallow networks
+
   ncjax bench train CONFIG           images/s of one member, ncjax beside PyTorch
   ncjax bench ensemble CONFIG        images/s of all members at once, beside one run after the other
+  ncjax bench theory                 runs/s of the synthetic setting, beside PyTorch
   ncjax bench startup                time to the first epoch of the demo, when started first and later
 
 Overrides name a field of the config: --optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each verb has --help."""
@@ -47,6 +50,7 @@ def main() -> None:
         "compare": _compare,
         "import": _import,
         "export": _export,
+        "theory": _theory,
         "bench": _bench,
     }
     arguments = sys.argv[1:]
@@ -225,6 +229,32 @@ def _export(arguments: list[str]) -> None:
 
     export_member(workdir, member, output)
     print(f"weights: {output.absolute()}")
+
+
+def _theory(arguments: list[str]) -> None:
+    from ncjax.theory.config import TheoryConfig, check_theory
+
+    name, base, rest = base_config_of(TheoryConfig, "theory", arguments, "configs/theory_frozen.py")
+
+    def options(
+        config: Annotated[TheoryConfig, tyro.conf.arg(name="")] = base, workdir: Path | None = None
+    ) -> tuple[TheoryConfig, Path]:
+        """Gaussian mixtures with several Gaussians to a label, and shallow networks: outer loops x settings x seeds.
+
+        Args:
+            config: The sweep.
+            workdir: Where everything is written [path; none: runs/NAME].
+        """
+        return config, workdir or Path("runs") / config.name
+
+    config, workdir = parse(name, options, rest)
+    check_theory(config)
+    from ncjax.theory.experiment import run_theory
+    from ncjax.theory.sweep import use_every_core
+
+    use_every_core()
+    print(f"results: {run_theory(config, workdir, command('theory', arguments)).absolute()}")
+    _write_report(workdir)
 
 
 def _bench(arguments: list[str]) -> None:

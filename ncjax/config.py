@@ -11,10 +11,11 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ncjax.errors import UserError
 
+C = TypeVar("C")
 Variant = Literal["raw", "normalised", "residual_pca", "tsne"]
 
 
@@ -122,14 +123,20 @@ class Config:
     """Write TensorBoard events beside metrics.jsonl; needs the extra tensorboard [yes or no]."""
 
 
-_SECTIONS = (Config, DataConfig, ModelConfig, OptimConfig, MeshConfig, EvaluateConfig)
-
-
 def load_config(path: Path) -> Config:
     """Call `get_config()` of a Python file.
 
     Raises:
         UserError: the file is missing, cannot be run, or does not return a `Config`.
+    """
+    return load_config_of(Config, path)
+
+
+def load_config_of(kind: type[C], path: Path) -> C:
+    """`load_config` for a file that returns another kind of config.
+
+    Raises:
+        UserError: as `load_config`.
     """
     if not path.is_file():
         raise UserError(f"no config file at {path}; give a Python file that defines get_config(), such as configs/*.py")
@@ -142,8 +149,9 @@ def load_config(path: Path) -> Config:
         config = module.get_config()
     except Exception as error:
         raise UserError(f"config file {path} fails: {type(error).__name__}: {error}") from error
-    if not isinstance(config, Config):
-        raise UserError(f"config file {path}: get_config() returns {type(config).__name__}, not ncjax.config.Config")
+    if not isinstance(config, kind):
+        wanted = f"{kind.__module__}.{kind.__name__}"
+        raise UserError(f"config file {path}: get_config() returns {type(config).__name__}, not {wanted}")
     return config
 
 
@@ -189,7 +197,7 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
         raise UserError(f"{name} is {value}, but must be {allowed}; change it in the config or with --{name}")
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
     """The config as plain JSON content; tuples become lists."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
@@ -200,16 +208,26 @@ def from_dict(content: dict[str, Any]) -> Config:
     Raises:
         UserError: a field is unknown, or of another type.
     """
-    return typing.cast(Config, _build(Config, content, "config"))
+    return from_dict_of(Config, content)
+
+
+def from_dict_of(kind: type[C], content: dict[str, Any]) -> C:
+    """`from_dict` for another kind of config.
+
+    Raises:
+        UserError: as `from_dict`.
+    """
+    return typing.cast(C, _build(kind, content, "config"))
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
-    if kind in _SECTIONS:
+    if dataclasses.is_dataclass(kind):
         fields = {f.name: f.type for f in dataclasses.fields(kind)}
         if not isinstance(value, dict) or (unknown := set(value) - set(fields)):
             what = f"unknown field {sorted(unknown)[0]}" if isinstance(value, dict) else "not an object"
             raise UserError(f"{where}: {what}; was it written by another version of ncjax?")
-        return kind(**{name: _build(fields[name], item, f"{where}.{name}") for name, item in value.items()})
+        make: Any = kind
+        return make(**{name: _build(fields[name], item, f"{where}.{name}") for name, item in value.items()})
     if isinstance(kind, types.GenericAlias) and isinstance(value, list):
         return tuple(_build(kind.__args__[0], item, where) for item in value)
     allowed = typing.get_args(kind)

@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from ncjax.config import Config, load_config
+from ncjax.config import C, Config, load_config_of
 from ncjax.errors import UserError
 
 
@@ -21,11 +21,16 @@ def command(verb: str, arguments: list[str]) -> str:
 
 def base_config(verb: str, arguments: list[str]) -> tuple[str, Config, list[str]]:
     """Name of the command, the config that its first argument names, and the other arguments."""
+    return base_config_of(Config, verb, arguments, "configs/coarse_cifar10_cpu.py")
+
+
+def base_config_of(kind: type[C], verb: str, arguments: list[str], example: str) -> tuple[str, C, list[str]]:
+    """`base_config` for another kind of config, of which `example` is a file."""
     if not arguments:
-        raise UserError(f"ncjax {verb} needs a config file, such as: ncjax {verb} configs/coarse_cifar10_cpu.py")
+        raise UserError(f"ncjax {verb} needs a config file, such as: ncjax {verb} {example}")
     if arguments[0].startswith("-"):
-        return f"{verb} CONFIG", Config(), arguments
-    return f"{verb} {arguments[0]}", load_config(Path(arguments[0])), arguments[1:]
+        return f"{verb} CONFIG", kind(), arguments
+    return f"{verb} {arguments[0]}", load_config_of(kind, Path(arguments[0])), arguments[1:]
 
 
 def parse(verb: str, options: Callable[..., Any], arguments: list[str]) -> Any:

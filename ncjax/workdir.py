@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from ncjax.config import Config, from_dict, to_dict
+from ncjax.config import C, Config, from_dict_of, to_dict
 from ncjax.errors import UserError
 
 PACKAGES = ("ncjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
@@ -44,7 +44,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not JSON ({error}); delete it and run the stage that writes it again") from error
 
 
-def open_workdir(workdir: Path, config: Config, command: str) -> None:
+def open_workdir(workdir: Path, config: Any, command: str) -> None:
     """Make the work directory of a run with its config.json, or check that it is one of the same config.
 
     Raises:
@@ -52,7 +52,7 @@ def open_workdir(workdir: Path, config: Config, command: str) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        differing = _differences(to_dict(read_config(workdir)), to_dict(config))
+        differing = _differences(to_dict(read_config_of(type(config), workdir)), to_dict(config))
         if differing:
             raise UserError(
                 f"{workdir} holds a run of another config ({'; '.join(differing)}); choose another --workdir"
@@ -70,10 +70,19 @@ def read_config(workdir: Path) -> Config:
     Raises:
         UserError: there is none, or another version of ncjax wrote it.
     """
+    return read_config_of(Config, workdir)
+
+
+def read_config_of(kind: type[C], workdir: Path) -> C:
+    """`read_config` for another kind of config.
+
+    Raises:
+        UserError: as `read_config`.
+    """
     content = read_json(workdir / "config.json")
     if not isinstance(content, dict) or "config" not in content:
         raise UserError(f"{workdir / 'config.json'} holds no config; is this the work directory of a run?")
-    return from_dict(content["config"])
+    return from_dict_of(kind, content["config"])
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -8,7 +8,8 @@ import pytest
 from ncjax.config import Config, DataConfig, EvaluateConfig, OptimConfig, check_config, from_dict, load_config, to_dict
 from ncjax.errors import UserError
 
-CONFIGS = sorted(path for path in (Path(__file__).parent.parent / "configs").glob("*.py") if path.stem != "__init__")
+FOLDER = Path(__file__).parent.parent / "configs"
+CONFIGS = sorted(path for path in FOLDER.glob("*.py") if not path.stem.startswith(("__", "theory_")))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

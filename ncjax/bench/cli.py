@@ -17,6 +17,7 @@ USAGE = """usage: ncjax bench NAME ...
   ncjax bench train CONFIG [overrides]      images/s of one member: ncjax beside every way of running PyTorch
   ncjax bench ensemble CONFIG [overrides]   images/s of all members at once, beside one run after the other
   ncjax bench kmeans WORKLOAD               seconds of k-means, beside scikit-learn, faiss and ott-jax
+  ncjax bench theory                        run-steps/s of the synthetic setting, beside PyTorch
   ncjax bench startup                       ncjax --help, and the demo when started first and later
 
 Each has --help."""
@@ -28,7 +29,13 @@ def bench(arguments: list[str]) -> None:
     Raises:
         UserError: there is none of this name, its arguments do not fit, or its result cannot be written.
     """
-    benches = {"train": _train, "ensemble": _ensemble, "kmeans": _kmeans, "startup": _startup}
+    benches = {
+        "train": _train,
+        "ensemble": _ensemble,
+        "kmeans": _kmeans,
+        "theory": _theory,
+        "startup": _startup,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return
@@ -90,6 +97,36 @@ def _startup(arguments: list[str]) -> None:
     from ncjax.bench.startup import bench_startup
 
     _finish(output, lambda: bench_startup(command("bench startup", arguments), rounds=rounds))
+
+
+def _theory(arguments: list[str]) -> None:
+    def options(
+        seeds: int = 256,
+        steps: int = 1000,
+        torch_steps: int = 10,
+        rounds: int = 5,
+        output: Path = Path("runs/bench/theory.json"),
+    ) -> tuple[int, int, int, int, Path]:
+        """Time the descent of many shallow networks at once, and a large product of matrices.
+
+        Args:
+            seeds: Networks [runs].
+            steps: Of each with ncjax, at a call [steps].
+            torch_steps: Of each with PyTorch, at a call [steps].
+            rounds: How often each is measured [rounds].
+            output: File for the result [path].
+        """
+        return seeds, steps, torch_steps, rounds, output
+
+    seeds, steps, torch_steps, rounds, output = parse("bench theory", options, arguments)
+    _check_rounds(rounds)
+    if min(seeds, steps, torch_steps) < 1:
+        raise UserError("seeds, steps and torch-steps must be 1 or more")
+    from ncjax.bench.theory import bench_theory
+
+    line = command("bench theory", arguments)
+    counts = {"seeds": seeds, "steps": steps, "torch_steps": torch_steps}
+    _finish(output, lambda: bench_theory(line, **counts, rounds=rounds))
 
 
 def _config_rounds_output(verb: str, arguments: list[str]) -> tuple[Config, int, Path]:

@@ -34,7 +34,8 @@ STYLE: Any = {
 FEW_MEMBERS = 8
 
 
-def _svg(size: tuple[float, float], draw: Callable[["Figure"], None]) -> str:
+def svg(size: tuple[float, float], draw: Callable[["Figure"], None]) -> str:
+    """The SVG text of what `draw` puts on a figure of this size, in inches."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -71,7 +72,7 @@ def accuracy_figure(groups: Sequence[Group], labels: Sequence[str], variants: Se
         axes.grid(axis="x", color=INK, alpha=0.15)
         figure.legend(loc="outside upper left", ncols=3 if len(variants) == 2 else 2)
 
-    return _svg((8.5, 1.3 + 0.42 * len(groups)), draw)
+    return svg((8.5, 1.3 + 0.42 * len(groups)), draw)
 
 
 def distance_figure(maps: Sequence[tuple[str, Any]], names: Sequence[str]) -> str:
@@ -91,7 +92,7 @@ def distance_figure(maps: Sequence[tuple[str, Any]], names: Sequence[str]) -> st
             bar = figure.colorbar(image, ax=axes, shrink=0.75)
             bar.outline.set_visible(False)
 
-    return _svg((min(3.6 * len(maps) + 0.8, 11.0), 3.8), draw)
+    return svg((min(3.6 * len(maps) + 0.8, 11.0), 3.8), draw)
 
 
 def curves_figure(metrics: Sequence[dict[str, Any]]) -> str:
@@ -110,7 +111,7 @@ def curves_figure(metrics: Sequence[dict[str, Any]]) -> str:
         panels[0].set_yscale("log")
         panels[1].legend()
 
-    return _svg((9.5, 3.3), draw)
+    return svg((9.5, 3.3), draw)
 
 
 def epochs_figure(groups: Sequence[Group], variants: Sequence[str]) -> str:
@@ -133,7 +134,7 @@ def epochs_figure(groups: Sequence[Group], variants: Sequence[str]) -> str:
         axes.grid(color=INK, alpha=0.12)
         axes.legend()
 
-    return _svg((7.0, 3.3), draw)
+    return svg((7.0, 3.3), draw)
 
 
 def _series(metrics: Sequence[dict[str, Any]], key: str) -> tuple[Any, Any]:

@@ -26,6 +26,7 @@ from ncjax.report.groups import (
 )
 from ncjax.report.read import Results, read_results
 from ncjax.report.table import table_row
+from ncjax.report.theory import holds_theory, write_theory_report
 
 MANY_GROUPS = 24
 NO_NETWORK = "These results hold no network trained on coarse labels."
@@ -38,7 +39,7 @@ def write_report(workdir: Path) -> Path:
     `results/evaluation.json`; members that differ only by their seed are shown as mean ± sample standard deviation.
 
     Args:
-        workdir: A work directory after `ncjax evaluate`.
+        workdir: A work directory after `ncjax evaluate`, or after `ncjax theory`, whose page is another.
 
     Returns:
         The path of the page.
@@ -46,6 +47,8 @@ def write_report(workdir: Path) -> Path:
     Raises:
         UserError: A result file is missing or damaged; names it.
     """
+    if holds_theory(workdir):
+        return write_theory_report(workdir)
     page = render_page(read_results(workdir))
     path = workdir / "report.html"
     draft = path.with_suffix(".html.partial")

@@ -19,6 +19,7 @@ from ncjax.report.groups import (
     variants_of,
 )
 from ncjax.report.read import read_results
+from ncjax.report.theory import holds_theory, theory_summary
 
 
 def table_row(group: Group, label: str, variants: Sequence[str]) -> dict[str, Any]:
@@ -55,6 +56,8 @@ def summary(workdir: Path) -> str:
     Raises:
         UserError: the work directory holds no results, or they cannot be read.
     """
+    if holds_theory(workdir):
+        return theory_summary(workdir)
     results = read_results(workdir)
     shown = group_rows(results.rows)
     variants = variants_of(shown)
