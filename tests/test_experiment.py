@@ -15,7 +15,7 @@ from ncjax.cli import main
 from ncjax.features import load_features
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")
+NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem != "__init__" and not p.stem.startswith("theory_"))
 SLOW = {"coarse_cifar10_grid", "coarse_fashion", "fine_cifar10"}  # the same networks, other members and labels
 LABELS = (np.arange(20) % 10).astype(np.uint8)
 
