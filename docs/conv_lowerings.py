@@ -14,9 +14,10 @@ import jax
 from jax import lax
 
 from ncjax.models.conv import compiler_options, conv2d_canonical, conv2d_patches, conv2d_xla
+from ncjax.models.winograd import conv2d_winograd
 
 LAYERS, STEPS = 2, 2
-SHAPES = ((8, 16), (32, 16), (16, 32), (8, 64))
+SHAPES = ((8, 16), (32, 16), (16, 32), (8, 64), (4, 128), (32, 32), (32, 64))
 
 
 def norm_relu(x: jax.Array) -> jax.Array:
@@ -54,14 +55,20 @@ def row(size: int, channels: int) -> str:
     gflop, options = 6 * 128 * size**2 * 9 * channels**2 / 1e9, compiler_options()
     canonical = partial(conv2d_canonical, stride=1)
     cells = [f"{milliseconds(conv2d_xla, size, channels, 1, {}):.1f}"]
-    for convolve, chosen in ((conv2d_patches, options), (canonical, {}), (canonical, options)):
+    for convolve, chosen in (
+        (conv2d_patches, options),
+        (canonical, {}),
+        (canonical, options),
+        (conv2d_winograd, options),
+    ):
         cells += [f"{milliseconds(convolve, size, channels, members, chosen):.1f}" for members in (1, 8)]
     return " | ".join([f"| {size} x {channels}", f"{gflop:.2f}", *cells]) + " |"
 
 
 if __name__ == "__main__":
     names = ["JAX's gradients", "patches", "patches, 8", "canonical, YNNPACK", "canonical, YNNPACK, 8", "canonical"]
-    print("| size x channels | GFLOP | " + " | ".join([*names, "canonical, 8"]) + " |")
+    names += ["canonical, 8", "Winograd"]
+    print("| size x channels | GFLOP | " + " | ".join([*names, "Winograd, 8"]) + " |")
     print("| --- " * (len(names) + 3) + "|")
     for size, channels in SHAPES:
         print(row(size, channels), flush=True)

@@ -4,6 +4,7 @@
 On accelerators XLA's own convolution and its gradients are used as they are. On CPUs XLA has a fast kernel too, but
 only convolutions in canonical form (image, row, column, channel) reach it, and inside a loop, where a training step
 lives, XLA does not bring the gradients into that form: they are 30 to 90 times slower. Here they are written in it.
+3x3 convolutions of many channels take Winograd's form instead (ncjax/models/winograd.py).
 Under `vmap` over kernels XLA has a grouped convolution, slower still; here the members take turns, but for small ones.
 docs/performance.md has the measurements.
 """
@@ -17,8 +18,12 @@ from jax import lax
 from jax.custom_batching import custom_vmap, sequential_vmap
 from jaxtyping import Array, Float
 
+from ncjax.models.winograd import conv2d_winograd
+
 BLOCK = 2**18  # values of an input that are transposed at a go: 1 MiB in float32, which stays in a core's cache
 SMALL = 2**18  # values of an input; a strided convolution of fewer is faster as a matrix product
+NARROW = 16  # channels; of at most as many, the gradient by the kernel is faster as one product of shifted arrays
+WIDE = 32  # channels of input and output, from which a 3x3 convolution is faster in Winograd's form
 YNN_FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
 
 
@@ -40,7 +45,15 @@ def conv2d(
         return conv2d_pointwise(x, kernel, stride=stride)
     if stride > 1 and x.size <= SMALL:
         return conv2d_patches(x, kernel, stride=stride)
+    if _for_winograd(x, kernel, stride):
+        return conv2d_winograd(x, kernel)
     return conv2d_canonical(x, kernel, stride)
+
+
+def _for_winograd(x: Array, kernel: Array, stride: int) -> bool:
+    """Whether the transformed products are faster, by docs/performance.md, and exact enough."""
+    fits = stride == 1 and kernel.shape[:2] == (3, 3) and x.shape[1] % 2 == x.shape[2] % 2 == 0
+    return fits and x.dtype == jnp.float32 and min(kernel.shape[2:]) >= WIDE
 
 
 def conv2d_xla(
@@ -120,6 +133,8 @@ def _gradient_by_kernel(
     ]
 
     def gradient(x: Array, cotangent: Array) -> Array:
+        if stride == 1 and max(x.shape[-1], cotangent.shape[-1]) <= NARROW:
+            return _shifted_product(extents, x, cotangent)
         images, cotangents = x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3)
         return _convolve(images, cotangents, padding, rhs_dilation=(stride, stride)).transpose(1, 2, 0, 3)
 
@@ -129,6 +144,20 @@ def _gradient_by_kernel(
     blocks = (x.reshape(count, -1, *x.shape[1:]), cotangent.reshape(count, -1, *cotangent.shape[1:]))
     zero = jnp.zeros((*extents, x.shape[-1], cotangent.shape[-1]), jnp.float32)
     return lax.scan(lambda total, block: (total + gradient(*block), None), zero, blocks)[0].astype(x.dtype)
+
+
+def _shifted_product(
+    extents: tuple[int, ...], x: Float[Array, "b h w i"], cotangent: Float[Array, "b h w o"]
+) -> Float[Array, "kh kw i o"]:
+    """The gradient by the kernel at stride 1 as one product: the input shifted by columns, the cotangent by rows."""
+    kh, kw = extents
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (0, 0), (kw // 2, kw // 2), (0, 0)))
+    cotangent = jnp.pad(cotangent, ((0, 0), (kh // 2, kh // 2), (0, 0), (0, 0)))
+    columns = jnp.concatenate([x[:, :, v : v + width] for v in range(kw)], axis=-1)
+    rows = jnp.concatenate([cotangent[:, u : u + height] for u in reversed(range(kh))], axis=-1)
+    product = columns.reshape(-1, columns.shape[-1]).T @ rows.reshape(-1, rows.shape[-1])
+    return product.reshape(kw, -1, kh, cotangent.shape[-1]).transpose(2, 0, 1, 3)
 
 
 def _gradient_of_patches(
@@ -178,15 +207,14 @@ def _convolve(
 
 @cache
 def compiler_options() -> dict[str, str | bool]:
-    """What `jax.jit` has to be told so that convolutions on CPUs reach XLA's faster kernel.
+    """What `jax.jit` has to be told so that convolutions and products on CPUs reach XLA's faster kernels.
 
-    Newer releases hand them to YNNPACK, which takes up to three times as long; older ones do not know the option.
+    Newer releases hand them to YNNPACK, which takes up to three times as long; of its operations only reductions are
+    faster. Older releases do not know the option.
     """
     if jax.default_backend() != "cpu":
         return {}
-    wanted: dict[str, str | bool] = {
-        YNN_FUSIONS: ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "REDUCE", "INDIVIDUAL_DOT"))
-    }
+    wanted: dict[str, str | bool] = {YNN_FUSIONS: "LIBRARY_FUSION_TYPE_REDUCE"}
     try:
         jax.jit(jnp.negative).lower(0.0).compile(compiler_options=wanted)
     except RuntimeError:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jaxtyping import Array, Float
 
 from ncjax.models.conv import conv2d
@@ -38,11 +39,52 @@ class BatchNorm(nnx.BatchNorm):
         super().__init__(channels, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h w i"]:  # type: ignore[override]
-        before, count = self.var[...], x.size // x.shape[-1]
-        y = super().__call__(x, use_running_average=not train)
-        if train and count > 1:
-            self.var[...] = self.var[...] + (self.var[...] - 0.9 * before) / (count - 1)
+        if not train:
+            return super().__call__(x, use_running_average=True)
+        assert self.scale is not None
+        assert self.bias is not None
+        count = x.size // x.shape[-1]
+        y, mean, variance = batch_norm(x, self.scale[...], self.bias[...])
+        self.mean[...] = 0.9 * self.mean[...] + 0.1 * mean
+        self.var[...] = 0.9 * self.var[...] + 0.1 * variance * (count / max(count - 1, 1))
         return y
+
+
+AXES = (0, 1, 2)
+Normalised = tuple[Float[Array, "b h w c"], Float[Array, "c"], Float[Array, "c"]]
+
+
+@jax.custom_vjp
+def batch_norm(x: Float[Array, "b h w c"], scale: Float[Array, "c"], bias: Float[Array, "c"]) -> Normalised:
+    """`scale * (x - mean) / sqrt(variance + 1e-5) + bias`, mean and variance over all axes but the last.
+
+    Only the first of the three has a gradient. It needs two sums for each channel, of the cotangent and of its product
+    with `x`; what JAX derives keeps `x - mean` in memory too. Statistics are float32, the result is of the type of `x`.
+    """
+    return _normalise(x, scale, bias)[0]
+
+
+def _normalise(x: Array, scale: Array, bias: Array) -> tuple[Normalised, tuple[Array, ...]]:
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(AXES, keepdims=True)
+    variance = jnp.maximum(0, (wide * wide).mean(AXES, keepdims=True) - mean * mean)
+    rate = lax.rsqrt(variance + 1e-5)
+    y = (wide - mean) * (rate * scale[None, None, None, :]) + bias[None, None, None, :]
+    return (y.astype(x.dtype), mean.reshape(-1), variance.reshape(-1)), (x, scale, mean, rate)
+
+
+def _gradients(saved: tuple[Array, ...], cotangents: Normalised) -> tuple[Array, Array, Array]:
+    x, scale, mean, rate = saved
+    wide, cotangent = x.astype(jnp.float32), cotangents[0].astype(jnp.float32)
+    by_bias = cotangent.sum(AXES, keepdims=True)
+    by_scale = rate * ((cotangent * wide).sum(AXES, keepdims=True) - mean * by_bias)
+    count = x.size // x.shape[-1]
+    inner = cotangent - by_bias / count - (wide - mean) * (rate * by_scale / count)
+    by_x = rate * scale[None, None, None, :] * inner
+    return by_x.astype(x.dtype), by_scale.reshape(-1), by_bias.reshape(-1)
+
+
+batch_norm.defvjp(_normalise, _gradients)
 
 
 class ConvNorm(nnx.Module):

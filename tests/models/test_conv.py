@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
-from ncjax.models import conv
+from ncjax.models import conv, winograd
 from ncjax.models.conv import compiler_options, conv2d, conv2d_canonical, conv2d_patches, conv2d_pointwise, conv2d_xla
+from ncjax.models.winograd import conv2d_winograd
 
 
 def oracle(x, kernel, stride):
@@ -28,19 +29,22 @@ def example(height, width, size, channels=3, filters=5):
     return jnp.asarray(x), jnp.asarray(rng.normal(size=(size, size, channels, filters)), jnp.float32)
 
 
-def lowerings(kernel, stride):
-    """All that can take this kernel, each as a function of the input and the kernel."""
+def lowerings(kernel, stride, *, even):
+    """All that can take this kernel, on images of even sides or not, as functions of the input and the kernel."""
     found = {
         "chosen": partial(conv2d, stride=stride),
         "xla": partial(conv2d_xla, stride=stride),
         "patches": partial(conv2d_patches, stride=stride),
         "canonical": lambda x, kernel: conv2d_canonical(x, kernel, stride),
     }
+    if stride == 1 and kernel.shape[:2] == (3, 3) and even:
+        found["winograd"] = conv2d_winograd
     return found | ({"pointwise": partial(conv2d_pointwise, stride=stride)} if kernel.shape[:2] == (1, 1) else {})
 
 
 SHAPES = [
     (8, 8, 3, 1),
+    (2, 6, 3, 1),
     (7, 6, 3, 2),
     (8, 8, 5, 2),
     (7, 6, 5, 1),
@@ -61,7 +65,8 @@ def test_lowerings_equal_oracle_and_their_gradients_are_its_adjoint(height, widt
 
     @jax.jit
     def run(x, kernel):
-        values = {name: jax.vjp(f, x, kernel) for name, f in lowerings(kernel, stride).items()}
+        chosen = lowerings(kernel, stride, even=height % 2 == width % 2 == 0)
+        values = {name: jax.vjp(f, x, kernel) for name, f in chosen.items()}
         return {name: (y, pullback(cotangent)) for name, (y, pullback) in values.items()}
 
     found = run(x, kernel)
@@ -109,7 +114,7 @@ def test_members_are_independent_under_vmap(stride, channels, filters):
 
 def test_training_in_a_loop_reaches_the_fast_kernel():
     """XLA has one for canonical convolutions alone; in a loop it does not bring others into that form."""
-    x, kernel = example(8, 8, 3)
+    x, kernel = example(8, 8, 3, channels=20, filters=24)
 
     def descend(kernel, _):
         return kernel - jax.grad(lambda k: (conv2d_canonical(x, k, 1) ** 2).sum())(kernel), None
@@ -118,3 +123,37 @@ def test_training_in_a_loop_reaches_the_fast_kernel():
     convolutions = [line for line in loop.lower(kernel).compile().as_text().splitlines() if " convolution(" in line]
     assert len(convolutions) == 2
     assert all("dim_labels=b01f_01io->b01f" in line for line in convolutions)
+
+
+@pytest.mark.parametrize("images", [1, 4, 5])
+@pytest.mark.parametrize("members", [0, 2])
+def test_wide_convolutions_are_the_direct_ones_in_blocks_and_under_vmap(monkeypatch, images, members):
+    """Within 1e-5 of the largest entry, of values and of both gradients."""
+    monkeypatch.setattr(winograd, "BLOCK", 2 * 4 * 6 * 32)  # two images of four, one of five
+    rng = np.random.default_rng(images)
+    shapes = ((images, 4, 6, 32), (3, 3, 32, 48), (images, 4, 6, 48))
+    x, kernel, cotangent = (
+        jnp.asarray(rng.normal(size=((members,) if members else ()) + shape), jnp.float32) for shape in shapes
+    )
+
+    def run(lowering):
+        def alone(x, kernel, cotangent):
+            y, pullback = jax.vjp(lowering, x, kernel)
+            return y, *pullback(cotangent)
+
+        return jax.jit(jax.vmap(alone) if members else alone)
+
+    program = run(conv2d)
+    assert " convolution(" not in program.lower(x, kernel, cotangent).as_text("hlo")
+    for ours, direct in zip(program(x, kernel, cotangent), run(conv2d_xla)(x, kernel, cotangent), strict=True):
+        assert np.abs(ours - direct).max() < 1e-5 * np.abs(direct).max()
+
+
+def test_only_even_float32_images_of_many_channels_take_winograds_form():
+    def convolutions(side, channels, dtype):
+        x, kernel = jnp.ones((1, side, side, channels), dtype), jnp.ones((3, 3, channels, 32), dtype)
+        return jax.jit(conv2d).lower(x, kernel).as_text("hlo").count(" convolution(")
+
+    assert convolutions(4, 32, jnp.float32) == 0
+    assert convolutions(5, 32, jnp.float32) == convolutions(4, 31, jnp.float32) == 1
+    assert convolutions(4, 32, jnp.bfloat16) == 1
