@@ -20,6 +20,7 @@ USAGE = """usage: ncjax VERB ...
   ncjax train CONFIG [overrides]     train (or resume) and keep features; --help lists every field with its unit
   ncjax features WORKDIR             export the kept features as npz
   ncjax evaluate WORKDIR             k-means, probes and collapse metrics of the kept features
+  ncjax evaluate FILE --labels ...   the same of features from anywhere: npz, npy, safetensors, .pt
   ncjax report WORKDIR               write report.html from the results and print the main tables
 
   ncjax compare CONFIG [overrides]   the same training in PyTorch beside ours: speed, memory, accuracies, CLP
@@ -120,20 +121,69 @@ def _features(arguments: list[str]) -> None:
 
 def _evaluate(arguments: list[str]) -> None:
     def options(
-        workdir: tyro.conf.Positional[Path], variants: tuple[Variant, ...] = ()
-    ) -> tuple[Path, tuple[Variant, ...]]:
-        """Measure the kept features of a run: k-means, probes, collapse.
+        paths: tyro.conf.Positional[tuple[Path, ...]],
+        variants: tuple[Variant, ...] = (),
+        labels: str = "",
+        test: str = "",
+        test_labels: str = "",
+        classifier: str = "",
+        label_map: str = "",
+        bootstrap: int = 20,
+        output: Path | None = None,
+    ) -> tuple[tuple[Path, ...], tuple[Variant, ...], tuple[str, str, str, str], str, int, Path | None]:
+        """Measure features: k-means, probes, collapse to coarse and fine labels; of a run, or of files from anywhere.
 
         Args:
-            workdir: Work directory of the run [path].
-            variants: What k-means sees [raw, normalised, residual_pca, tsne; none named: those of the config].
+            paths: Work directory of a run, or a file of features; several files are layers, in order
+                [folder, or .npz, .npy, .safetensors, .pt].
+            variants: What k-means sees [raw, normalised, residual_pca, tsne; none named: those of the config, or the
+                first three].
+            labels: Of a file: the fine labels [file, or name in the file of features; none: train_labels, ...].
+            test: Of a file: features of the test split [the same; none: test_features or test, where there].
+            test_labels: Of a file: their labels [the same; none: test_labels, ..., where there].
+            classifier: Of a file: another file with weights [classes features] and bias [file; none: in the same].
+            label_map: Of a file: which classes are merged [mod:C, adjacent:C, file:PATH, ...; none: no coarse labels].
+            bootstrap: Resamples for standard deviations where there is one network [resamples; 0: none].
+            output: Of a file: JSON with the results [path; none: only printed].
         """
-        return workdir, variants
+        return paths, variants, (labels, test, test_labels, classifier), label_map, bootstrap, output
 
-    workdir, variants = parse("evaluate", options, arguments)
-    from ncjax.experiment import evaluate
+    paths, variants, sources, label_map, bootstrap, output = parse("evaluate", options, arguments)
+    if not paths:
+        raise UserError("ncjax evaluate needs a run's work directory, or a file of features")
+    if bootstrap < 0 or bootstrap == 1:
+        raise UserError(f"bootstrap is {bootstrap}, but must be 0 or at least 2")
+    if len(paths) == 1 and not paths[0].suffix:
+        if any(sources) or label_map or output:
+            raise UserError(f"{paths[0]} is a run's work directory: its labels and results have their place there")
+        from ncjax.experiment import evaluate
 
-    print(f"results: {evaluate(workdir, variants).absolute()}")
+        print(f"results: {evaluate(paths[0], variants).absolute()}")
+        return
+    _evaluate_files(paths, variants, sources, label_map, bootstrap, output, command("evaluate", arguments))
+
+
+def _evaluate_files(
+    paths: tuple[Path, ...],
+    variants: tuple[Variant, ...],
+    sources: tuple[str, str, str, str],
+    label_map: str,
+    bootstrap: int,
+    output: Path | None,
+    line: str,
+) -> None:
+    from ncjax.given_files import Sources, evaluate_files
+    from ncjax.report.collapse import collapse_summary
+    from ncjax.workdir import environment, write_json
+
+    if output is not None and not output.parent.is_dir():
+        raise UserError(f"cannot write {output}: there is no folder {output.parent}")
+    wanted = {"variants": variants} if variants else {}
+    found = evaluate_files(paths, Sources(*sources), label_map or None, bootstrap=bootstrap, **wanted)
+    print(collapse_summary(found))
+    if output is not None:
+        write_json(output, {"command": line, **environment(), **found})
+        print(f"\nresults: {output.absolute()}")
 
 
 def _report(arguments: list[str]) -> None:
