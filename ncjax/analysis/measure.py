@@ -168,7 +168,7 @@ def measure_split(data: Labelled, super_class: tuple[int, ...]) -> tuple[Split, 
     sums = [_silhouettes(block, moments, owner) for block in blocks(data)]
     silhouettes = Silhouettes(*(sum(parts) for parts in zip(*sums, strict=True)))
     sample = _sample(data, np.asarray(super_class)[data.fine], classes)
-    return _split(moments, silhouettes, sample, owner, classes), moments
+    return _split(moments, silhouettes, _c4(*sample, moments.fine.counts, owner), owner, classes), moments
 
 
 @jax.jit
@@ -180,7 +180,7 @@ def _sample(data: Labelled, coarse: np.ndarray, classes: int) -> tuple[np.ndarra
     """Up to `SPREAD_ROWS` examples of each super-class, evenly spaced, with their weights; filled up with 0."""
     counts = data.counts
     of = [np.flatnonzero((coarse == label) & (counts > 0)) for label in range(classes)]
-    size = min(SPREAD_ROWS, max(map(len, of)))
+    size = min(SPREAD_ROWS, np.bincount(coarse).max())  # the same for every resample
     points, weights = np.zeros((classes, size, data.rows.shape[1]), np.float32), np.zeros((classes, size), np.float32)
     for i, found in enumerate(of):
         chosen = found[np.linspace(0, len(found) - 1, min(size, len(found))).astype(int)]
@@ -189,10 +189,14 @@ def _sample(data: Labelled, coarse: np.ndarray, classes: int) -> tuple[np.ndarra
     return points, weights
 
 
+@jax.jit
+def _c4(points: Array, weights: Array, counts: Array, super_class: Array) -> Array:
+    of_super_class = jax.nn.one_hot(super_class, len(points), dtype=counts.dtype).T @ counts
+    return cosine_spread(points, weights, of_super_class)
+
+
 @partial(jax.jit, static_argnames="classes")
-def _split(
-    moments: Moments, silhouettes: Silhouettes, sample: tuple[Array, Array], super_class: Array, classes: int
-) -> Split:
+def _split(moments: Moments, silhouettes: Silhouettes, c4: Array, super_class: Array, classes: int) -> Split:
     fine, coarse = moments.fine, merge_classes(moments.fine, super_class, classes)
     has_siblings = siblings(fine.counts, super_class).any(axis=1)
     examples = jnp.maximum((fine.counts * has_siblings).sum(), 1)
@@ -207,7 +211,7 @@ def _split(
             silhouette_cosine=silhouettes.cosine.sum() / examples,
             intraclass=intraclass(fine, coarse, super_class),
             c2=jnp.nanmedian(jnp.where(has_siblings, by_class, jnp.nan)),
-            c4=cosine_spread(*sample, coarse.counts),
+            c4=c4,
         ),
         effective_rank=covariance_rank(fine) if fine.origin.size <= MOST_FEATURES else jnp.array(jnp.nan),
         class_distances=class_distances(fine),
