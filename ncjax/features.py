@@ -14,6 +14,7 @@ from jaxtyping import Array, Float32, Int32
 from ncjax.data import Dataset
 from ncjax.errors import UserError
 from ncjax.models.conv import compiler_options
+from ncjax.processes import to_host
 from ncjax.train.loop import Run
 from ncjax.train.step import TrainState, forward
 
@@ -45,8 +46,9 @@ def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
     """Features and logits of all members on both splits; they come to the host whole."""
 
     def split(images: Array, labels: np.ndarray, targets: Array) -> SplitFeatures:
-        features, logits = _see()(run.spec, state, images, run.images.mean, run.images.std)
-        return SplitFeatures(np.asarray(features), np.asarray(logits), labels, np.asarray(targets))
+        seen = to_host((*_see()(run.spec, state, images, run.images.mean, run.images.std), targets))
+        features, logits, coarse = (array[: len(run.members)] for array in seen)
+        return SplitFeatures(features, logits, labels, coarse)
 
     return FeatureSet(
         train=split(run.images.train, dataset.train.labels, run.ensemble.train_targets),
