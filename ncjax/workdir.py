@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of a run: where they lie, and how they are written so that none is ever half there."""
 
+import fcntl
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,31 @@ def read_json(path: Path) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror}; is this the work directory of a run?") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); delete it and run the stage that writes it again") from error
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Make a work directory where there is none, and keep other runs out of it; the lock goes with the process.
+
+    Raises:
+        UserError: another run holds it, or it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"cannot write {workdir}: {error.strerror}; choose another --workdir") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read() or "another run"
+            raise UserError(f"{workdir} is in use by {holder}; wait for its end or choose another --workdir") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
 
 
 def open_workdir(workdir: Path, config: Any, command: str) -> None:
