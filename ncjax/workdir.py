@@ -84,8 +84,11 @@ def open_workdir(workdir: Path, config: Any, command: str) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        both = (to_dict(read_config_of(type(config), workdir)), to_dict(config))
-        differing = _differences(*({k: v for k, v in fields.items() if k not in FREE} for fields in both))
+        there, now = (
+            {name: value for name, value in to_dict(content).items() if name not in FREE}
+            for content in (read_config_of(type(config), workdir), config)
+        )
+        differing = _differences(there, now)
         if differing:
             raise UserError(
                 f"{workdir} holds a run of another config ({'; '.join(differing)}); choose another --workdir"

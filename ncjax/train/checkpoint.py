@@ -78,7 +78,8 @@ def restore_latest(checkpoints: ocp.CheckpointManager, like: TrainState) -> Trai
     Raises:
         UserError: there are checkpoints, and none of them can be read as a state of this run.
     """
-    folder, damaged = Path(checkpoints.directory), {}
+    folder = Path(checkpoints.directory)
+    damaged: dict[int, str] = {}
     for step in sorted(checkpoints.all_steps(), reverse=True):
         reason = say(_damage(folder / str(step)) if is_lead() else "")
         state = None
