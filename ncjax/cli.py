@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verbs of the command line: each parses, calls one function, and prints where its result is."""
 
+import errno
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ncjax.config import Config, Variant, check_config
-from ncjax.errors import UserError
+from ncjax.config import Config, check_config
+from ncjax.errors import Stopped, UserError
 from ncjax.parsing import base_config, base_config_of, command, parse
 from ncjax.user_cache import keep_compiled_programs
 
@@ -37,10 +40,17 @@ USAGE = """usage: ncjax VERB ...
 Overrides name a field of the config: --optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each verb has --help."""
 
 Verb = Callable[[list[str]], None]
+STOPPED = 75  # EX_TEMPFAIL
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+AGAIN = "the same command goes on from the last checkpoint"
 
 
 def main() -> None:
-    """Run the verb on the command line; exit with 2 and one line on bad input, with 130 when interrupted."""
+    """Run the verb on the command line.
+
+    Exit codes: 2 with one line on bad input, 130 when interrupted, 75 when a signal stopped a training that the same
+    command goes on with.
+    """
     verbs: dict[str, Verb] = {
         "demo": _demo,
         "run": _run,
@@ -59,16 +69,78 @@ def main() -> None:
         print(USAGE)
         return
     keep_compiled_programs()
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = _exit_code(verbs, arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if code:
+        _leave(code)
+        raise SystemExit(code)
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise Stopped("stopped by SIGTERM")
+
+
+def _exit_code(verbs: dict[str, Verb], arguments: list[str]) -> int:
     try:
         if arguments[0] not in verbs:
             raise UserError(f"unknown verb {arguments[0]!r}; known: {', '.join(verbs)}")
         verbs[arguments[0]](arguments[1:])
     except UserError as error:
         print(f"ncjax: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        return 2
     except KeyboardInterrupt:
-        print("ncjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise SystemExit(130) from None
+        print(f"ncjax: interrupted; {AGAIN}", file=sys.stderr)
+        return 130
+    except Stopped as stop:
+        print(f"ncjax: {stop}; the same command goes on from there", file=sys.stderr)
+        return STOPPED
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"ncjax: error: cannot write {error.filename or 'a file'}: {error.strerror}; {AGAIN}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if not _is_of_several():
+            raise
+        return _failed_among_several(error)
+    return 0
+
+
+def _is_of_several() -> bool:
+    if "jax" not in sys.modules:
+        return False
+    from ncjax.processes import several
+
+    return several()
+
+
+def _failed_among_several(error: Exception) -> int:
+    """The others are left at once, for they wait in vain; one that another has left can only start again."""
+    from jax.errors import JaxRuntimeError
+
+    if not isinstance(error, JaxRuntimeError):
+        traceback.print_exception(error)
+        return 1
+    print(f"ncjax: another process of this run ended or cannot be reached; {AGAIN}", file=sys.stderr)
+    return STOPPED
+
+
+def _leave(code: int) -> None:
+    """One process of several ends at once when it fails: the others would wait for it at their end."""
+    if "jax" in sys.modules:
+        from ncjax.processes import leave
+
+        leave(code)
+
+
+def _join() -> None:
+    """Join the other processes of this run, where the environment names them; for verbs that use devices."""
+    from ncjax.processes import initialise
+
+    initialise()
 
 
 def _demo(arguments: list[str]) -> None:
@@ -84,19 +156,23 @@ def _run(arguments: list[str]) -> None:
 
 
 def _run_all(config: Config, workdir: Path, command: str) -> None:
+    _join()
     from ncjax.experiment import evaluate, train
+    from ncjax.processes import lead
 
     train(config, workdir, command)
     evaluate(workdir)
-    _write_report(workdir)
+    lead(lambda: _write_report(workdir))
 
 
 def _train(arguments: list[str]) -> None:
     config, workdir = _config_and_workdir("train", arguments)
+    _join()
     from ncjax.experiment import train
+    from ncjax.processes import lead
 
     train(config, workdir, command("train", arguments))
-    print(f"features: {(workdir / 'features').absolute()}")
+    lead(lambda: print(f"features: {(workdir / 'features').absolute()}"))
 
 
 def _features(arguments: list[str]) -> None:
@@ -120,70 +196,9 @@ def _features(arguments: list[str]) -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    def options(
-        paths: tyro.conf.Positional[tuple[Path, ...]],
-        variants: tuple[Variant, ...] = (),
-        labels: str = "",
-        test: str = "",
-        test_labels: str = "",
-        classifier: str = "",
-        label_map: str = "",
-        bootstrap: int = 20,
-        output: Path | None = None,
-    ) -> tuple[tuple[Path, ...], tuple[Variant, ...], tuple[str, str, str, str], str, int, Path | None]:
-        """Measure features: k-means, probes, collapse to coarse and fine labels; of a run, or of files from anywhere.
+    from ncjax.evaluate_cli import evaluate_verb
 
-        Args:
-            paths: Work directory of a run, or a file of features; several files are layers, in order
-                [folder, or .npz, .npy, .safetensors, .pt].
-            variants: What k-means sees [raw, normalised, residual_pca, tsne; none named: those of the config, or the
-                first three].
-            labels: Of a file: the fine labels [file, or name in the file of features; none: train_labels, ...].
-            test: Of a file: features of the test split [the same; none: test_features or test, where there].
-            test_labels: Of a file: their labels [the same; none: test_labels, ..., where there].
-            classifier: Of a file: another file with weights [classes features] and bias [file; none: in the same].
-            label_map: Of a file: which classes are merged [mod:C, adjacent:C, file:PATH, ...; none: no coarse labels].
-            bootstrap: Resamples for standard deviations where there is one network [resamples; 0: none].
-            output: Of a file: JSON with the results [path; none: only printed].
-        """
-        return paths, variants, (labels, test, test_labels, classifier), label_map, bootstrap, output
-
-    paths, variants, sources, label_map, bootstrap, output = parse("evaluate", options, arguments)
-    if not paths:
-        raise UserError("ncjax evaluate needs a run's work directory, or a file of features")
-    if bootstrap < 0 or bootstrap == 1:
-        raise UserError(f"bootstrap is {bootstrap}, but must be 0 or at least 2")
-    if len(paths) == 1 and not paths[0].suffix:
-        if any(sources) or label_map or output:
-            raise UserError(f"{paths[0]} is a run's work directory: its labels and results have their place there")
-        from ncjax.experiment import evaluate
-
-        print(f"results: {evaluate(paths[0], variants).absolute()}")
-        return
-    _evaluate_files(paths, variants, sources, label_map, bootstrap, output, command("evaluate", arguments))
-
-
-def _evaluate_files(
-    paths: tuple[Path, ...],
-    variants: tuple[Variant, ...],
-    sources: tuple[str, str, str, str],
-    label_map: str,
-    bootstrap: int,
-    output: Path | None,
-    line: str,
-) -> None:
-    from ncjax.given_files import Sources, evaluate_files
-    from ncjax.report.collapse import collapse_summary
-    from ncjax.workdir import environment, write_json
-
-    if output is not None and not output.parent.is_dir():
-        raise UserError(f"cannot write {output}: there is no folder {output.parent}")
-    wanted = {"variants": variants} if variants else {}
-    found = evaluate_files(paths, Sources(*sources), label_map or None, bootstrap=bootstrap, **wanted)
-    print(collapse_summary(found))
-    if output is not None:
-        write_json(output, {"command": line, **environment(), **found})
-        print(f"\nresults: {output.absolute()}")
+    evaluate_verb(arguments, _join)
 
 
 def _report(arguments: list[str]) -> None:

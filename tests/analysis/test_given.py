@@ -198,6 +198,13 @@ def test_bad_files_are_named(name, content, message, capsys):
     assert not Path("executed").exists()
 
 
+def test_place_that_cannot_be_written_is_said_before_all_the_work(capsys):
+    sys.argv = ["ncjax", "evaluate", "gone.npz", "--output", "nowhere/out.json"]
+    with pytest.raises(SystemExit):
+        main()
+    assert "cannot write nowhere/out.json" in capsys.readouterr().err
+
+
 def test_pickled_arrays_are_not_read():
     np.save("f.npy", np.array([Trap()], dtype=object))
     with pytest.raises(UserError, match="cannot be read"):
