@@ -172,7 +172,7 @@ def _probes(
         out.append(f"probes and clp: the training features are larger than {PROBE_BYTES // 2**30} GiB")
         return {}, {}
     (x, y), (z, w) = ((np.asarray(s.rows, np.float32)[s.counts > 0], s.fine[s.counts > 0]) for s in (train, test))
-    clp = {}
+    clp: dict[str, Any] = {}
     if max(super_class) + 1 < len(super_class):
         arrays = FeatureArrays(train=x, train_fine=y, test=z, test_fine=w)
         try:
@@ -182,7 +182,7 @@ def _probes(
             out.append(f"clp: {error}")
     elif variants:
         out.append("clp: no label map that merges classes")
-    return fine_probes(*(jnp.asarray(a) for a in (x, y, z, w)), len(super_class)), clp
+    return fine_probes(jnp.asarray(x), jnp.asarray(y), jnp.asarray(z), jnp.asarray(w), len(super_class)), clp
 
 
 def fine_probes(x: jax.Array, y: jax.Array, z: jax.Array, w: jax.Array, classes: int) -> dict[str, Any]:
