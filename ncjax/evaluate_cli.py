@@ -21,35 +21,7 @@ def evaluate_verb(arguments: list[str], join: Callable[[], None]) -> None:
         UserError: the arguments do not fit, or what they name cannot be read or written.
     """
 
-    def options(
-        paths: tyro.conf.Positional[tuple[Path, ...]],
-        variants: tuple[Variant, ...] = (),
-        labels: str = "",
-        test: str = "",
-        test_labels: str = "",
-        classifier: str = "",
-        label_map: str = "",
-        bootstrap: int = 20,
-        output: Path | None = None,
-    ) -> tuple[tuple[Path, ...], tuple[Variant, ...], tuple[str, str, str, str], str, int, Path | None]:
-        """Measure features: k-means, probes, collapse to coarse and fine labels; of a run, or of files from anywhere.
-
-        Args:
-            paths: Work directory of a run, or a file of features; several files are layers, in order
-                [folder, or .npz, .npy, .safetensors, .pt].
-            variants: What k-means sees [raw, normalised, residual_pca, tsne; none named: those of the config, or the
-                first three].
-            labels: Of a file: the fine labels [file, or name in the file of features; none: train_labels, ...].
-            test: Of a file: features of the test split [the same; none: test_features or test, where there].
-            test_labels: Of a file: their labels [the same; none: test_labels, ..., where there].
-            classifier: Of a file: another file with weights [classes features] and bias [file; none: in the same].
-            label_map: Of a file: which classes are merged [mod:C, adjacent:C, file:PATH, ...; none: no coarse labels].
-            bootstrap: Resamples for standard deviations where there is one network [resamples; 0: none].
-            output: Of a file: JSON with the results [path; none: only printed].
-        """
-        return paths, variants, (labels, test, test_labels, classifier), label_map, bootstrap, output
-
-    paths, variants, sources, label_map, bootstrap, output = parse("evaluate", options, arguments)
+    paths, variants, sources, label_map, bootstrap, output = parse("evaluate", _options, arguments)
     if not paths:
         raise UserError("ncjax evaluate needs a run's work directory, or a file of features")
     if bootstrap < 0 or bootstrap == 1:
@@ -65,6 +37,35 @@ def evaluate_verb(arguments: list[str], join: Callable[[], None]) -> None:
         lead(lambda: print(f"results: {path.absolute()}"))
         return
     _evaluate_files(paths, variants, sources, label_map, bootstrap, output, command("evaluate", arguments))
+
+
+def _options(
+    paths: tyro.conf.Positional[tuple[Path, ...]],
+    variants: tuple[Variant, ...] = (),
+    labels: str = "",
+    test: str = "",
+    test_labels: str = "",
+    classifier: str = "",
+    label_map: str = "",
+    bootstrap: int = 20,
+    output: Path | None = None,
+) -> tuple[tuple[Path, ...], tuple[Variant, ...], tuple[str, str, str, str], str, int, Path | None]:
+    """Measure features: k-means, probes, collapse to coarse and fine labels; of a run, or of files from anywhere.
+
+    Args:
+        paths: Work directory of a run, or a file of features; several files are layers, in order
+            [folder, or .npz, .npy, .safetensors, .pt].
+        variants: What k-means sees [raw, normalised, residual_pca, tsne; none named: those of the config, or the
+            first three].
+        labels: Of a file: the fine labels [file, or name in the file of features; none: train_labels, ...].
+        test: Of a file: features of the test split [the same; none: test_features or test, where there].
+        test_labels: Of a file: their labels [the same; none: test_labels, ..., where there].
+        classifier: Of a file: another file with weights [classes features] and bias [file; none: in the same].
+        label_map: Of a file: which classes are merged [mod:C, adjacent:C, file:PATH, ...; none: no coarse labels].
+        bootstrap: Resamples for standard deviations where there is one network [resamples; 0: none].
+        output: Of a file: JSON with the results [path; none: only printed].
+    """
+    return paths, variants, (labels, test, test_labels, classifier), label_map, bootstrap, output
 
 
 def _evaluate_files(
