@@ -20,6 +20,7 @@ from ncjax.processes import any_of, is_lead, stop_requests, to_host
 from ncjax.train import checkpoint, metrics
 from ncjax.train.ensemble import Ensemble, Images, Member, list_members, make_ensemble, put_images
 from ncjax.train.mesh import EVERYWHERE, make_mesh, put
+from ncjax.train.observe import Observe, make_observer
 from ncjax.train.schedule import schedule_factor
 from ncjax.train.step import (
     Spec,
@@ -44,6 +45,7 @@ class Run:
     members: tuple[Member, ...]
     ensemble: Ensemble
     images: Images
+    observe: Observe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +68,15 @@ def prepare(config: Config, dataset: Dataset) -> Run:
     mesh = make_mesh(config.mesh, config.optim.batch)
     classes = max(member.label_map.classes for member in members)
     shape, examples = dataset.train.images.shape[1:], dataset.train.images.shape[0]
+    spec = make_spec(config, shape, classes, examples, mesh)
+    ensemble, images = make_ensemble(members, dataset, mesh), put_images(dataset, mesh)
     return Run(
         config=config,
-        spec=make_spec(config, shape, classes, examples, mesh),
+        spec=spec,
         members=members,
-        ensemble=make_ensemble(members, dataset, mesh),
-        images=put_images(dataset, mesh),
+        ensemble=ensemble,
+        images=images,
+        observe=make_observer(spec, dataset, ensemble, images, len(members)),
     )
 
 
@@ -111,7 +116,8 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
                 ended = at % spec.steps_per_epoch == 0
                 if ended:
                     epoch, tested = at // spec.steps_per_epoch, test(state, run.images, run.ensemble)
-                    write(_record(run, state, at, tested, time.perf_counter() - started))
+                    record = _record(run, state, at, tested, time.perf_counter() - started)
+                    write(record | run.observe(epoch, state))
                     on_epoch(epoch, state)
                 stop, due = any_of((asked_to_stop(), is_due() and is_lead()))
                 if stop or due or at == spec.total_steps or (keep_steps and at % keep_steps == 0):
