@@ -24,7 +24,7 @@ def main() -> None:
     """Time both and print their ratio at the config's `observe_epochs`."""
     name, base, rest = base_config("observe_cost", sys.argv[1:])
 
-    def options(config=base):  # noqa: ANN001, ANN202
+    def options(config=base):
         return config
 
     config = base if not rest else parse(name, options, [a.replace("--", "--config.", 1) for a in rest])

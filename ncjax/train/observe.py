@@ -27,8 +27,8 @@ def make_observer(spec: Spec, dataset: Dataset, ensemble: Ensemble, images: Imag
     """A function of (epoch, state) that gives member-wise numbers where they are due, else nothing.
 
     Every `evaluate.observe_epochs` epochs: NC1, its ratio, CDNV and NC2 to the labels that each member is trained on
-    and to the fine ones, on `evaluate.observe_images` evenly spaced training images. One compiled program; what comes to
-    the host is a few numbers a member.
+    and to the fine ones, on `evaluate.observe_images` evenly spaced training images. One compiled program; what
+    comes to the host is a few numbers a member.
     """
     config, count = spec.config.evaluate, dataset.train.labels.size
     rows = np.linspace(0, count - 1, min(count, config.observe_images)).astype(np.int32)
