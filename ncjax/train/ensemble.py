@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from ncjax.config import Config
 from ncjax.data import Dataset
+from ncjax.data.dataset import channel_statistics
 from ncjax.errors import UserError
 from ncjax.labels import LabelMap, parse_label_maps
 from ncjax.train.mesh import EVERYWHERE, member_sharding
@@ -84,12 +85,12 @@ def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> 
 
 def put_images(dataset: Dataset, mesh: Mesh) -> Images:
     """The data set with its channel statistics, on every device of the mesh."""
-    pixels = dataset.train.images.astype(np.float32).reshape(-1, dataset.train.images.shape[-1]) / 255.0
+    mean, std = channel_statistics(dataset.train.images)
     arrays = {
         "train": dataset.train.images,
         "test": dataset.test.images,
-        "mean": pixels.mean(axis=0, dtype=np.float64).astype(np.float32),
-        "std": np.maximum(pixels.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32),
+        "mean": mean,
+        "std": std,
     }
     return Images(**jax.device_put(arrays, NamedSharding(mesh, EVERYWHERE)))
 
