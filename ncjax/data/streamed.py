@@ -3,7 +3,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar
 
@@ -81,7 +81,7 @@ def _together(
     return all_labels.T.reshape(-1)[:total], np.ascontiguousarray(halves).view(np.int64).sum(axis=0)
 
 
-def in_order(read: Callable[[int], T], numbers: range, ahead: int) -> Iterator[T]:
+def in_order(read: Callable[[int], T], numbers: range, ahead: int) -> Generator[T, None, None]:
     """`read(i)` for each number, in order; Grain's threads read up to `ahead` of them before they are asked for.
 
     Args:

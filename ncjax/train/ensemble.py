@@ -41,13 +41,25 @@ class Ensemble(NamedTuple):
     test_targets: Int32[Array, "s m"]
 
 
-class Images(NamedTuple):
-    """The data set on the devices: the whole of it on each."""
+class Fed(NamedTuple):
+    """Training images of a chunk of `t` steps, or of one step, on the devices.
 
-    train: UInt8[Array, "n h w ch"]
+    The members of one of the `p` places along the mesh's member axis that have the same seed see the same images: these
+    lie there once, as one of the place's `g` sequences.
+    """
+
+    pixels: UInt8[Array, "*t p g b h w ch"]
+    slot: Int32[Array, "s"]  # which sequence of its place a member sees
+
+
+class Images(NamedTuple):
+    """The data set on the devices: the whole of it on each, or what a chunk of steps needs of a streamed one."""
+
+    train: UInt8[Array, "n h w ch"]  # none when streamed
     test: UInt8[Array, "m h w ch"]
     mean: Float[Array, "ch"]  # of the training pixels, in units of the full scale
     std: Float[Array, "ch"]
+    fed: Fed | None = None  # when streamed
 
 
 def list_members(config: Config, dataset: Dataset) -> tuple[Member, ...]:
@@ -93,6 +105,13 @@ def put_images(dataset: Dataset, mesh: Mesh) -> Images:
         "std": std,
     }
     return Images(**jax.device_put(arrays, NamedSharding(mesh, EVERYWHERE)))
+
+
+def fed_images(fed: Fed) -> UInt8[Array, "s b h w ch"]:
+    """The images of one step for every member."""
+    places = fed.pixels.shape[0]
+    chosen = jax.vmap(lambda pixels, slot: pixels[slot])(fed.pixels, fed.slot.reshape(places, -1))
+    return chosen.reshape(-1, *fed.pixels.shape[2:])
 
 
 def example_order(seeds: Int32[Array, "s"], epoch: Int32[Array, ""], examples: int) -> Int32[Array, "s n"]:

@@ -17,7 +17,7 @@ from ncjax.config import Config
 from ncjax.data.augment import augment, normalise
 from ncjax.models import make_model
 from ncjax.models.conv import compiler_options
-from ncjax.train.ensemble import Ensemble, Images, Stream, example_order
+from ncjax.train.ensemble import Ensemble, Images, Stream, example_order, fed_images
 from ncjax.train.mesh import EVERYWHERE, MEMBER_BATCH, member_sharding
 from ncjax.train.schedule import schedule_factor
 
@@ -144,12 +144,14 @@ def make_batch(
     chosen = lax.dynamic_slice_in_dim(order, start, size, axis=1)
     chosen = lax.with_sharding_constraint(chosen, NamedSharding(spec.mesh, MEMBER_BATCH))
 
-    def member(seed: Array, indices: Array, targets: Array) -> Batch:
+    pixels = images.train[chosen] if images.fed is None else fed_images(images.fed)
+
+    def member(seed: Array, pixels: Array, indices: Array, targets: Array) -> Batch:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), Stream.AUGMENT), step)
-        batch = augment(key, images.train[indices], crop_padding=data.crop_padding, flip=data.flip)
+        batch = augment(key, pixels, crop_padding=data.crop_padding, flip=data.flip)
         return Batch(normalise(batch, images.mean, images.std), targets[indices])
 
-    return jax.vmap(member)(ensemble.seed, chosen, ensemble.train_targets)
+    return jax.vmap(member)(ensemble.seed, pixels, chosen, ensemble.train_targets)
 
 
 def train_step(spec: Spec, state: TrainState, batch: Batch, ensemble: Ensemble) -> tuple[TrainState, StepMetrics]:
@@ -184,19 +186,21 @@ def train_chunk(
     spec: Spec, state: TrainState, images: Images, ensemble: Ensemble, stop: Int32[Array, ""]
 ) -> tuple[TrainState, StepMetrics]:
     """Up to `chunk_steps` steps within one epoch, ending at step `stop`; metrics `[t s]`."""
-    order = example_order(ensemble.seed, state.step // spec.steps_per_epoch, images.train.shape[0])
+    order = example_order(ensemble.seed, state.step // spec.steps_per_epoch, ensemble.train_targets.shape[1])
+    fed = images.fed
 
-    def advance(state: TrainState) -> tuple[TrainState, StepMetrics]:
+    def advance(images: Images, state: TrainState) -> tuple[TrainState, StepMetrics]:
         return train_step(spec, state, make_batch(spec, images, ensemble, order, state.step), ensemble)
 
     def idle(state: TrainState) -> tuple[TrainState, StepMetrics]:
         nothing = jnp.full(ensemble.lr.shape, jnp.nan, jnp.float32)
         return state, StepMetrics(nothing, nothing)
 
-    def body(state: TrainState, _: None) -> tuple[TrainState, StepMetrics]:
-        return lax.cond(state.step < stop, advance, idle, state)
+    def body(state: TrainState, pixels: Array | None) -> tuple[TrainState, StepMetrics]:
+        now = images if fed is None or pixels is None else images._replace(fed=fed._replace(pixels=pixels))
+        return lax.cond(state.step < stop, partial(advance, now), idle, state)
 
-    state, metrics = lax.scan(body, state, None, length=spec.config.chunk_steps)
+    state, metrics = lax.scan(body, state, fed and fed.pixels, length=spec.config.chunk_steps)
     return lax.with_sharding_constraint(state, member_sharding(state, spec.mesh)), metrics
 
 
