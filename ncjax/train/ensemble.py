@@ -95,12 +95,13 @@ def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> 
     return Ensemble(**jax.device_put(arrays, member_sharding(arrays, mesh)))
 
 
-def put_images(dataset: Dataset, mesh: Mesh) -> Images:
-    """The data set with its channel statistics, on every device of the mesh."""
+def put_images(dataset: Dataset, mesh: Mesh, *, streamed: bool = False) -> Images:
+    """The data set with its channel statistics, on every device of the mesh; of a streamed one the statistics alone."""
     mean, std = channel_statistics(dataset.train.images)
+    none = np.zeros((0, *dataset.train.images.shape[1:]), np.uint8)
     arrays = {
-        "train": dataset.train.images,
-        "test": dataset.test.images,
+        "train": none if streamed else dataset.train.images,
+        "test": none if streamed else dataset.test.images,
         "mean": mean,
         "std": std,
     }

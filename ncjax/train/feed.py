@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training images that come to the devices a chunk of steps at a time, in the order of the resident path."""
 
+import math
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Int32, UInt8
+from jaxtyping import Array, Int32, UInt8
 
 from ncjax.data import Streamed
 from ncjax.data.streamed import in_order
@@ -20,7 +21,9 @@ from ncjax.train.ensemble import Fed, example_order
 from ncjax.train.mesh import MEMBER
 
 T = TypeVar("T")
-Index = tuple[slice, ...]
+Index = tuple[slice, ...]  # a part of an array that lies on one device
+Rows = Callable[[int, Index], Int32[np.ndarray, "..."]]  # images of entry `number` in a part; from any thread
+BLOCK_BYTES = 2**26  # of the batches that are on the devices at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,42 +100,45 @@ def chunks(feed: Feed, first: int, total: int) -> Generator[Fed, None, None]:
     Raises:
         UserError: an image cannot be read (it is named).
     """
-    return _one_ahead(_chunks(feed, first, total))
+    spans = []
+    while first < total:
+        epoch_end = (first // feed.steps_per_epoch + 1) * feed.steps_per_epoch
+        spans.append(range(first, min(first + feed.chunk_steps, epoch_end, total)))
+        first = spans[-1].stop
+    like = fed_like(feed)
+    with closing(_put_spans(feed.images, _rows(feed), feed.shape, feed.sharding, spans)) as arrays:
+        for pixels in arrays:
+            yield Fed(pixels, like.slot)
 
 
-def _chunks(feed: Feed, first: int, total: int) -> Generator[Fed, None, None]:
-    parts: list[Index] = []  # of a chunk, that lie on devices of this process
-    for index in feed.sharding.addressable_devices_indices_map(feed.shape).values():
-        assert index is not None
-        parts += [] if index in parts else [index]
-    rows, slot = _rows(feed, parts), fed_like(feed).slot
+def batches(
+    images: UInt8[np.ndarray, "n h w ch"] | Streamed, size: int, mesh: Mesh
+) -> Generator[UInt8[Array, "k b h w ch"], None, None]:
+    """All images in their order, some batches at a time; the last image fills up the last batch, zeros the rest.
 
-    def read(step: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The images that this process needs in a step, and where each part finds its own among them."""
-        wanted = [rows(step, part) for part in parts]
-        read, places = np.unique(np.concatenate([part.reshape(-1) for part in wanted]), return_inverse=True)
-        ends = np.cumsum([part.size for part in wanted])[:-1]
-        split = np.split(places.reshape(-1), ends)
-        return feed.images[read], [flat.reshape(part.shape) for flat, part in zip(split, wanted, strict=True)]
+    Args:
+        images: of a split.
+        size: of a batch.
+        mesh: of the run; each batch is spread over its data axis.
 
-    def part_of(seen: list[tuple[np.ndarray, list[np.ndarray]]], index: Index) -> np.ndarray:
-        which = parts.index(index)
-        pixels = np.zeros((feed.chunk_steps, *seen[0][1][which].shape, *feed.shape[4:]), np.uint8)
-        for i, (images, places) in enumerate(seen):
-            pixels[i] = images[places[which]]
-        return pixels
+    Raises:
+        UserError: an image cannot be read (it is named).
+    """
+    count = -(-len(images) // size)
+    at_once = min(count, max(1, BLOCK_BYTES // (size * math.prod(images.shape[1:]))))
+    shape, sharding = (at_once, size, *images.shape[1:]), NamedSharding(mesh, PartitionSpec(None, "data"))
 
-    with closing(in_order(read, range(first, total), feed.chunk_steps)) as steps:
-        while first < total:
-            count = min(feed.chunk_steps, feed.steps_per_epoch - first % feed.steps_per_epoch)
-            seen = [next(steps) for _ in range(count)]
-            yield Fed(jax.make_array_from_callback(feed.shape, feed.sharding, partial(part_of, seen)), slot)
-            first += count
+    def rows(number: int, part: Index) -> np.ndarray:
+        return np.minimum(np.arange(number * size, (number + 1) * size), len(images) - 1)[part[1]]
+
+    spans = [range(start, min(start + at_once, count)) for start in range(0, count, at_once)]
+    return _put_spans(images, rows, shape, sharding, spans)
 
 
-def _rows(feed: Feed, parts: list[Index]) -> Callable[[int, Index], Int32[np.ndarray, "p g b"]]:
-    """`rows(step, part)`: the training images of a part in a step; for any thread."""
-    needed = np.unique(np.concatenate([feed.seeds[part[1]].reshape(-1) for part in parts]))
+def _rows(feed: Feed) -> Rows:
+    """The images of the sequences of a part in a step."""
+    parts = feed.sharding.addressable_devices_indices_map(feed.shape).values()
+    needed = np.unique(np.concatenate([feed.seeds[part[1]].reshape(-1) for part in parts if part]))
     order = jax.jit(example_order, static_argnums=2)
     known: dict[int, Int32[np.ndarray, "seeds n"]] = {}
     lock = threading.Lock()
@@ -142,7 +148,7 @@ def _rows(feed: Feed, parts: list[Index]) -> Callable[[int, Index], Int32[np.nda
             if epoch not in known:
                 if len(known) == 2:
                     del known[min(known)]
-                known[epoch] = np.asarray(order(needed, np.int32(epoch), feed.images.shape[0]))
+                known[epoch] = np.asarray(order(needed, np.int32(epoch), len(feed.images)))
             return known[epoch]
 
     def rows(step: int, part: Index) -> Int32[np.ndarray, "p g b"]:
@@ -151,6 +157,43 @@ def _rows(feed: Feed, parts: list[Index]) -> Callable[[int, Index], Int32[np.nda
         return orders(epoch)[np.searchsorted(needed, feed.seeds[part[1]])[..., None], batch]
 
     return rows
+
+
+def _put_spans(
+    images: UInt8[np.ndarray, "n h w ch"] | Streamed,
+    rows: Rows,
+    shape: tuple[int, ...],
+    sharding: NamedSharding,
+    spans: list[range],
+) -> Generator[UInt8[Array, "t ..."], None, None]:
+    """For each span an array: its entry `i` holds `images[rows(span[i])]`, and zeros follow a shorter span."""
+    parts: list[Index] = []  # that lie on devices of this process
+    for index in sharding.addressable_devices_indices_map(shape).values():
+        assert index is not None
+        parts += [] if index in parts else [index]
+
+    def read(number: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The images that this process needs, each once, and where each part finds its own among them."""
+        wanted = [rows(number, part) for part in parts]
+        distinct, places = np.unique(np.concatenate([part.reshape(-1) for part in wanted]), return_inverse=True)
+        split = np.split(places.reshape(-1), np.cumsum([part.size for part in wanted])[:-1])
+        return images[distinct], [flat.reshape(part.shape) for flat, part in zip(split, wanted, strict=True)]
+
+    def content(seen: list[tuple[np.ndarray, list[np.ndarray]]], index: Index) -> np.ndarray:
+        which = parts.index(index)
+        pixels = np.zeros((shape[0], *seen[0][1][which].shape, *shape[-3:]), np.uint8)
+        for i, (found, places) in enumerate(seen):
+            pixels[i] = found[places[which]]
+        return pixels
+
+    def arrays() -> Generator[Array, None, None]:
+        numbers = range(spans[0].start, spans[-1].stop) if spans else range(0)
+        with closing(in_order(read, numbers, shape[0])) as entries:
+            for span in spans:
+                seen = [next(entries) for _ in span]
+                yield jax.make_array_from_callback(shape, sharding, partial(content, seen))
+
+    return _one_ahead(arrays())
 
 
 def _one_ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Bool, Float, Int32, PyTree
+from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8
 
 from ncjax.config import Config
 from ncjax.data.augment import augment, normalise
@@ -219,17 +219,37 @@ def forward(
     count = pixels.shape[0]
     starts = jnp.arange(-(-count // size), dtype=jnp.int32) * size
 
-    def member(params: PyTree, batch_stats: PyTree, batch: Array) -> tuple[Array, Array]:
-        logits, features = nnx.merge(spec.graph, params, batch_stats)(batch, train=False)
-        return features, logits
-
     def one_batch(start: Array) -> tuple[Array, Array]:
         rows = jnp.minimum(start + jnp.arange(size, dtype=jnp.int32), count - 1)
-        batch = normalise(pixels[rows], mean, std)
-        return jax.vmap(member, in_axes=(0, 0, None))(state.params, state.batch_stats, batch)
+        return _see(spec, state, pixels[rows], mean, std)
 
-    features, logits = lax.map(one_batch, starts)
-    return tuple(x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])[:, :count] for x in (features, logits))
+    features, logits = _in_a_row(lax.map(one_batch, starts))
+    return features[:, :count], logits[:, :count]
+
+
+def forward_batches(
+    spec: Spec,
+    state: TrainState,
+    batches: UInt8[Array, "k b h w ch"],
+    mean: Float[Array, "ch"],
+    std: Float[Array, "ch"],
+) -> tuple[Float[Array, "s n d"], Float[Array, "s n c"]]:
+    """`forward` on images that come in batches of the training size."""
+    return _in_a_row(lax.map(lambda batch: _see(spec, state, batch, mean, std), batches))
+
+
+def _see(spec: Spec, state: TrainState, batch: Array, mean: Array, std: Array) -> tuple[Array, Array]:
+    def member(params: PyTree, batch_stats: PyTree, images: Array) -> tuple[Array, Array]:
+        logits, features = nnx.merge(spec.graph, params, batch_stats)(images, train=False)
+        return features, logits
+
+    return jax.vmap(member, in_axes=(0, 0, None))(state.params, state.batch_stats, normalise(batch, mean, std))
+
+
+def _in_a_row(seen: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Batches `[k s b x]` as `[s n x]`."""
+    features, logits = (x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1]) for x in seen)
+    return features, logits
 
 
 def mean_loss_and_accuracy(
