@@ -80,7 +80,7 @@ def prepare(config: Config, dataset: Dataset) -> Run:
         spec=make_spec(config, shape, classes, examples, mesh),
         members=members,
         ensemble=ensemble,
-        images=images._replace(fed=feed and fed_like(feed)),
+        images=images if feed is None else images._replace(fed=fed_like(feed)),
         dataset=dataset,
         feed=feed,
     )
