@@ -100,15 +100,15 @@ def chunks(feed: Feed, first: int, total: int) -> Generator[Fed, None, None]:
     Raises:
         UserError: an image cannot be read (it is named).
     """
-    spans = []
-    while first < total:
-        epoch_end = (first // feed.steps_per_epoch + 1) * feed.steps_per_epoch
-        spans.append(range(first, min(first + feed.chunk_steps, epoch_end, total)))
-        first = spans[-1].stop
-    like = fed_like(feed)
-    with closing(_put_spans(feed.images, _rows(feed), feed.shape, feed.sharding, spans)) as arrays:
+
+    def end(step: int) -> int:
+        return min(step + feed.chunk_steps, (step // feed.steps_per_epoch + 1) * feed.steps_per_epoch, total)
+
+    slot = fed_like(feed).slot
+    arrays = _put(feed.images, _rows(feed), feed.shape, feed.sharding, range(first, total), end)
+    with closing(arrays):
         for pixels in arrays:
-            yield Fed(pixels, like.slot)
+            yield Fed(pixels, slot)
 
 
 def batches(
@@ -131,8 +131,7 @@ def batches(
     def rows(number: int, part: Index) -> np.ndarray:
         return np.minimum(np.arange(number * size, (number + 1) * size), len(images) - 1)[part[1]]
 
-    spans = [range(start, min(start + at_once, count)) for start in range(0, count, at_once)]
-    return _put_spans(images, rows, shape, sharding, spans)
+    return _put(images, rows, shape, sharding, range(count), lambda number: min(number + at_once, count))
 
 
 def _rows(feed: Feed) -> Rows:
@@ -159,14 +158,15 @@ def _rows(feed: Feed) -> Rows:
     return rows
 
 
-def _put_spans(
+def _put(
     images: UInt8[np.ndarray, "n h w ch"] | Streamed,
     rows: Rows,
     shape: tuple[int, ...],
     sharding: NamedSharding,
-    spans: list[range],
+    numbers: range,
+    end: Callable[[int], int],
 ) -> Generator[UInt8[Array, "t ..."], None, None]:
-    """For each span an array: its entry `i` holds `images[rows(span[i])]`, and zeros follow a shorter span."""
+    """Arrays for all numbers in order, each from a number `k` up to `end(k)`: of `images[rows(number)]`, then zeros."""
     parts: list[Index] = []  # that lie on devices of this process
     for index in sharding.addressable_devices_indices_map(shape).values():
         assert index is not None
@@ -187,11 +187,12 @@ def _put_spans(
         return pixels
 
     def arrays() -> Generator[Array, None, None]:
-        numbers = range(spans[0].start, spans[-1].stop) if spans else range(0)
+        at = numbers.start
         with closing(in_order(read, numbers, shape[0])) as entries:
-            for span in spans:
-                seen = [next(entries) for _ in span]
+            while at < numbers.stop:
+                seen = [next(entries) for _ in range(at, end(at))]
                 yield jax.make_array_from_callback(shape, sharding, partial(content, seen))
+                at = end(at)
 
     return _one_ahead(arrays())
 
