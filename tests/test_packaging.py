@@ -129,7 +129,8 @@ def test_demo_runs_from_the_installed_wheel_outside_the_repository(wheel: Path, 
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
     paths = {"base": str(tmp_path / "venv"), "platbase": str(tmp_path / "venv")}
     packages = Path(sysconfig.get_path("purelib", vars=paths))
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    here = [path for path in sys.path if Path(path).name == "site-packages"]  # more than one in a chained environment
+    (packages / "dependencies.pth").write_text("\n".join(here) + "\n")
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     where = run(python, "-c", "import ncjax; print(ncjax.__file__)", cwd=folder)

@@ -5,37 +5,49 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from ncjax.analysis.clp import ClpResult, FeatureArrays, cluster_super_classes, score_clusters
-from ncjax.analysis.collapse import class_distances, class_statistics, nc1
+from ncjax.analysis.measure import Classifier
 from ncjax.analysis.probe import Probe, fit_probe, probe_predict
+from ncjax.analysis.table import CollapseTable, Labelled, collapse_table
 from ncjax.config import Variant
 
+DISTANCES = ("distance_same_class", "distance_merged_classes", "distance_other_classes")
 __all__ = ["EvaluationResult", "FeatureArrays", "evaluate_features"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """Accuracies are shares in [0, 1]; NC1 is at least 0; distances are mean squared distances on the training set."""
+    """Accuracies are shares in [0, 1]; docs/metrics.md describes the table of collapse."""
 
     probe_train_accuracy: float
     probe_test_accuracy: float  # of a linear probe on the true labels: the ceiling of CLP
     probe_gradient_norm: float
-    nc1: dict[str, float | None]  # nc1_coarse_train, nc1_ratio_coarse_train, ...; None where all features are the same
-    class_distances: Float[np.ndarray, "f f"]
-    distance_same_class: float
-    distance_merged_classes: float | None  # None where no classes are merged
-    distance_other_classes: float | None
+    collapse: CollapseTable
     clp: dict[str, ClpResult]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain content: the fields, with those of `nc1` beside them."""
-        content = dataclasses.asdict(self)
-        return {**content, **content.pop("nc1"), "class_distances": self.class_distances.round(6).tolist()}
+        """Plain content; NC1 and the distances of the training split stand beside the full table too."""
+        values, distances = self.collapse.values, self.collapse.class_distances
+        levels = [(level, split) for split in ("train", "test") for level in ("coarse", "fine")]
+        return {
+            "probe_train_accuracy": self.probe_train_accuracy,
+            "probe_test_accuracy": self.probe_test_accuracy,
+            "probe_gradient_norm": self.probe_gradient_norm,
+            **{
+                f"{name}_{level}_{split}": values.get(split, {}).get(level, {}).get(name)
+                for level, split in levels
+                for name in ("nc1", "nc1_ratio")
+            },
+            "class_distances": distances.astype(float).round(6).tolist(),
+            **{name: values.get("train", {}).get("within", {}).get(name) for name in DISTANCES},
+            "clp": {variant: dataclasses.asdict(scores) for variant, scores in self.clp.items()},
+            "collapse": values,
+            "left_out": list(self.collapse.left_out),
+        }
 
 
 def evaluate_features(
@@ -43,6 +55,7 @@ def evaluate_features(
     features: FeatureArrays,
     super_class: tuple[int, ...],
     variants: tuple[Variant, ...],
+    classifier: Classifier | None = None,
     *,
     restarts: int = 10,
 ) -> EvaluationResult:
@@ -53,6 +66,7 @@ def evaluate_features(
         features: of both splits.
         super_class: coarse label of each fine class.
         variants: views for CLP.
+        classifier: that the features were made for, for NC3 and NC4.
         restarts: of k-means.
     """
     fine = len(super_class)
@@ -62,19 +76,17 @@ def evaluate_features(
         fit_probe(train, jnp.asarray(labels), fine)
         for labels in (features.train_fine, *(found.train for found in clusters))
     )
-    distances = np.asarray(class_distances(class_statistics(train, jnp.asarray(features.train_fine), fine)))
-    coarse = np.asarray(super_class, np.int32)
-    merged = coarse[:, None] == coarse[None, :]
-    same = np.eye(fine, dtype=bool)
+    collapse = collapse_table(
+        Labelled(features.train, features.train_fine),
+        Labelled(features.test, features.test_fine),
+        super_class,
+        classifier,
+    )
     return EvaluationResult(
         probe_train_accuracy=_accuracy(probe, train, features.train_fine),
         probe_test_accuracy=_accuracy(probe, test, features.test_fine),
         probe_gradient_norm=float(probe.gradient_norm),
-        nc1=_nc1_table(features, coarse),
-        class_distances=distances,
-        distance_same_class=float(distances[same].mean()),
-        distance_merged_classes=_mean(distances[merged & ~same]),
-        distance_other_classes=_mean(distances[~merged]),
+        collapse=collapse,
         clp={
             variant: score_clusters(features, found, np.asarray(probe_predict(clp_probe, test)), super_class)
             for variant, found, clp_probe in zip(variants, clusters, clp_probes, strict=True)
@@ -84,20 +96,3 @@ def evaluate_features(
 
 def _accuracy(probe: Probe, points: Array, labels: np.ndarray) -> float:
     return float((np.asarray(probe_predict(probe, points)) == labels).mean())
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if values.size else None
-
-
-def _nc1_table(features: FeatureArrays, coarse: np.ndarray) -> dict[str, float | None]:
-    table: dict[str, float | None] = {}
-    splits = {"train": (features.train, features.train_fine), "test": (features.test, features.test_fine)}
-    for split, (points, fine) in splits.items():
-        for level, labels in (("coarse", coarse[fine]), ("fine", fine)):
-            classes = int(coarse.max()) + 1 if level == "coarse" else len(coarse)
-            collapse = jax.device_get(nc1(class_statistics(jnp.asarray(points), jnp.asarray(labels), classes)))
-            spread = np.ptp(points, axis=0).any()
-            table[f"nc1_{level}_{split}"] = float(collapse.nc1) if spread else None
-            table[f"nc1_ratio_{level}_{split}"] = float(collapse.nc1_ratio) if spread else None
-    return table

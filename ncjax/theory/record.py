@@ -39,7 +39,7 @@ def geometry(features: Float[Array, "n m"], component: Int32[Array, "n"], config
     fine = class_statistics(features, component, count)
     coarse = class_statistics(features, component // q, config.mixture.labels)
     distances = class_distances(fine)
-    means = fine.means + features.mean(axis=0)[None, :]
+    means = fine.means + fine.origin[None, :]
     lengths = jnp.linalg.norm(means, axis=1)
     cosines = (means @ means.T) / jnp.maximum(lengths[:, None] * lengths[None, :], 1e-30)
     label = jnp.arange(count) // q

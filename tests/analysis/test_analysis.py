@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
@@ -16,10 +14,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ncjax.analysis.clp import cluster_and_linear_probe
-from ncjax.analysis.collapse import class_distances, class_statistics, nc1
 from ncjax.analysis.probe import fit_probe, probe_predict
 from ncjax.analysis.results import FeatureArrays, evaluate_features
 from ncjax.errors import UserError
+from tests.analysis import oracle
 
 KEY = jax.random.key(0)
 MOD5 = (0, 1, 2, 3, 4) * 2
@@ -67,69 +65,6 @@ def test_probe_survives_constant_features_and_one_missing_class():
     probe = fit_probe(jnp.asarray(train), jnp.asarray(labels), 11)
     assert all(np.isfinite(np.asarray(leaf)).all() for leaf in probe)
     assert 10 not in np.asarray(probe_predict(probe, jnp.asarray(train)))
-
-
-# ------------------------------------------------------------------ collapse
-
-
-def oracle_nc1(features, labels):
-    """float64, from the formulas."""
-    features, classes = features.astype(np.float64), np.unique(labels)
-    means = np.stack([features[labels == c].mean(0) for c in classes])
-    within = sum((x - means[y])[:, None] * (x - means[y])[None] for x, y in zip(features, labels, strict=True))
-    within = within / len(features)
-    centred = means - means.mean(0)
-    between = centred.T @ centred / len(classes)
-    values, vectors = np.linalg.eigh(between)
-    top = vectors[:, -(len(classes) - 1) :] / np.sqrt(values[-(len(classes) - 1) :])
-    return np.trace(top.T @ within @ top) / len(classes), np.trace(within) / np.trace(between)
-
-
-def statistics(features, labels, classes):
-    return class_statistics(jnp.asarray(features), jnp.asarray(labels), classes)
-
-
-@settings(deadline=None, max_examples=15)
-@given(st.integers(0, 10**6), st.sampled_from([0.01, 1.0, 10.0]), st.sampled_from([0.0, 1000.0]))
-def test_nc1_and_distances_equal_float64(seed, spread, offset):
-    rng = np.random.default_rng(seed)
-    labels = np.arange(120, dtype=np.int32) % 4
-    features = rng.normal(size=(4, 7))[labels] * 3 + spread * rng.normal(size=(120, 7)) + offset
-    features = features.astype(np.float32)
-    found = statistics(features, labels, 4)
-    rough = {"rel": 1e-3 if offset == 0 else 5e-2}
-    pinv, ratio = oracle_nc1(features, labels)
-    assert float(nc1(found).nc1) == pytest.approx(pinv, **rough)
-    assert float(nc1(found).nc1_ratio) == pytest.approx(ratio, **rough)
-    groups = [features[labels == c].astype(np.float64) for c in range(4)]
-    distances = [[((a[:, None] - b[None]) ** 2).sum(-1).mean() for b in groups] for a in groups]
-    np.testing.assert_allclose(class_distances(found), distances, **{"rtol": rough["rel"]})
-
-
-def test_exact_simplex_frame_has_nc1_0():
-    frame = np.eye(5, dtype=np.float32) - 1 / 5
-    labels = np.arange(50, dtype=np.int32) % 5
-    collapse = nc1(statistics(frame[labels] + 10, labels, 5))
-    assert 0 <= float(collapse.nc1) < 1e-9
-    assert 0 <= float(collapse.nc1_ratio) < 1e-9
-
-
-def test_isotropic_clusters_have_the_closed_form():
-    rng, classes, dimension, sigma = np.random.default_rng(0), 3, 6, 0.5
-    labels = np.arange(60_000, dtype=np.int32) % classes
-    features = (np.eye(dimension)[labels] + sigma * rng.normal(size=(60_000, dimension))).astype(np.float32)
-    collapse = nc1(statistics(features, labels, classes))
-    # Every non-zero eigenvalue of S_B is 1 / K, so tr(S_W S_B^+) / K = (K - 1) sigma^2.
-    assert float(collapse.nc1) == pytest.approx((classes - 1) * sigma**2, rel=0.03)
-    assert float(collapse.nc1_ratio) == pytest.approx(dimension * sigma**2 * classes / (classes - 1), rel=0.03)
-
-
-def test_more_classes_than_dimensions():
-    rng = np.random.default_rng(0)
-    labels = np.arange(200, dtype=np.int32) % 10
-    collapse = nc1(statistics(rng.normal(size=(200, 3)).astype(np.float32), labels, 10))
-    assert np.isfinite(float(collapse.nc1))
-    assert float(collapse.nc1) > 0
 
 
 # ------------------------------------------------------------------ CLP
@@ -214,8 +149,12 @@ def test_evaluation_is_json_and_its_parts_agree():
     assert content["distance_same_class"] < content["distance_merged_classes"] < content["distance_other_classes"]
     assert content["clp"]["raw"]["test_accuracy"] <= content["probe_test_accuracy"] + 0.02
     assert content["nc1_coarse_train"] > 0
-    assert content["nc1_fine_train"] == pytest.approx(oracle_nc1(arrays.train, arrays.train_fine)[0], rel=1e-2)
-    assert np.array(content["class_distances"]).shape == (10, 10)
+    assert content["nc1_fine_train"] == pytest.approx(oracle.level(arrays.train, arrays.train_fine)["nc1"], rel=1e-2)
+    np.testing.assert_allclose(
+        content["class_distances"], oracle.distance_matrix(arrays.train, arrays.train_fine), 1e-3
+    )
+    assert content["distance_merged_classes"] == content["collapse"]["train"]["within"]["distance_merged_classes"]
+    assert content["left_out"] == ["nc3 and nc4: there are no classifier weights"]
 
 
 def test_features_of_a_dead_network_are_measured_too():

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every measure of collapse and of what is left inside super-classes, for one split of any features.
+
+Two readings of the features a block at a time: moments, then what needs each example beside them (silhouettes, NC4).
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32
+
+from ncjax.analysis.collapse import (
+    Collapse,
+    Geometry,
+    Spectrum,
+    cdnv,
+    class_distances,
+    covariance_rank,
+    geometry,
+    nc1,
+    spectrum,
+)
+from ncjax.analysis.statistics import HIGHEST, ClassStatistics, class_statistics, merge, merge_classes
+from ncjax.analysis.within import (
+    Distances,
+    Explained,
+    Intraclass,
+    Silhouettes,
+    cosine_spread,
+    explained_variance,
+    intraclass,
+    siblings,
+    silhouette_sums,
+    squared_distances,
+    summarise_distances,
+    unit_sums,
+)
+from ncjax.cluster.stream import Rows
+
+BLOCK_BYTES = 2**24  # read at a time
+MOST_FEATURES = 2048  # of whose covariance all eigenvalues are found
+SPREAD_ROWS = 2000  # of each super-class, for c4
+
+
+class Classifier(NamedTuple):
+    """A linear classifier `x -> W x + b` of coarse or of fine classes."""
+
+    weights: Float[Array, "k d"]
+    bias: Float[Array, "k"]
+
+
+class Block(NamedTuple):
+    """Some examples; the last block is filled up with weight 0."""
+
+    features: Float[Array, "b d"]
+    fine: Int32[Array, "b"]
+    weights: Float[Array, "b"]
+
+
+class Moments(NamedTuple):
+    """What the first reading keeps; that of two blocks is merged."""
+
+    fine: ClassStatistics
+    units: Float[Array, "f d"]  # sums of unit vectors
+
+
+class Level(NamedTuple):
+    """Collapse to one set of labels."""
+
+    collapse: Collapse
+    separation: Float[Array, ""]  # fuzziness tr(S_W S_B^+), as He and Su (2023) follow it through layers
+    cdnv: Float[Array, ""]
+    spectrum: Spectrum
+    geometry: Geometry
+
+
+class Within(NamedTuple):
+    """The fine classes inside super-classes."""
+
+    distances: Distances
+    explained: Explained
+    silhouette: Float[Array, ""]  # squared Euclidean distance; mean over examples with siblings
+    silhouette_cosine: Float[Array, ""]
+    intraclass: Intraclass
+    c2: Float[Array, ""]  # median over fine classes of the mean cosine silhouette
+    c4: Float[Array, ""]
+
+
+class Split(NamedTuple):
+    """All measures of one split; NaN where one has no meaning."""
+
+    coarse: Level
+    fine: Level
+    within: Within
+    effective_rank: Float[Array, ""]  # of the covariance of all examples
+    class_distances: Float[Array, "f f"]
+
+
+def blocks(rows: Rows, fine: Int32[np.ndarray, "n"]) -> Iterator[Block]:
+    """Blocks of an array in memory or on disk; the next is read meanwhile."""
+    n, d = rows.shape
+    size = min(n, max(1, BLOCK_BYTES // (4 * d)))
+
+    def read(first: int) -> Block:
+        present = min(size, n - first)
+        part, labels = rows[first : first + present], fine[first : first + present]
+        if present < size:
+            part = np.concatenate([np.asarray(part, np.float32), np.zeros((size - present, d), np.float32)])
+            labels = np.concatenate([labels, np.zeros(size - present, np.int32)])
+        weights = (np.arange(size) < present).astype(np.float32)
+        return Block(jnp.asarray(part, jnp.float32), jnp.asarray(labels), jnp.asarray(weights))
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(read, 0)
+        for first in range(0, n, size):
+            block = ahead.result()
+            ahead = pool.submit(read, first + size) if first + size < n else ahead
+            yield block
+
+
+def gather_moments(rows: Rows, fine: Int32[np.ndarray, "n"], classes: int) -> Moments:
+    """Moments of any number of examples by one reading, in the memory of two blocks."""
+    reading = blocks(rows, fine)
+    found = _moments(next(reading), None, classes)
+    for block in reading:
+        found = _add(found, _moments(block, found.fine.origin, classes))
+    return found
+
+
+@partial(jax.jit, static_argnames="classes")
+def _moments(block: Block, origin: Array | None, classes: int) -> Moments:
+    fine = class_statistics(block.features, block.fine, classes, block.weights, origin)
+    return Moments(fine, unit_sums(block.features, block.fine, block.weights, classes))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _add(a: Moments, b: Moments) -> Moments:
+    return Moments(merge(a.fine, b.fine), a.units + b.units)
+
+
+def measure_split(rows: Rows, fine: Int32[np.ndarray, "n"], super_class: tuple[int, ...]) -> tuple[Split, Moments]:
+    """Everything but what needs a classifier.
+
+    Args:
+        rows: features `[n d]`, in memory or on disk.
+        fine: labels in `0..f-1`; a class may have no example.
+        super_class: coarse label of each fine class.
+    """
+    owner, classes = jnp.asarray(super_class, jnp.int32), max(super_class) + 1
+    moments = gather_moments(rows, fine, len(super_class))
+    sums = [_silhouettes(block, moments, owner) for block in blocks(rows, fine)]
+    silhouettes = Silhouettes(*(sum(parts) for parts in zip(*sums, strict=True)))
+    sample = _sample(rows, np.asarray(super_class)[fine], classes)
+    return _split(moments, silhouettes, sample, owner, classes), moments
+
+
+@jax.jit
+def _silhouettes(block: Block, moments: Moments, super_class: Array) -> Silhouettes:
+    return silhouette_sums(block.features, block.fine, block.weights, moments.fine, moments.units, super_class)
+
+
+def _sample(rows: Rows, coarse: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Up to `SPREAD_ROWS` examples of each super-class, evenly spaced, and weights that say which there are."""
+    of = [np.flatnonzero(coarse == label) for label in range(classes)]
+    size = min(SPREAD_ROWS, max(map(len, of)))
+    chosen = [found[np.linspace(0, len(found) - 1, min(size, len(found))).astype(int)] for found in of]
+    points, weights = np.zeros((classes, size, rows.shape[1]), np.float32), np.zeros((classes, size), np.float32)
+    for i, picked in enumerate(chosen):
+        points[i, : len(picked)], weights[i, : len(picked)] = np.asarray(rows[picked], np.float32), 1
+    return points, weights
+
+
+@partial(jax.jit, static_argnames="classes")
+def _split(
+    moments: Moments, silhouettes: Silhouettes, sample: tuple[Array, Array], super_class: Array, classes: int
+) -> Split:
+    fine, coarse = moments.fine, merge_classes(moments.fine, super_class, classes)
+    has_siblings = siblings(fine.counts, super_class).any(axis=1)
+    examples = jnp.maximum((fine.counts * has_siblings).sum(), 1)
+    by_class = silhouettes.cosine / jnp.maximum(fine.counts, 1)
+    return Split(
+        coarse=level(coarse),
+        fine=level(fine),
+        within=Within(
+            distances=summarise_distances(fine, super_class),
+            explained=explained_variance(fine, coarse, super_class),
+            silhouette=silhouettes.squared.sum() / examples,
+            silhouette_cosine=silhouettes.cosine.sum() / examples,
+            intraclass=intraclass(fine, coarse, super_class),
+            c2=jnp.nanmedian(jnp.where(has_siblings, by_class, jnp.nan)),
+            c4=cosine_spread(*sample, coarse.counts),
+        ),
+        effective_rank=covariance_rank(fine) if fine.origin.size <= MOST_FEATURES else jnp.array(jnp.nan),
+        class_distances=class_distances(fine),
+    )
+
+
+def level(statistics: ClassStatistics) -> Level:
+    """Collapse to the classes of the statistics."""
+    few = statistics.origin.size <= MOST_FEATURES
+    collapse = nc1(statistics)
+    return Level(
+        collapse=collapse,
+        separation=collapse.nc1 * (statistics.counts > 0).sum(),
+        cdnv=cdnv(statistics),
+        spectrum=spectrum(statistics) if few else Spectrum(jnp.array(jnp.nan), jnp.array(jnp.nan)),
+        geometry=geometry(statistics),
+    )
+
+
+def nearest_mean_disagreement(rows: Rows, means: ClassStatistics, classifier: Classifier) -> float:
+    """NC4: share of examples to which the nearest class mean gives another class than the classifier, bias included."""
+    unknown = np.zeros(rows.shape[0], np.int32)
+    return float(sum(_disagreements(block, means, classifier) for block in blocks(rows, unknown))) / rows.shape[0]
+
+
+@jax.jit
+def _disagreements(block: Block, means: ClassStatistics, classifier: Classifier) -> Array:
+    distances = jnp.where((means.counts > 0)[None, :], squared_distances(block.features, means), jnp.inf)
+    logits = jnp.matmul(block.features, classifier.weights.T, precision=HIGHEST) + classifier.bias[None, :]
+    return ((distances.argmin(axis=1) != logits.argmax(axis=1)) * block.weights).sum()
