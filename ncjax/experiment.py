@@ -15,8 +15,9 @@ from ncjax.data import Dataset, load_dataset
 from ncjax.errors import UserError
 from ncjax.features import FeatureSet, extract, load_features, save_features, saved_epochs
 from ncjax.labels import LabelMap, parse_label_maps
+from ncjax.processes import is_lead, lead
 from ncjax.train.ensemble import Member, list_members
-from ncjax.train.loop import prepare
+from ncjax.train.loop import Outcome, prepare
 from ncjax.train.loop import train as train_run
 from ncjax.train.step import TrainState
 from ncjax.workdir import environment, open_workdir, read_config, read_json, write_json
@@ -35,7 +36,7 @@ def train(config: Config, workdir: Path, command: str) -> None:
     dataset = load_dataset(config.data)
     run = prepare(config, dataset)
     _evaluation_map(config, dataset)
-    open_workdir(workdir, config, command)
+    lead(lambda: open_workdir(workdir, config, command))
     kept = {*config.evaluate.epochs, config.optim.epochs}
 
     def keep_features(epoch: int, state: TrainState) -> None:
@@ -43,6 +44,10 @@ def train(config: Config, workdir: Path, command: str) -> None:
             save_features(workdir, epoch, extract(run, state, dataset))
 
     outcome = train_run(run, workdir, keep_features)
+    lead(lambda: _report_training(workdir, outcome))
+
+
+def _report_training(workdir: Path, outcome: Outcome) -> None:
     for line in outcome.failures:
         print(f"warning: {line}")
     path = workdir / "results" / "training.json"
@@ -102,7 +107,7 @@ def evaluate(workdir: Path, variants: tuple[Variant, ...] = (), *, controls: boo
     }
     path = workdir / "results" / "evaluation.json"
     notes = _notes(rows)
-    for note in notes:
+    for note in notes if is_lead() else ():
         print(f"note: {note}")
     write_json(
         path, {"run": run, "rows": rows, "notes": [*training["failures"], *training.get("imported", ()), *notes]}

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float32, Int32
 from ncjax.data import Dataset, Split
 from ncjax.errors import UserError
 from ncjax.models.conv import compiler_options
+from ncjax.processes import to_host
 from ncjax.train.feed import batches
 from ncjax.train.loop import Run
 from ncjax.train.step import TrainState, forward, forward_batches
@@ -48,7 +49,8 @@ def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
 
     def split(resident: Array, source: Split, targets: Array) -> SplitFeatures:
         seen = _resident(run, state, resident) if run.feed is None else _streamed(run, state, source)
-        return SplitFeatures(*seen, source.labels, np.asarray(targets))
+        features, logits, coarse = (array[: len(run.members)] for array in (*seen, to_host(targets)))
+        return SplitFeatures(features, logits, source.labels, coarse)
 
     return FeatureSet(
         train=split(run.images.train, dataset.train, run.ensemble.train_targets),
@@ -57,16 +59,15 @@ def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
 
 
 def _resident(run: Run, state: TrainState, images: Array) -> tuple[np.ndarray, np.ndarray]:
-    features, logits = _compiled(forward)(run.spec, state, images, run.images.mean, run.images.std)
-    return np.asarray(features), np.asarray(logits)
+    features, logits = to_host(_compiled(forward)(run.spec, state, images, run.images.mean, run.images.std))
+    return features, logits
 
 
 def _streamed(run: Run, state: TrainState, split: Split) -> tuple[np.ndarray, np.ndarray]:
     count, at, seen = len(split.labels), 0, None
     with closing(batches(split.images, run.config.optim.batch, run.spec.mesh)) as blocks:
         for pixels in blocks:
-            found = _compiled(forward_batches)(run.spec, state, pixels, run.images.mean, run.images.std)
-            parts = tuple(map(np.asarray, found))
+            parts = to_host(_compiled(forward_batches)(run.spec, state, pixels, run.images.mean, run.images.std))
             if seen is None:
                 seen = tuple(np.empty((part.shape[0], count, part.shape[2]), part.dtype) for part in parts)
             for whole, part in zip(seen, parts, strict=True):

@@ -13,12 +13,16 @@ import jax
 
 from ncjax.config import C, Config, from_dict_of, to_dict
 from ncjax.errors import UserError
+from ncjax.processes import is_lead
 
+FREE = ("mesh", "checkpoint_minutes")  # what may change from one start of a run to the next
 PACKAGES = ("ncjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; of several processes, the first does."""
+    if not is_lead():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text)
@@ -52,7 +56,8 @@ def open_workdir(workdir: Path, config: Any, command: str) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        differing = _differences(to_dict(read_config_of(type(config), workdir)), to_dict(config))
+        both = (to_dict(read_config_of(type(config), workdir)), to_dict(config))
+        differing = _differences(*({k: v for k, v in fields.items() if k not in FREE} for fields in both))
         if differing:
             raise UserError(
                 f"{workdir} holds a run of another config ({'; '.join(differing)}); choose another --workdir"

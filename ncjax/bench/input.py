@@ -72,7 +72,7 @@ def streamed_timer(config: Config) -> Timer:
 
     from ncjax.data import load_dataset
     from ncjax.train.loop import chunk_images, prepare
-    from ncjax.train.mesh import EVERYWHERE
+    from ncjax.train.mesh import EVERYWHERE, put
     from ncjax.train.step import compile_chunk, init_state
 
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=ENDLESS))
@@ -85,7 +85,7 @@ def streamed_timer(config: Config) -> Timer:
         first, started = int(state.step), time.perf_counter()
         while time.perf_counter() - started < MEASURED_SECS:
             epoch_end = (int(state.step) // run.spec.steps_per_epoch + 1) * run.spec.steps_per_epoch
-            stop = jax.device_put(np.int32(epoch_end), NamedSharding(run.spec.mesh, EVERYWHERE))
+            stop = put(np.int32(epoch_end), NamedSharding(run.spec.mesh, EVERYWHERE))
             state, seen = chunk(state, next(images), run.ensemble, stop)
             jax.block_until_ready(seen)
         images_seen = (int(state.step) - first) * config.optim.batch * len(run.members)

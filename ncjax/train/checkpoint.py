@@ -13,9 +13,9 @@ from ncjax.train.step import TrainState
 KEPT = 2
 
 
-def open_checkpoints(workdir: Path) -> ocp.CheckpointManager:
-    """The checkpoints of a work directory; the newest `KEPT` are kept."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, create=True)
+def open_checkpoints(workdir: Path, keep_steps: int = 0) -> ocp.CheckpointManager:
+    """The checkpoints of a work directory; the newest `KEPT` are kept, and those of multiples of `keep_steps`."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, keep_period=keep_steps or None, create=True)
     return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
 
 
@@ -42,3 +42,8 @@ def restore_latest(checkpoints: ocp.CheckpointManager, like: TrainState) -> Trai
         raise UserError(
             f"checkpoint {folder} cannot be read ({reason}); delete that folder to use the one before"
         ) from error
+
+
+def finish(checkpoints: ocp.CheckpointManager) -> None:
+    """Wait until all that was saved is on disk."""
+    checkpoints.wait_until_finished()

@@ -17,7 +17,7 @@ from ncjax.data import Dataset
 from ncjax.data.dataset import channel_statistics
 from ncjax.errors import UserError
 from ncjax.labels import LabelMap, parse_label_maps
-from ncjax.train.mesh import EVERYWHERE, member_sharding
+from ncjax.train.mesh import EVERYWHERE, member_sharding, places, put
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,8 @@ def list_members(config: Config, dataset: Dataset) -> tuple[Member, ...]:
 
 
 def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> Ensemble:
-    """The arrays of the members, laid over the mesh."""
+    """The arrays of the members, laid over the mesh; copies of member 0 fill its last row."""
+    members += members[:1] * (places(len(members), mesh) - len(members))
     classes = np.array([member.label_map.classes for member in members])
     train = {m.label_map.name: m.label_map.targets(dataset.train.labels, "train") for m in members}
     test = {m.label_map.name: m.label_map.targets(dataset.test.labels, "test") for m in members}
@@ -92,7 +93,7 @@ def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> 
         "train_targets": np.stack([train[member.label_map.name] for member in members]),
         "test_targets": np.stack([test[member.label_map.name] for member in members]),
     }
-    return Ensemble(**jax.device_put(arrays, member_sharding(arrays, mesh)))
+    return Ensemble(**put(arrays, member_sharding(arrays, mesh)))
 
 
 def put_images(dataset: Dataset, mesh: Mesh, *, streamed: bool = False) -> Images:
@@ -105,7 +106,7 @@ def put_images(dataset: Dataset, mesh: Mesh, *, streamed: bool = False) -> Image
         "mean": mean,
         "std": std,
     }
-    return Images(**jax.device_put(arrays, NamedSharding(mesh, EVERYWHERE)))
+    return Images(**put(arrays, NamedSharding(mesh, EVERYWHERE)))
 
 
 def fed_images(fed: Fed) -> UInt8[Array, "s b h w ch"]:

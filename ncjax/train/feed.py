@@ -18,7 +18,7 @@ from jaxtyping import Array, Int32, UInt8
 from ncjax.data import Streamed
 from ncjax.data.streamed import in_order
 from ncjax.train.ensemble import Fed, example_order
-from ncjax.train.mesh import MEMBER
+from ncjax.train.mesh import MEMBER, put
 
 T = TypeVar("T")
 Index = tuple[slice, ...]  # a part of an array that lies on one device
@@ -80,9 +80,7 @@ def make_feed(
 
 def fed_like(feed: Feed) -> Fed:
     """The shapes and places of what is fed: for compiling."""
-    slot = jax.make_array_from_callback(
-        feed.slot.shape, NamedSharding(feed.mesh, MEMBER), lambda index: feed.slot[index]
-    )
+    slot = put(feed.slot, NamedSharding(feed.mesh, MEMBER))
     return Fed(jax.ShapeDtypeStruct(feed.shape, np.uint8, sharding=feed.sharding), slot)  # type: ignore[arg-type]
 
 

@@ -43,7 +43,7 @@ def streamed(images):
 
 
 def feed_of(images, member, data, seeds=SEEDS):
-    mesh = make_mesh(MeshConfig(member=member, data=data), len(seeds))
+    mesh = make_mesh(MeshConfig(member=member, data=data), BATCH)
     return make_feed(images, seeds, mesh, batch=BATCH, chunk_steps=CHUNK)
 
 
