@@ -79,6 +79,8 @@ def _torch_peers(alone: Config, batches: Path) -> tuple[dict[str, Peer], list[st
 def _first_member(config: Config) -> Config:
     if config.mesh != MeshConfig():
         raise UserError("mesh.member and mesh.data must be 1 in this benchmark: PyTorch trains on one device")
+    if config.data.streamed:
+        raise UserError("data.streamed must be no in this benchmark; ncjax bench input measures streaming")
     optim = dataclasses.replace(config.optim, lr=config.optim.lr[:1], weight_decay=config.optim.weight_decay[:1])
     return dataclasses.replace(config, labels=config.labels[:1], seeds=1, optim=optim)
 
