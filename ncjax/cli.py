@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verbs of the command line: each parses, calls one function, and prints where its result is."""
 
+import errno
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +40,8 @@ Overrides name a field of the config: --optim.lr 0.01 --seeds 8 --labels mod:5 f
 
 Verb = Callable[[list[str]], None]
 STOPPED = 75  # EX_TEMPFAIL
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+AGAIN = "the same command goes on from the last checkpoint"
 
 
 def main() -> None:
@@ -63,10 +68,18 @@ def main() -> None:
         print(USAGE)
         return
     keep_compiled_programs()
-    code = _exit_code(verbs, arguments)
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = _exit_code(verbs, arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if code:
         _leave(code)
         raise SystemExit(code)
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise Stopped("stopped by SIGTERM")
 
 
 def _exit_code(verbs: dict[str, Verb], arguments: list[str]) -> int:
@@ -78,12 +91,40 @@ def _exit_code(verbs: dict[str, Verb], arguments: list[str]) -> int:
         print(f"ncjax: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("ncjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"ncjax: interrupted; {AGAIN}", file=sys.stderr)
         return 130
     except Stopped as stop:
         print(f"ncjax: {stop}; the same command goes on from there", file=sys.stderr)
         return STOPPED
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"ncjax: error: cannot write {error.filename or 'a file'}: {error.strerror}; {AGAIN}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if not _is_of_several():
+            raise
+        return _failed_among_several(error)
     return 0
+
+
+def _is_of_several() -> bool:
+    if "jax" not in sys.modules:
+        return False
+    from ncjax.processes import several
+
+    return several()
+
+
+def _failed_among_several(error: Exception) -> int:
+    """The others are left at once, for they wait in vain; one that another has left can only start again."""
+    from jax.errors import JaxRuntimeError
+
+    if not isinstance(error, JaxRuntimeError):
+        traceback.print_exception(error)
+        return 1
+    print(f"ncjax: another process of this run ended or cannot be reached; {AGAIN}", file=sys.stderr)
+    return STOPPED
 
 
 def _leave(code: int) -> None:

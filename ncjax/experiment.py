@@ -3,6 +3,7 @@
 
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ncjax.train.ensemble import Member, list_members
 from ncjax.train.loop import Outcome, prepare
 from ncjax.train.loop import train as train_run
 from ncjax.train.step import TrainState
-from ncjax.workdir import environment, open_workdir, read_config, read_json, write_json
+from ncjax.workdir import environment, locked, open_workdir, read_config, read_json, write_json
 
 PIXELS_GIB = 4  # of training pixels of a streamed data set, as features; larger ones are no row
 PIXELS_CLUSTER = 0.9  # share of digits that k-means on raw pixels gets right; above it the report warns
@@ -38,15 +39,17 @@ def train(config: Config, workdir: Path, command: str) -> None:
     dataset = load_dataset(config.data)
     run = prepare(config, dataset)
     _evaluation_map(config, dataset)
-    lead(lambda: open_workdir(workdir, config, command))
     kept = {*config.evaluate.epochs, config.optim.epochs}
 
     def keep_features(epoch: int, state: TrainState) -> None:
         if epoch in kept:
             save_features(workdir, epoch, extract(run, state, dataset))
 
-    outcome = train_run(run, workdir, keep_features)
-    lead(lambda: _report_training(workdir, outcome))
+    with ExitStack() as held:
+        lead(lambda: held.enter_context(locked(workdir)))
+        lead(lambda: open_workdir(workdir, config, command))
+        outcome = train_run(run, workdir, keep_features)
+        lead(lambda: _report_training(workdir, outcome))
 
 
 def _report_training(workdir: Path, outcome: Outcome) -> None:

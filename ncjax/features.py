@@ -78,11 +78,21 @@ def _streamed(run: Run, state: TrainState, split: Split) -> tuple[np.ndarray, np
 
 
 def save_features(workdir: Path, epoch: int, features: FeatureSet) -> None:
-    """Write features/EPOCH with Orbax, whole or not at all; an older one of that epoch is replaced."""
+    """Write features/EPOCH with Orbax, whole or not at all; an older one of that epoch is replaced.
+
+    Raises:
+        UserError: they cannot be written.
+    """
     content = {name: split._asdict() for name, split in features._asdict().items()}
     in_chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), content)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(_folder(workdir, epoch), content, save_args=in_chunks, force=True)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(_folder(workdir, epoch), content, save_args=in_chunks, force=True)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"features cannot be written to {_folder(workdir, epoch)} ({reason}); is the disk full?"
+        ) from error
 
 
 def load_features(workdir: Path, epoch: int) -> FeatureSet:

@@ -44,6 +44,7 @@ def initialise() -> None:
             jax.distributed.initialize(**arguments)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"the processes of this run cannot join ({_first_line(error)})") from error
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # JAX took it, for a service of its own
     _check_devices()
 
 

@@ -16,7 +16,14 @@ from ncjax.features import load_features
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "configs" / "digits_demo.py"
+TINY = ["--model.name", "mlp", "--model.width", 8, "--optim.epochs", 2, "--seeds", 1, "--data.train-examples", 320]
+TINY += ["--data.test-examples", 100, "--evaluate.restarts", 2, "--checkpoint-minutes", 0]
 OF_A_PROCESS = ("wall_secs", "device", "command", "mesh")  # what may differ between two ways to run the same
+
+
+def command(verb: str, workdir: Path, *options: object) -> list[object]:
+    """A run of three small members on 320 digits for two epochs of five steps."""
+    return [verb, DEMO, "--workdir", workdir, *TINY, *options]
 
 
 def start(
@@ -50,6 +57,7 @@ def ended(processes: Sequence[subprocess.Popen], timeout: float = 240) -> list[t
     finally:
         for process in processes:
             process.kill()
+            process.communicate()
 
 
 def records(workdir: Path) -> list[dict]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.runs import (
-    DEMO,
     assert_close,
     assert_same_features,
+    command,
     ended,
     records,
     start,
@@ -17,16 +17,9 @@ from tests.runs import (
     without_what_differs,
 )
 
-TINY = ["--model.name", "mlp", "--model.width", 8, "--optim.epochs", 2, "--seeds", 1, "--data.train-examples", 320]
-TINY += ["--data.test-examples", 100, "--evaluate.restarts", 2, "--checkpoint-minutes", 0]
-
-
-def command(verb: str, workdir: Path, *options: object) -> list[object]:
-    return [verb, DEMO, "--workdir", workdir, *TINY, *options]
-
 
 def all_well(processes: list) -> None:
-    for code, err in ended(processes):
+    for code, err in ended(processes, timeout=600):
         assert code == 0, err
 
 
@@ -41,8 +34,9 @@ def test_two_processes_train_like_one_with_a_member_too_many(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_eight_devices_are_the_same_in_one_two_and_four_processes(tmp_path: Path) -> None:
-    spread = ["--mesh.member", 2, "--mesh.data", 4]
+    spread = ["--mesh.member", 2, "--mesh.data", 4, "--evaluate.variants", "raw"]
     all_well([start(command("run", tmp_path / "1", *spread), devices=8)])
     for count in (2, 4):
         folder = tmp_path / str(count)
