@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
-# Sourced by local.sh and test.sh. `setup EXTRA` makes $ROOT/.venv and installs ncjax into it, or does nothing where that
+# Sourced by the other scripts. `setup EXTRA` makes $ROOT/.venv and installs ncjax into it, or does nothing where that
 # is done already. PYTHON=/path/to/python chooses the interpreter; an existing .venv keeps its own.
 
 set -euo pipefail
@@ -12,6 +12,13 @@ VENV=$ROOT/.venv
 fail() {
     echo "ncjax: $*" >&2
     exit 1
+}
+
+# The command as one would type it.
+typed() {
+    local word words=()
+    for word; do [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] && words+=("$word") || words+=("${word@Q}"); done
+    echo "${words[*]}"
 }
 
 supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
