@@ -17,6 +17,7 @@ from ncjax.data import load_dataset
 from ncjax.parsing import base_config, parse
 from ncjax.train.loop import prepare
 from ncjax.train.mesh import EVERYWHERE, put
+from ncjax.train.observe import make_observer
 from ncjax.train.step import compile_chunk, init_state
 
 
@@ -29,6 +30,7 @@ def main() -> None:
 
     config = base if not rest else parse(name, options, [a.replace("--", "--config.", 1) for a in rest])
     run = prepare(config, load_dataset(config.data))
+    observe = make_observer(run.spec, run.dataset, run.ensemble, run.images, len(run.members))
     state = init_state(run.spec, run.ensemble)
     chunk = compile_chunk(run.spec, state, run.images, run.ensemble)
     steps, per_epoch, every = config.chunk_steps, run.spec.steps_per_epoch, config.evaluate.observe_epochs
@@ -43,7 +45,7 @@ def main() -> None:
         step_secs.append((time.perf_counter() - started) / steps)
         at += steps
         started = time.perf_counter()
-        run.observe(every, state)
+        observe(every, state)
         look_secs.append(time.perf_counter() - started)
     step, look = statistics.median(step_secs[1:]), statistics.median(look_secs[1:])
     share = look / (step * per_epoch * every)
