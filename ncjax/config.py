@@ -103,7 +103,7 @@ class EvaluateConfig:
     """Restarts of k-means; the best inertia wins [restarts]."""
     observe_epochs: int = 10
     """Time between looks at collapse during training: NC1, CDNV and NC2 in metrics.jsonl [epochs; 0: never]."""
-    observe_images: int = 2048
+    observe_images: int = 1024
     """Training images, evenly spaced, that such a look takes in [images]."""
 
 
