@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training step of an ensemble, and the chunk of steps that is compiled."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from ncjax.data.augment import augment, normalise
 from ncjax.models import make_model
 from ncjax.models.conv import compiler_options
 from ncjax.train.ensemble import Ensemble, Images, Stream, example_order
-from ncjax.train.mesh import DATA, EVERYWHERE, MEMBER_BATCH, member_sharding, parameter_sharding, put
+from ncjax.train.mesh import DATA, EVERYWHERE, MEMBER, MEMBER_BATCH, member_sharding, parameter_sharding, put
 from ncjax.train.schedule import schedule_factor
 
 ACTIVATION = 2**18  # values: 1 MiB in float32
@@ -146,9 +147,9 @@ def _member_step(
 
 def _whole(spec: Spec, params: PyTree) -> PyTree:
     """One member's parameters, whole on each of its devices for the forward and backward pass."""
-    if not spec.config.mesh.shard_params:
+    if not spec.config.mesh.shard_params or spec.mesh.size == 1:
         return params
-    return lax.with_sharding_constraint(params, NamedSharding(spec.mesh, EVERYWHERE))
+    return lax.with_sharding_constraint(params, EVERYWHERE)
 
 
 class Batch(NamedTuple):
@@ -165,6 +166,7 @@ def make_batch(
     size, data = spec.config.optim.batch, spec.config.data
     start = (step % spec.steps_per_epoch) * size
     chosen = lax.dynamic_slice_in_dim(order, start, size, axis=1)
+    chosen = lax.with_sharding_constraint(chosen, NamedSharding(spec.mesh, MEMBER))
     chosen = lax.with_sharding_constraint(chosen, NamedSharding(spec.mesh, MEMBER_BATCH))
 
     def member(seed: Array, indices: Array, targets: Array) -> Batch:
@@ -183,21 +185,33 @@ def train_step(spec: Spec, state: TrainState, batch: Batch, ensemble: Ensemble) 
     factor = schedule_factor(spec.config.optim.schedule, spec.total_steps, state.step)
     now = state.step
 
-    def member(state: TrainState, *inputs: Array) -> tuple[TrainState, StepMetrics]:
-        state, metrics = _member_step(spec, state._replace(step=now), *inputs)
+    def member(inputs: tuple[Any, ...], now: Array) -> tuple[TrainState, StepMetrics]:
+        state, *others = inputs
+        state, metrics = _member_step(spec, state._replace(step=now), *others)
         return state._replace(step=None), metrics  # type: ignore[arg-type]
 
     members = (
         state._replace(step=None),  # type: ignore[arg-type]
         *(batch.images, batch.targets, ensemble.lr * factor, ensemble.weight_decay, ensemble.class_mask),
     )
-    state, metrics = (
-        lax.map(lambda one: member(*one), members)
-        if _in_turn(spec)
-        else jax.vmap(member, spmd_axis_name="member")(*members)
-    )
+    if _in_turn(spec):
+        state, metrics = lax.map(lambda one: member(one, now), members)
+    else:
+        state, metrics = _at_once(spec, member, members, now)
     state = state._replace(step=now + 1)
     return lax.with_sharding_constraint(state, state_sharding(spec, state)), metrics
+
+
+def _at_once(spec: Spec, member: Callable[..., Any], members: PyTree, shared: PyTree) -> Any:
+    """`member(one, shared)` for all members, each on its own row of the mesh: rows have nothing to tell each other."""
+
+    def row(members: PyTree, shared: PyTree) -> Any:
+        return jax.vmap(member, in_axes=(0, None))(members, shared)
+
+    if spec.mesh.size == 1:
+        return row(members, shared)
+    places = {"in_specs": (MEMBER, EVERYWHERE), "out_specs": MEMBER, "axis_names": {"member"}}
+    return jax.shard_map(row, mesh=spec.mesh, check_vma=False, **places)(members, shared)
 
 
 def _in_turn(spec: Spec) -> bool:
@@ -213,6 +227,7 @@ def train_chunk(
 ) -> tuple[TrainState, StepMetrics]:
     """Up to `chunk_steps` steps within one epoch, ending at step `stop`; metrics `[t s]`."""
     order = example_order(ensemble.seed, state.step // spec.steps_per_epoch, images.train.shape[0])
+    order = lax.with_sharding_constraint(order, NamedSharding(spec.mesh, MEMBER))
 
     def advance(state: TrainState) -> tuple[TrainState, StepMetrics]:
         return train_step(spec, state, make_batch(spec, images, ensemble, order, state.step), ensemble)
@@ -243,15 +258,15 @@ def forward(
     count = pixels.shape[0]
     starts = jnp.arange(-(-count // size), dtype=jnp.int32) * size
 
-    def member(params: PyTree, batch_stats: PyTree, batch: Array) -> tuple[Array, Array]:
-        logits, features = nnx.merge(spec.graph, params, batch_stats)(batch, train=False)
+    def member(weights: tuple[PyTree, PyTree], batch: Array) -> tuple[Array, Array]:
+        logits, features = nnx.merge(spec.graph, *weights)(batch, train=False)
         return features, logits
 
     def one_batch(start: Array) -> tuple[Array, Array]:
         rows = jnp.minimum(start + jnp.arange(size, dtype=jnp.int32), count - 1)
         spread = lax.with_sharding_constraint(pixels[rows], NamedSharding(spec.mesh, DATA))
         batch = normalise(spread, mean, std)
-        return jax.vmap(member, in_axes=(0, 0, None))(state.params, state.batch_stats, batch)
+        return _at_once(spec, member, (state.params, state.batch_stats), batch)
 
     features, logits = lax.map(one_batch, starts)
     return tuple(x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])[:, :count] for x in (features, logits))
