@@ -4,6 +4,7 @@ that was left alone.
 """
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -108,17 +109,13 @@ def test_thirty_killed_runs_end_bit_for_bit_like_an_undisturbed_one(
     assert_goes_on_like(undisturbed, tmp_path / "measured", go)
     longest = time.monotonic() - started
     for run in range(30):
-        workdir, in_write = tmp_path / str(run), run >= 10
-        after = rng.uniform(0, 0.9 * longest)
-        first_step = int(rng.integers(1, STEPS - 4)) if in_write else 0
-        code = stop(
-            workdir,
-            go(workdir),
-            signal.SIGKILL,
-            after=0 if in_write else after,
-            first_step=first_step,
-            in_write=in_write,
-        )
+        workdir, in_write, code = tmp_path / str(run), run >= 10, 0
+        while code == 0:  # where the moment came after the end of the run, another is drawn
+            shutil.rmtree(workdir, ignore_errors=True)
+            after = 0.0 if in_write else rng.uniform(0, 0.9 * longest)
+            first_step = int(rng.integers(1, STEPS - 4)) if in_write else 0
+            process = go(workdir)
+            code = stop(workdir, process, signal.SIGKILL, after=after, first_step=first_step, in_write=in_write)
         assert code == -signal.SIGKILL
         where = f"in a write, after step {first_step}" if in_write else f"{after:.1f} s after the start"
         epochs = len(records(workdir)) if (workdir / "metrics.jsonl").exists() else 0
