@@ -212,8 +212,14 @@ def _at_once(spec: Spec, member: Callable[..., Any], members: PyTree, shared: Py
 
     if spec.mesh.size == 1:
         return row(members, shared)
-    places = {"in_specs": (MEMBER, EVERYWHERE), "out_specs": MEMBER, "axis_names": {"member"}}
-    return jax.shard_map(row, mesh=spec.mesh, check_vma=False, **places)(members, shared)
+    return jax.shard_map(
+        row,
+        mesh=spec.mesh,
+        in_specs=(MEMBER, EVERYWHERE),
+        out_specs=MEMBER,
+        axis_names={"member"},
+        check_vma=False,
+    )(members, shared)
 
 
 def _in_turn(spec: Spec) -> bool:
