@@ -20,6 +20,5 @@ def get_config() -> Config:
             lr=(0.1,), weight_decay=(5e-4,), momentum=0.9, nesterov=True, schedule="step", batch=128, epochs=200
         ),
         evaluate=EvaluateConfig(epochs=(0, 50, 100, 150)),
-        checkpoint_epochs=10,
         chunk_steps=130,
     )

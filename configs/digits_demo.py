@@ -17,5 +17,4 @@ def get_config() -> Config:
         data=DataConfig(source="digits"),
         model=ModelConfig(name="cnn", width=16),
         optim=OptimConfig(lr=(0.05,), weight_decay=(5e-4,), batch=64, epochs=40, schedule="one_cycle"),
-        checkpoint_epochs=20,
     )

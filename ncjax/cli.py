@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verbs of the command line: each parses, calls one function, and prints where its result is."""
 
+import errno
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from ncjax.config import Config, Variant, check_config
-from ncjax.errors import UserError
+from ncjax.errors import Stopped, UserError
 from ncjax.parsing import base_config, base_config_of, command, parse
 from ncjax.user_cache import keep_compiled_programs
 
@@ -36,10 +39,17 @@ USAGE = """usage: ncjax VERB ...
 Overrides name a field of the config: --optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each verb has --help."""
 
 Verb = Callable[[list[str]], None]
+STOPPED = 75  # EX_TEMPFAIL
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+AGAIN = "the same command goes on from the last checkpoint"
 
 
 def main() -> None:
-    """Run the verb on the command line; exit with 2 and one line on bad input, with 130 when interrupted."""
+    """Run the verb on the command line.
+
+    Exit codes: 2 with one line on bad input, 130 when interrupted, 75 when a signal stopped a training that the same
+    command goes on with.
+    """
     verbs: dict[str, Verb] = {
         "demo": _demo,
         "run": _run,
@@ -58,16 +68,78 @@ def main() -> None:
         print(USAGE)
         return
     keep_compiled_programs()
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = _exit_code(verbs, arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if code:
+        _leave(code)
+        raise SystemExit(code)
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise Stopped("stopped by SIGTERM")
+
+
+def _exit_code(verbs: dict[str, Verb], arguments: list[str]) -> int:
     try:
         if arguments[0] not in verbs:
             raise UserError(f"unknown verb {arguments[0]!r}; known: {', '.join(verbs)}")
         verbs[arguments[0]](arguments[1:])
     except UserError as error:
         print(f"ncjax: error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        return 2
     except KeyboardInterrupt:
-        print("ncjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise SystemExit(130) from None
+        print(f"ncjax: interrupted; {AGAIN}", file=sys.stderr)
+        return 130
+    except Stopped as stop:
+        print(f"ncjax: {stop}; the same command goes on from there", file=sys.stderr)
+        return STOPPED
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"ncjax: error: cannot write {error.filename or 'a file'}: {error.strerror}; {AGAIN}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if not _is_of_several():
+            raise
+        return _failed_among_several(error)
+    return 0
+
+
+def _is_of_several() -> bool:
+    if "jax" not in sys.modules:
+        return False
+    from ncjax.processes import several
+
+    return several()
+
+
+def _failed_among_several(error: Exception) -> int:
+    """The others are left at once, for they wait in vain; one that another has left can only start again."""
+    from jax.errors import JaxRuntimeError
+
+    if not isinstance(error, JaxRuntimeError):
+        traceback.print_exception(error)
+        return 1
+    print(f"ncjax: another process of this run ended or cannot be reached; {AGAIN}", file=sys.stderr)
+    return STOPPED
+
+
+def _leave(code: int) -> None:
+    """One process of several ends at once when it fails: the others would wait for it at their end."""
+    if "jax" in sys.modules:
+        from ncjax.processes import leave
+
+        leave(code)
+
+
+def _join() -> None:
+    """Join the other processes of this run, where the environment names them; for verbs that use devices."""
+    from ncjax.processes import initialise
+
+    initialise()
 
 
 def _demo(arguments: list[str]) -> None:
@@ -83,19 +155,23 @@ def _run(arguments: list[str]) -> None:
 
 
 def _run_all(config: Config, workdir: Path, command: str) -> None:
+    _join()
     from ncjax.experiment import evaluate, train
+    from ncjax.processes import lead
 
     train(config, workdir, command)
     evaluate(workdir)
-    _write_report(workdir)
+    lead(lambda: _write_report(workdir))
 
 
 def _train(arguments: list[str]) -> None:
     config, workdir = _config_and_workdir("train", arguments)
+    _join()
     from ncjax.experiment import train
+    from ncjax.processes import lead
 
     train(config, workdir, command("train", arguments))
-    print(f"features: {(workdir / 'features').absolute()}")
+    lead(lambda: print(f"features: {(workdir / 'features').absolute()}"))
 
 
 def _features(arguments: list[str]) -> None:
@@ -131,9 +207,12 @@ def _evaluate(arguments: list[str]) -> None:
         return workdir, variants
 
     workdir, variants = parse("evaluate", options, arguments)
+    _join()
     from ncjax.experiment import evaluate
+    from ncjax.processes import lead
 
-    print(f"results: {evaluate(workdir, variants).absolute()}")
+    path = evaluate(workdir, variants)
+    lead(lambda: print(f"results: {path.absolute()}"))
 
 
 def _report(arguments: list[str]) -> None:

@@ -80,9 +80,11 @@ class MeshConfig:
     """The devices of a run: members are spread over one axis, each member's batch over the other."""
 
     member: int = 1
-    """Devices along the member axis; divides the number of members [devices]."""
+    """Devices along the member axis; copies that are dropped fill up its last row [devices; 0: all that are left]."""
     data: int = 1
-    """Devices along the data axis; divides the batch [devices]."""
+    """Devices along the data axis; divides the batch [devices; 0: all that are left]."""
+    shard_params: bool = False
+    """Spread parameters and optimiser over the data axis too, for networks that fill a device [yes or no]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +119,10 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     chunk_steps: int = 50
     """Steps between two looks of the host at the run: one compiled program [steps]."""
-    checkpoint_epochs: int = 1
-    """Time between checkpoints; the two newest are kept [epochs]."""
+    checkpoint_minutes: float = 5.0
+    """Time between checkpoints to go on from; the two newest are kept [minutes; 0: none but at the end]."""
+    checkpoint_epochs: int = 0
+    """Epochs between checkpoints for analysis; all are kept [epochs; 0: none but the last]."""
     tensorboard: bool = False
     """Write TensorBoard events beside metrics.jsonl; needs the extra tensorboard [yes or no]."""
 
@@ -164,12 +168,9 @@ def check_config(config: Config) -> None:
     at_least_one = {
         "seeds": config.seeds,
         "chunk_steps": config.chunk_steps,
-        "checkpoint_epochs": config.checkpoint_epochs,
         "model.width": config.model.width,
         "optim.batch": config.optim.batch,
         "optim.epochs": config.optim.epochs,
-        "mesh.member": config.mesh.member,
-        "mesh.data": config.mesh.data,
         "evaluate.restarts": config.evaluate.restarts,
     }
     for name, value in at_least_one.items():
@@ -184,12 +185,15 @@ def check_config(config: Config) -> None:
     _require(config.data.crop_padding >= 0, "data.crop_padding", config.data.crop_padding, "0 or more")
     epochs = config.evaluate.epochs
     _require(all(0 <= e <= config.optim.epochs for e in epochs), "evaluate.epochs", epochs, "from 0 to optim.epochs")
-    _require(
-        config.optim.batch % config.mesh.data == 0,
-        "mesh.data",
-        config.mesh.data,
-        f"a divisor of optim.batch = {config.optim.batch}",
-    )
+    _require(config.checkpoint_epochs >= 0, "checkpoint_epochs", config.checkpoint_epochs, "0 or more")
+    minutes = config.checkpoint_minutes
+    _require(0 <= minutes < float("inf"), "checkpoint_minutes", minutes, "0 or more, finite")
+    mesh = config.mesh
+    _require(mesh.member >= 0, "mesh.member", mesh.member, "0 or more")
+    _require(mesh.data >= 0, "mesh.data", mesh.data, "0 or more")
+    _require(mesh.member + mesh.data > 0, "mesh.data", mesh.data, "1 or more where mesh.member is 0")
+    divides = mesh.data == 0 or config.optim.batch % mesh.data == 0
+    _require(divides, "mesh.data", mesh.data, f"a divisor of optim.batch = {config.optim.batch}")
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one error that a user of ncjax can cause."""
+"""The one error that a user of ncjax can cause, and the one way to end early."""
 
 
 class UserError(ValueError):
     """Bad input, in one line: what is wrong, where, and what to do. The command line prints it and exits with 2."""
+
+
+class Stopped(Exception):
+    """A signal asked a training to end; its checkpoint is written, and the same command goes on with it."""

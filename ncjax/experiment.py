@@ -2,6 +2,7 @@
 """The stages of an experiment, from a config to results: each reads and writes files of the work directory."""
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from ncjax.data import Dataset, load_dataset
 from ncjax.errors import UserError
 from ncjax.features import FeatureSet, extract, load_features, save_features, saved_epochs
 from ncjax.labels import LabelMap, parse_label_maps
+from ncjax.processes import is_lead, lead
 from ncjax.train.ensemble import Member, list_members
-from ncjax.train.loop import prepare
+from ncjax.train.loop import Outcome, prepare
 from ncjax.train.loop import train as train_run
 from ncjax.train.step import TrainState
-from ncjax.workdir import environment, open_workdir, read_config, read_json, write_json
+from ncjax.workdir import environment, locked, open_workdir, read_config, read_json, write_json
 
 PIXELS_CLUSTER = 0.9  # share of digits that k-means on raw pixels gets right; above it the report warns
 
@@ -35,14 +37,20 @@ def train(config: Config, workdir: Path, command: str) -> None:
     dataset = load_dataset(config.data)
     run = prepare(config, dataset)
     _evaluation_map(config, dataset)
-    open_workdir(workdir, config, command)
     kept = {*config.evaluate.epochs, config.optim.epochs}
 
     def keep_features(epoch: int, state: TrainState) -> None:
         if epoch in kept:
             save_features(workdir, epoch, extract(run, state, dataset))
 
-    outcome = train_run(run, workdir, keep_features)
+    with ExitStack() as held:
+        lead(lambda: held.enter_context(locked(workdir)))
+        lead(lambda: open_workdir(workdir, config, command))
+        outcome = train_run(run, workdir, keep_features)
+        lead(lambda: _report_training(workdir, outcome))
+
+
+def _report_training(workdir: Path, outcome: Outcome) -> None:
     for line in outcome.failures:
         print(f"warning: {line}")
     path = workdir / "results" / "training.json"
@@ -102,7 +110,7 @@ def evaluate(workdir: Path, variants: tuple[Variant, ...] = (), *, controls: boo
     }
     path = workdir / "results" / "evaluation.json"
     notes = _notes(rows)
-    for note in notes:
+    for note in notes if is_lead() else ():
         print(f"note: {note}")
     write_json(
         path, {"run": run, "rows": rows, "notes": [*training["failures"], *training.get("imported", ()), *notes]}

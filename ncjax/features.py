@@ -14,6 +14,7 @@ from jaxtyping import Array, Float32, Int32
 from ncjax.data import Dataset
 from ncjax.errors import UserError
 from ncjax.models.conv import compiler_options
+from ncjax.processes import to_host
 from ncjax.train.loop import Run
 from ncjax.train.step import TrainState, forward
 
@@ -45,8 +46,9 @@ def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
     """Features and logits of all members on both splits; they come to the host whole."""
 
     def split(images: Array, labels: np.ndarray, targets: Array) -> SplitFeatures:
-        features, logits = _see()(run.spec, state, images, run.images.mean, run.images.std)
-        return SplitFeatures(np.asarray(features), np.asarray(logits), labels, np.asarray(targets))
+        seen = to_host((*_see()(run.spec, state, images, run.images.mean, run.images.std), targets))
+        features, logits, coarse = (array[: len(run.members)] for array in seen)
+        return SplitFeatures(features, logits, labels, coarse)
 
     return FeatureSet(
         train=split(run.images.train, dataset.train.labels, run.ensemble.train_targets),
@@ -55,11 +57,21 @@ def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
 
 
 def save_features(workdir: Path, epoch: int, features: FeatureSet) -> None:
-    """Write features/EPOCH with Orbax, whole or not at all; an older one of that epoch is replaced."""
+    """Write features/EPOCH with Orbax, whole or not at all; an older one of that epoch is replaced.
+
+    Raises:
+        UserError: they cannot be written.
+    """
     content = {name: split._asdict() for name, split in features._asdict().items()}
     in_chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), content)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(_folder(workdir, epoch), content, save_args=in_chunks, force=True)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(_folder(workdir, epoch), content, save_args=in_chunks, force=True)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"features cannot be written to {_folder(workdir, epoch)} ({reason}); is the disk full?"
+        ) from error
 
 
 def load_features(workdir: Path, epoch: int) -> FeatureSet:

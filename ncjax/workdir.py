@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of a run: where they lie, and how they are written so that none is ever half there."""
 
+import fcntl
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,16 @@ import jax
 
 from ncjax.config import C, Config, from_dict_of, to_dict
 from ncjax.errors import UserError
+from ncjax.processes import is_lead
 
+FREE = ("mesh", "checkpoint_minutes")  # what may change from one start of a run to the next
 PACKAGES = ("ncjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; of several processes, the first does."""
+    if not is_lead():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text)
@@ -44,6 +51,31 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not JSON ({error}); delete it and run the stage that writes it again") from error
 
 
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Make a work directory where there is none, and keep other runs out of it; the lock goes with the process.
+
+    Raises:
+        UserError: another run holds it, or it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"cannot write {workdir}: {error.strerror}; choose another --workdir") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read() or "another run"
+            raise UserError(f"{workdir} is in use by {holder}; wait for its end or choose another --workdir") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+
+
 def open_workdir(workdir: Path, config: Any, command: str) -> None:
     """Make the work directory of a run with its config.json, or check that it is one of the same config.
 
@@ -52,7 +84,11 @@ def open_workdir(workdir: Path, config: Any, command: str) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        differing = _differences(to_dict(read_config_of(type(config), workdir)), to_dict(config))
+        there, now = (
+            {name: value for name, value in to_dict(content).items() if name not in FREE}
+            for content in (read_config_of(type(config), workdir), config)
+        )
+        differing = _differences(there, now)
         if differing:
             raise UserError(
                 f"{workdir} holds a run of another config ({'; '.join(differing)}); choose another --workdir"

@@ -184,7 +184,7 @@ def refused(capsys, *arguments):
         (("--labels", "modulo"), "unknown label map 'modulo'"),
         (("--labels", "file:map.json"), "map.json must hold a list of 10 coarse labels"),
         (("--mesh.data", 16), "needs 16 devices"),
-        (("--mesh.member", 5), "must divide the 6 members"),
+        (("--mesh.member", 0, "--mesh.data", 0), "mesh.data is 0, but must be 1 or more where mesh.member is 0"),
         (("--evaluate.labels", "shuffled:mod:5:0"), "evaluate.labels"),
         (("--data.source", "idx"), "--data.path"),
     ],

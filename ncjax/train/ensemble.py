@@ -16,7 +16,7 @@ from ncjax.config import Config
 from ncjax.data import Dataset
 from ncjax.errors import UserError
 from ncjax.labels import LabelMap, parse_label_maps
-from ncjax.train.mesh import EVERYWHERE, member_sharding
+from ncjax.train.mesh import EVERYWHERE, member_sharding, places, put
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,8 @@ def list_members(config: Config, dataset: Dataset) -> tuple[Member, ...]:
 
 
 def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> Ensemble:
-    """The arrays of the members, laid over the mesh."""
+    """The arrays of the members, laid over the mesh; copies of member 0 fill its last row."""
+    members += members[:1] * (places(len(members), mesh) - len(members))
     classes = np.array([member.label_map.classes for member in members])
     train = {m.label_map.name: m.label_map.targets(dataset.train.labels, "train") for m in members}
     test = {m.label_map.name: m.label_map.targets(dataset.test.labels, "test") for m in members}
@@ -79,7 +80,7 @@ def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> 
         "train_targets": np.stack([train[member.label_map.name] for member in members]),
         "test_targets": np.stack([test[member.label_map.name] for member in members]),
     }
-    return Ensemble(**jax.device_put(arrays, member_sharding(arrays, mesh)))
+    return Ensemble(**put(arrays, member_sharding(arrays, mesh)))
 
 
 def put_images(dataset: Dataset, mesh: Mesh) -> Images:
@@ -91,7 +92,7 @@ def put_images(dataset: Dataset, mesh: Mesh) -> Images:
         "mean": pixels.mean(axis=0, dtype=np.float64).astype(np.float32),
         "std": np.maximum(pixels.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32),
     }
-    return Images(**jax.device_put(arrays, NamedSharding(mesh, EVERYWHERE)))
+    return Images(**put(arrays, NamedSharding(mesh, EVERYWHERE)))
 
 
 def example_order(seeds: Int32[Array, "s"], epoch: Int32[Array, ""], examples: int) -> Int32[Array, "s n"]:

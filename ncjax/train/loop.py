@@ -8,17 +8,18 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from tqdm import tqdm
 
 from ncjax.config import Config
 from ncjax.data import Dataset
+from ncjax.errors import Stopped
 from ncjax.models.conv import compiler_options
+from ncjax.processes import any_of, is_lead, stop_requests, to_host
 from ncjax.train import checkpoint, metrics
 from ncjax.train.ensemble import Ensemble, Images, Member, list_members, make_ensemble, put_images
-from ncjax.train.mesh import EVERYWHERE, make_mesh
+from ncjax.train.mesh import EVERYWHERE, make_mesh, put
 from ncjax.train.schedule import schedule_factor
 from ncjax.train.step import (
     Spec,
@@ -62,7 +63,7 @@ def prepare(config: Config, dataset: Dataset) -> Run:
         UserError: the mesh, the batch or a label map does not fit.
     """
     members = list_members(config, dataset)
-    mesh = make_mesh(config.mesh, len(members))
+    mesh = make_mesh(config.mesh, config.optim.batch)
     classes = max(member.label_map.classes for member in members)
     shape, examples = dataset.train.images.shape[1:], dataset.train.images.shape[0]
     return Run(
@@ -82,32 +83,44 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         workdir: gets metrics.jsonl and checkpoints/.
         on_epoch: called with (epoch, state) after each epoch and before its checkpoint, and with (0, state) before the
             first epoch; it must not keep the state. After an interruption it may see an epoch again.
+
+    Raises:
+        Stopped: a signal asked for it; a checkpoint has been written.
+        UserError: a checkpoint cannot be read or written.
     """
     spec, state = run.spec, init_state(run.spec, run.ensemble)
     started = time.perf_counter()
     step_chunk = compile_chunk(spec, state, run.images, run.ensemble)
     test = jax.jit(partial(_test, spec), compiler_options=compiler_options())
     compile_secs = time.perf_counter() - started
-    with checkpoint.open_checkpoints(workdir) as checkpoints:
+    keep_steps = run.config.checkpoint_epochs * spec.steps_per_epoch
+    with checkpoint.open_checkpoints(workdir, keep_steps) as checkpoints, stop_requests() as asked_to_stop:
         restored = checkpoint.restore_latest(checkpoints, state)
         if restored is None:
             on_epoch(0, state)
         else:
             state = restored
-        earlier_secs = metrics.keep_until(workdir / "metrics.jsonl", int(state.step))
-        first = int(state.step) // spec.steps_per_epoch
+        at = int(state.step)
+        earlier_secs = metrics.keep_until(workdir / "metrics.jsonl", at) if is_lead() else 0.0
         started = time.perf_counter() - earlier_secs
+        is_due = _clock(run.config.checkpoint_minutes)
         writer = metrics.open_metrics(workdir, tensorboard=run.config.tensorboard)
-        with writer as write, _progress(run, int(state.step)) as bar:
-            for epoch in range(first + 1, run.config.optim.epochs + 1):
-                state, seen = _epoch(run, state, step_chunk, epoch, bar)
-                tested = test(state, run.images, run.ensemble)
-                write(_record(run, state, epoch, seen, tested, time.perf_counter() - started))
-                on_epoch(epoch, state)
-                if epoch % run.config.checkpoint_epochs == 0 or epoch == run.config.optim.epochs:
+        with writer as write, _progress(run, at) as bar:
+            while at < spec.total_steps:
+                state, at = _advance(run, state, step_chunk, at, bar)
+                ended = at % spec.steps_per_epoch == 0
+                if ended:
+                    epoch, tested = at // spec.steps_per_epoch, test(state, run.images, run.ensemble)
+                    write(_record(run, state, at, tested, time.perf_counter() - started))
+                    on_epoch(epoch, state)
+                stop, due = any_of((asked_to_stop(), is_due() and is_lead()))
+                if stop or due or at == spec.total_steps or (keep_steps and at % keep_steps == 0):
                     checkpoint.save(checkpoints, state)
+                if stop:
+                    checkpoint.finish(checkpoints)
+                    raise Stopped(f"stopped after step {at} of {spec.total_steps}")
         train_secs = time.perf_counter() - started
-        checkpoints.wait_until_finished()
+        checkpoint.finish(checkpoints)
     return Outcome(state=state, compile_secs=compile_secs, train_secs=train_secs, failures=_failures(run, state))
 
 
@@ -116,42 +129,60 @@ def _test(spec: Spec, state: TrainState, images: Images, ensemble: Ensemble) -> 
     return mean_loss_and_accuracy(logits, ensemble.test_targets, ensemble.class_mask)
 
 
+def _clock(minutes: float) -> Callable[[], bool]:
+    """A function that says whether so many minutes have passed since it last said so; 0: never."""
+    last = time.monotonic()
+
+    def is_due() -> bool:
+        nonlocal last
+        if not minutes or time.monotonic() - last < 60 * minutes:
+            return False
+        last = time.monotonic()
+        return True
+
+    return is_due
+
+
 def _progress(run: Run, step: int) -> tqdm:
     scale = run.config.optim.batch * len(run.members)
-    return tqdm(total=run.spec.total_steps * scale, initial=step * scale, unit="image", unit_scale=True, desc="train")
+    return tqdm(
+        total=run.spec.total_steps * scale,
+        initial=step * scale,
+        unit="image",
+        unit_scale=True,
+        desc="train",
+        disable=not is_lead(),
+    )
 
 
-def _epoch(
-    run: Run, state: TrainState, step_chunk: jax.stages.Compiled, epoch: int, bar: tqdm
-) -> tuple[TrainState, StepMetrics]:
-    """Steps to the end of an epoch; returns the metrics of each of its steps `[t s]`, on the host."""
-    chunks, end = [], epoch * run.spec.steps_per_epoch
-    stop = jax.device_put(jnp.asarray(end, jnp.int32), NamedSharding(run.spec.mesh, EVERYWHERE))
-    at = int(state.step)
-    while at < end:
-        state, chunk = step_chunk(state, run.images, run.ensemble, stop)
-        count = min(run.config.chunk_steps, end - at)
-        chunks.append(jax.tree.map(lambda x, count=count: np.asarray(x)[:count], chunk))
-        at += count
-        bar.set_postfix_str(f"epoch {epoch}/{run.config.optim.epochs}, loss {np.nanmean(chunks[-1].loss):.3f}", False)
-        bar.update(count * run.config.optim.batch * len(run.members))
-    return state, jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+def _advance(
+    run: Run, state: TrainState, step_chunk: jax.stages.Compiled, at: int, bar: tqdm
+) -> tuple[TrainState, int]:
+    """A chunk of steps, at most to the end of the epoch, and the step that it ends at."""
+    config, per_epoch = run.config, run.spec.steps_per_epoch
+    epoch = at // per_epoch + 1
+    end = min(epoch * per_epoch, at + config.chunk_steps)
+    stop = put(np.int32(end), NamedSharding(run.spec.mesh, EVERYWHERE))
+    state, chunk = step_chunk(state, run.images, run.ensemble, stop)
+    losses = to_host(chunk.loss)[: end - at, : len(run.members)]
+    bar.set_postfix_str(f"epoch {epoch}/{config.optim.epochs}, loss {np.nanmean(losses):.3f}", False)
+    bar.update((end - at) * config.optim.batch * len(run.members))
+    return state, end
 
 
-def _record(
-    run: Run, state: TrainState, epoch: int, seen: StepMetrics, tested: StepMetrics, secs: float
-) -> dict[str, object]:
-    optim = run.config.optim
-    factor = float(_factor(optim.schedule, run.spec.total_steps, state.step - 1))
+def _record(run: Run, state: TrainState, at: int, tested: StepMetrics, secs: float) -> dict[str, object]:
+    optim, per_epoch, members = run.config.optim, run.spec.steps_per_epoch, len(run.members)
+    factor = float(_factor(optim.schedule, run.spec.total_steps, np.int32(at - 1)))
+    seen, tested = to_host((state.seen, tested))
     return {
-        "step": int(state.step),
-        "epoch": epoch,
+        "step": at,
+        "epoch": at // per_epoch,
         "wall_secs": round(secs, 3),
         "lr": [member.lr * factor for member in run.members],
-        "train_loss": seen.loss.mean(axis=0).tolist(),
-        "train_accuracy": seen.accuracy.mean(axis=0).tolist(),
-        "test_loss": np.asarray(tested.loss).tolist(),
-        "test_accuracy": np.asarray(tested.accuracy).tolist(),
+        "train_loss": (seen.loss[:members] / per_epoch).tolist(),
+        "train_accuracy": (seen.accuracy[:members] / per_epoch).tolist(),
+        "test_loss": tested.loss[:members].tolist(),
+        "test_accuracy": tested.accuracy[:members].tolist(),
     }
 
 
@@ -159,7 +190,7 @@ _factor = jax.jit(schedule_factor, static_argnums=(0, 1))
 
 
 def _failures(run: Run, state: TrainState) -> tuple[str, ...]:
-    steps = np.asarray(state.nan_step)
+    steps = to_host(state.nan_step)
     return tuple(
         f"member {i} ({m.label_map.name}, lr {m.lr:g}, weight decay {m.weight_decay:g}, seed {m.seed}): loss or "
         f"gradient not finite at step {steps[i]}; frozen there"

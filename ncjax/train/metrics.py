@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ncjax.errors import UserError
+from ncjax.processes import is_lead
 
 Write = Callable[[dict[str, Any]], None]
 
@@ -42,11 +43,14 @@ def keep_until(path: Path, step: int) -> float:
 def open_metrics(workdir: Path, *, tensorboard: bool) -> Iterator[Write]:
     """A function that appends one object to metrics.jsonl, and to TensorBoard events where asked for.
 
-    Numbers that are not finite become null. Lists are member-wise.
+    Numbers that are not finite become null. Lists are member-wise. Of several processes, the first writes.
 
     Raises:
         UserError: TensorBoard is asked for and tensorboardX is not installed.
     """
+    if not is_lead():
+        yield lambda record: None
+        return
     events = _event_writer(workdir) if tensorboard else None
 
     def write(record: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import lax
@@ -18,7 +19,7 @@ from ncjax.data.augment import augment, normalise
 from ncjax.models import make_model
 from ncjax.models.conv import compiler_options
 from ncjax.train.ensemble import Ensemble, Images, Stream, example_order
-from ncjax.train.mesh import EVERYWHERE, MEMBER_BATCH, member_sharding
+from ncjax.train.mesh import DATA, EVERYWHERE, MEMBER_BATCH, member_sharding, parameter_sharding, put
 from ncjax.train.schedule import schedule_factor
 
 ACTIVATION = 2**18  # values: 1 MiB in float32
@@ -40,6 +41,13 @@ class Spec:
         return self.steps_per_epoch * self.config.optim.epochs
 
 
+class StepMetrics(NamedTuple):
+    """Of one step, or of a chunk of `t` steps with a leading axis; NaN where no step was taken."""
+
+    loss: Float[Array, "*t s"]
+    accuracy: Float[Array, "*t s"]
+
+
 class TrainState(NamedTuple):
     """All that changes during training; every leaf but `step` has the leading axis `s`."""
 
@@ -48,13 +56,7 @@ class TrainState(NamedTuple):
     optimiser: PyTree
     step: Int32[Array, ""]
     nan_step: Int32[Array, "s"]  # the step whose loss or gradient was not finite; -1: none was
-
-
-class StepMetrics(NamedTuple):
-    """Of one step, or of a chunk of `t` steps with a leading axis; NaN where no step was taken."""
-
-    loss: Float[Array, "*t s"]
-    accuracy: Float[Array, "*t s"]
+    seen: StepMetrics  # summed over the steps of this epoch so far
 
 
 def make_spec(config: Config, image_shape: tuple[int, int, int], classes: int, examples: int, mesh: Mesh) -> Spec:
@@ -81,12 +83,22 @@ def init_state(spec: Spec, ensemble: Ensemble) -> TrainState:
         params, batch_stats = arrays_of(model, nnx.Param), arrays_of(model, nnx.BatchStat)
         return params, batch_stats, _optimiser(spec, lr, weight_decay).init(params)
 
-    def state() -> TrainState:
+    def state(ensemble: Ensemble) -> TrainState:
         params, batch_stats, optimiser = jax.vmap(member)(ensemble.seed, ensemble.lr, ensemble.weight_decay)
-        return TrainState(params, batch_stats, optimiser, jnp.zeros((), jnp.int32), jnp.full_like(ensemble.seed, -1))
+        seen = StepMetrics(jnp.zeros_like(ensemble.lr), jnp.zeros_like(ensemble.lr))
+        nan_step = jnp.full_like(ensemble.seed, -1)
+        return TrainState(params, batch_stats, optimiser, jnp.zeros((), jnp.int32), nan_step, seen)
 
-    shardings = member_sharding(jax.eval_shape(state), spec.mesh)
-    return jax.jit(state, out_shardings=shardings)()
+    return jax.jit(state, out_shardings=state_sharding(spec, jax.eval_shape(state, ensemble)))(ensemble)
+
+
+def state_sharding(spec: Spec, state: TrainState) -> TrainState:
+    """Where each leaf of a state lies; parameters and optimiser over `data` too where the config asks for it."""
+    shardings: TrainState = member_sharding(state, spec.mesh)
+    if not spec.config.mesh.shard_params:
+        return shardings
+    spread = parameter_sharding((state.params, state.optimiser), spec.mesh)
+    return shardings._replace(params=spread[0], optimiser=spread[1])
 
 
 def arrays_of(model: nnx.Module, kind: type[nnx.Variable[Array]]) -> PyTree:
@@ -116,7 +128,8 @@ def _member_step(
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
         return loss, (arrays_of(model, nnx.BatchStat), (logits.argmax(axis=-1) == targets).mean(dtype=jnp.float32))
 
-    (loss, (batch_stats, accuracy)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    whole = _whole(spec, state.params)
+    (loss, (batch_stats, accuracy)), gradients = jax.value_and_grad(loss_of, has_aux=True)(whole)
     updates, optimiser = _optimiser(spec, lr, weight_decay).update(gradients, state.optimiser, state.params)
     finite = jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), (loss, gradients)))
     alive = state.nan_step < 0
@@ -125,7 +138,17 @@ def _member_step(
     chosen = jax.tree.map(partial(jnp.where, finite & alive), moved, kept)
     nan_step = jnp.where(alive & ~finite, state.step, state.nan_step)
     params, batch_stats, optimiser = chosen
-    return TrainState(params, batch_stats, optimiser, state.step, nan_step), StepMetrics(loss, accuracy)
+    first = state.step % spec.steps_per_epoch == 0
+    metrics = StepMetrics(loss, accuracy)
+    seen = jax.tree.map(lambda total, now: jnp.where(first, now, total + now), state.seen, metrics)
+    return TrainState(params, batch_stats, optimiser, state.step, nan_step, seen), metrics
+
+
+def _whole(spec: Spec, params: PyTree) -> PyTree:
+    """One member's parameters, whole on each of its devices for the forward and backward pass."""
+    if not spec.config.mesh.shard_params:
+        return params
+    return lax.with_sharding_constraint(params, NamedSharding(spec.mesh, EVERYWHERE))
 
 
 class Batch(NamedTuple):
@@ -168,8 +191,13 @@ def train_step(spec: Spec, state: TrainState, batch: Batch, ensemble: Ensemble) 
         state._replace(step=None),  # type: ignore[arg-type]
         *(batch.images, batch.targets, ensemble.lr * factor, ensemble.weight_decay, ensemble.class_mask),
     )
-    state, metrics = lax.map(lambda one: member(*one), members) if _in_turn(spec) else jax.vmap(member)(*members)
-    return state._replace(step=now + 1), metrics
+    state, metrics = (
+        lax.map(lambda one: member(*one), members)
+        if _in_turn(spec)
+        else jax.vmap(member, spmd_axis_name="member")(*members)
+    )
+    state = state._replace(step=now + 1)
+    return lax.with_sharding_constraint(state, state_sharding(spec, state)), metrics
 
 
 def _in_turn(spec: Spec) -> bool:
@@ -197,12 +225,12 @@ def train_chunk(
         return lax.cond(state.step < stop, advance, idle, state)
 
     state, metrics = lax.scan(body, state, None, length=spec.config.chunk_steps)
-    return lax.with_sharding_constraint(state, member_sharding(state, spec.mesh)), metrics
+    return lax.with_sharding_constraint(state, state_sharding(spec, state)), metrics
 
 
 def compile_chunk(spec: Spec, state: TrainState, images: Images, ensemble: Ensemble) -> jax.stages.Compiled:
     """`train_chunk` compiled once for these shapes and places: call it with (state, images, ensemble, stop)."""
-    stop = jax.device_put(jnp.zeros((), jnp.int32), NamedSharding(spec.mesh, EVERYWHERE))
+    stop = put(np.int32(0), NamedSharding(spec.mesh, EVERYWHERE))
     program = jax.jit(partial(train_chunk, spec), donate_argnums=0, compiler_options=compiler_options())
     return program.lower(state, images, ensemble, stop).compile()
 
@@ -221,7 +249,8 @@ def forward(
 
     def one_batch(start: Array) -> tuple[Array, Array]:
         rows = jnp.minimum(start + jnp.arange(size, dtype=jnp.int32), count - 1)
-        batch = normalise(pixels[rows], mean, std)
+        spread = lax.with_sharding_constraint(pixels[rows], NamedSharding(spec.mesh, DATA))
+        batch = normalise(spread, mean, std)
         return jax.vmap(member, in_axes=(0, 0, None))(state.params, state.batch_stats, batch)
 
     features, logits = lax.map(one_batch, starts)

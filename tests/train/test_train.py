@@ -201,8 +201,8 @@ def test_impossible_configs_are_refused_in_one_line(config, dataset, change, mes
 def test_impossible_meshes_are_refused(config, dataset, with_mesh):
     with pytest.raises(UserError, match="needs 16 devices, but 8 cpu found"):
         prepare(with_mesh(config, 1, 16), dataset)
-    with pytest.raises(UserError, match="must divide the 1 members"):
-        prepare(with_mesh(config, 2, 1), dataset)
+    with pytest.raises(UserError, match=r"mesh\.data is 3, but must be a divisor of optim.batch = 16"):
+        prepare(with_mesh(config, 0, 3), dataset)
 
 
 def test_unreadable_checkpoint_is_named(config, dataset, tmp_path):

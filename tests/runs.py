@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real processes of the command line, alone or several together, and what they leave behind."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ncjax.features import load_features
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "configs" / "digits_demo.py"
+TINY = ["--model.name", "mlp", "--model.width", 8, "--optim.epochs", 2, "--seeds", 1, "--data.train-examples", 320]
+TINY += ["--data.test-examples", 100, "--evaluate.restarts", 2, "--checkpoint-minutes", 0]
+OF_A_PROCESS = ("wall_secs", "device", "command", "mesh")  # what may differ between two ways to run the same
+
+
+def command(verb: str, workdir: Path, *options: object) -> list[object]:
+    """A run of three small members on 320 digits for two epochs of five steps."""
+    return [verb, DEMO, "--workdir", workdir, *TINY, *options]
+
+
+def start(
+    arguments: Sequence[object], *, devices: int = 1, before: str = "", **environment: object
+) -> subprocess.Popen:
+    """`ncjax ARGUMENTS` in a process with so many fake devices; `before` is run first."""
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{before}\nfrom ncjax.cli import main\nmain()", *map(str, arguments)],
+        env=os.environ | flags | {"PYTHONPATH": str(ROOT)} | {k: str(v) for k, v in environment.items()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_several(arguments: Sequence[object], *, processes: int, devices: int, **options: object) -> list:
+    """The same command in several processes that find each other, each with so many devices."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    given = {"NCJAX_COORDINATOR": f"127.0.0.1:{port}", "NCJAX_PROCESSES": processes}
+    given |= {"NCJAX_DEVICES": processes * devices} | options
+    return [start(arguments, devices=devices, NCJAX_PROCESS=index, **given) for index in range(processes)]
+
+
+def ended(processes: Sequence[subprocess.Popen], timeout: float = 240) -> list[tuple[int, str]]:
+    """Exit code and stderr of each; none of them is left behind."""
+    try:
+        return [(process.returncode, err) for process in processes for _, err in [process.communicate(timeout=timeout)]]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def records(workdir: Path) -> list[dict]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name != "wall_secs"} for line in lines]
+
+
+def without_what_differs(content: object) -> object:
+    """JSON content without times, machines and commands."""
+    if isinstance(content, dict):
+        return {name: without_what_differs(item) for name, item in content.items() if name not in OF_A_PROCESS}
+    return [without_what_differs(item) for item in content] if isinstance(content, list) else content
+
+
+def assert_close(one: object, other: object, where: str = "", *, atol: float) -> None:
+    """The same JSON content, numbers up to `atol`."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for name in one:
+            assert_close(one[name], other[name], f"{where}.{name}", atol=atol)
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_close(*pair, f"{where}[{index}]", atol=atol)
+    elif isinstance(one, float):
+        np.testing.assert_allclose(other, one, atol=atol, rtol=atol, err_msg=where)
+    else:
+        assert one == other, where
+
+
+def assert_same_features(one: Path, other: Path, epoch: int, atol: float = 0) -> None:
+    for ours, theirs in zip(*(jax.tree.leaves(load_features(folder, epoch)) for folder in (one, other)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=atol, rtol=0)
