@@ -5,8 +5,8 @@
     PYTHONPATH=LIBTPU python docs/tpu_plan.py kmeans --topology v5e:16x16 --points 1000000000
     python docs/tpu_plan.py train --cpu 8 --data 8 --width 16
 
-No device is needed. The first two want libtpu in a folder LIBTPU (`pip install --no-deps --target LIBTPU libtpu`): if it is
-installed beside JAX, every command looks for a TPU.
+No device is needed. The first two want libtpu in a folder of its own, where no other command sees it:
+`pip install --no-deps --target LIBTPU libtpu`.
 """
 
 import argparse
