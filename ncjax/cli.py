@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from ncjax.config import Config, Variant, check_config
+from ncjax.config import Config, check_config
 from ncjax.errors import Stopped, UserError
 from ncjax.parsing import base_config, base_config_of, command, parse
 from ncjax.user_cache import keep_compiled_programs
@@ -23,6 +23,7 @@ USAGE = """usage: ncjax VERB ...
   ncjax train CONFIG [overrides]     train (or resume) and keep features; --help lists every field with its unit
   ncjax features WORKDIR             export the kept features as npz
   ncjax evaluate WORKDIR             k-means, probes and collapse metrics of the kept features
+  ncjax evaluate FILE --labels ...   the same of features from anywhere: npz, npy, safetensors, .pt
   ncjax report WORKDIR               write report.html from the results and print the main tables
 
   ncjax compare CONFIG [overrides]   the same training in PyTorch beside ours: speed, memory, accuracies, CLP
@@ -195,24 +196,9 @@ def _features(arguments: list[str]) -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    def options(
-        workdir: tyro.conf.Positional[Path], variants: tuple[Variant, ...] = ()
-    ) -> tuple[Path, tuple[Variant, ...]]:
-        """Measure the kept features of a run: k-means, probes, collapse.
+    from ncjax.evaluate_cli import evaluate_verb
 
-        Args:
-            workdir: Work directory of the run [path].
-            variants: What k-means sees [raw, normalised, residual_pca, tsne; none named: those of the config].
-        """
-        return workdir, variants
-
-    workdir, variants = parse("evaluate", options, arguments)
-    _join()
-    from ncjax.experiment import evaluate
-    from ncjax.processes import lead
-
-    path = evaluate(workdir, variants)
-    lead(lambda: print(f"results: {path.absolute()}"))
+    evaluate_verb(arguments, _join)
 
 
 def _report(arguments: list[str]) -> None:

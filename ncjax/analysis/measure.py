@@ -54,6 +54,19 @@ class Classifier(NamedTuple):
     bias: Float[Array, "k"]
 
 
+class Labelled(NamedTuple):
+    """Features `[n d]`, in memory or on disk, with their fine labels."""
+
+    rows: Rows
+    fine: Int32[np.ndarray, "n"]
+    weights: Float[np.ndarray, "n"] | None = None  # how often each example counts; none: once
+
+    @property
+    def counts(self) -> Float[np.ndarray, "n"]:
+        """How often each example counts."""
+        return np.ones(len(self.fine), np.float32) if self.weights is None else self.weights
+
+
 class Block(NamedTuple):
     """Some examples; the last block is filled up with weight 0."""
 
@@ -101,19 +114,19 @@ class Split(NamedTuple):
     class_distances: Float[Array, "f f"]
 
 
-def blocks(rows: Rows, fine: Int32[np.ndarray, "n"]) -> Iterator[Block]:
-    """Blocks of an array in memory or on disk; the next is read meanwhile."""
-    n, d = rows.shape
-    size = min(n, max(1, BLOCK_BYTES // (4 * d)))
+def blocks(data: Labelled) -> Iterator[Block]:
+    """Blocks of examples in memory or on disk; the next is read meanwhile. What has weight 0 becomes 0."""
+    n, d = data.rows.shape
+    size, counts = min(n, max(1, BLOCK_BYTES // (4 * d))), data.counts
 
     def read(first: int) -> Block:
-        present = min(size, n - first)
-        part, labels = rows[first : first + present], fine[first : first + present]
-        if present < size:
-            part = np.concatenate([np.asarray(part, np.float32), np.zeros((size - present, d), np.float32)])
-            labels = np.concatenate([labels, np.zeros(size - present, np.int32)])
-        weights = (np.arange(size) < present).astype(np.float32)
-        return Block(jnp.asarray(part, jnp.float32), jnp.asarray(labels), jnp.asarray(weights))
+        part, labels, weights = (x[first : first + size] for x in (data.rows, data.fine, counts))
+        missing = size - len(labels)
+        if missing or not weights.all():
+            part = np.where(weights[:, None] > 0, np.asarray(part, np.float32), 0)
+            part = np.concatenate([part, np.zeros((missing, d), np.float32)])
+            labels, weights = (np.concatenate([x, np.zeros(missing, x.dtype)]) for x in (labels, weights))
+        return Block(jnp.asarray(part, jnp.float32), jnp.asarray(labels), jnp.asarray(weights, jnp.float32))
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(read, 0)
@@ -123,9 +136,9 @@ def blocks(rows: Rows, fine: Int32[np.ndarray, "n"]) -> Iterator[Block]:
             yield block
 
 
-def gather_moments(rows: Rows, fine: Int32[np.ndarray, "n"], classes: int) -> Moments:
+def gather_moments(data: Labelled, classes: int) -> Moments:
     """Moments of any number of examples by one reading, in the memory of two blocks."""
-    reading = blocks(rows, fine)
+    reading = blocks(data)
     found = _moments(next(reading), None, classes)
     for block in reading:
         found = _add(found, _moments(block, found.fine.origin, classes))
@@ -143,20 +156,19 @@ def _add(a: Moments, b: Moments) -> Moments:
     return Moments(merge(a.fine, b.fine), a.units + b.units)
 
 
-def measure_split(rows: Rows, fine: Int32[np.ndarray, "n"], super_class: tuple[int, ...]) -> tuple[Split, Moments]:
+def measure_split(data: Labelled, super_class: tuple[int, ...]) -> tuple[Split, Moments]:
     """Everything but what needs a classifier.
 
     Args:
-        rows: features `[n d]`, in memory or on disk.
-        fine: labels in `0..f-1`; a class may have no example.
+        data: labels in `0..f-1`; a class may have no example.
         super_class: coarse label of each fine class.
     """
     owner, classes = jnp.asarray(super_class, jnp.int32), max(super_class) + 1
-    moments = gather_moments(rows, fine, len(super_class))
-    sums = [_silhouettes(block, moments, owner) for block in blocks(rows, fine)]
+    moments = gather_moments(data, len(super_class))
+    sums = [_silhouettes(block, moments, owner) for block in blocks(data)]
     silhouettes = Silhouettes(*(sum(parts) for parts in zip(*sums, strict=True)))
-    sample = _sample(rows, np.asarray(super_class)[fine], classes)
-    return _split(moments, silhouettes, sample, owner, classes), moments
+    sample = _sample(data, np.asarray(super_class)[data.fine], classes)
+    return _split(moments, silhouettes, _c4(*sample, moments.fine.counts, owner), owner, classes), moments
 
 
 @jax.jit
@@ -164,21 +176,27 @@ def _silhouettes(block: Block, moments: Moments, super_class: Array) -> Silhouet
     return silhouette_sums(block.features, block.fine, block.weights, moments.fine, moments.units, super_class)
 
 
-def _sample(rows: Rows, coarse: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `SPREAD_ROWS` examples of each super-class, evenly spaced, and weights that say which there are."""
-    of = [np.flatnonzero(coarse == label) for label in range(classes)]
-    size = min(SPREAD_ROWS, max(map(len, of)))
-    chosen = [found[np.linspace(0, len(found) - 1, min(size, len(found))).astype(int)] for found in of]
-    points, weights = np.zeros((classes, size, rows.shape[1]), np.float32), np.zeros((classes, size), np.float32)
-    for i, picked in enumerate(chosen):
-        points[i, : len(picked)], weights[i, : len(picked)] = np.asarray(rows[picked], np.float32), 1
+def _sample(data: Labelled, coarse: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Up to `SPREAD_ROWS` examples of each super-class, evenly spaced, with their weights; filled up with 0."""
+    counts = data.counts
+    of = [np.flatnonzero((coarse == label) & (counts > 0)) for label in range(classes)]
+    size = min(SPREAD_ROWS, np.bincount(coarse).max())  # the same for every resample
+    points, weights = np.zeros((classes, size, data.rows.shape[1]), np.float32), np.zeros((classes, size), np.float32)
+    for i, found in enumerate(of):
+        chosen = found[np.linspace(0, len(found) - 1, min(size, len(found))).astype(int)]
+        points[i, : len(chosen)] = np.asarray(data.rows[chosen], np.float32)
+        weights[i, : len(chosen)] = counts[chosen]
     return points, weights
 
 
+@jax.jit
+def _c4(points: Array, weights: Array, counts: Array, super_class: Array) -> Array:
+    of_super_class = jax.nn.one_hot(super_class, len(points), dtype=counts.dtype).T @ counts
+    return cosine_spread(points, weights, of_super_class)
+
+
 @partial(jax.jit, static_argnames="classes")
-def _split(
-    moments: Moments, silhouettes: Silhouettes, sample: tuple[Array, Array], super_class: Array, classes: int
-) -> Split:
+def _split(moments: Moments, silhouettes: Silhouettes, c4: Array, super_class: Array, classes: int) -> Split:
     fine, coarse = moments.fine, merge_classes(moments.fine, super_class, classes)
     has_siblings = siblings(fine.counts, super_class).any(axis=1)
     examples = jnp.maximum((fine.counts * has_siblings).sum(), 1)
@@ -193,7 +211,7 @@ def _split(
             silhouette_cosine=silhouettes.cosine.sum() / examples,
             intraclass=intraclass(fine, coarse, super_class),
             c2=jnp.nanmedian(jnp.where(has_siblings, by_class, jnp.nan)),
-            c4=cosine_spread(*sample, coarse.counts),
+            c4=c4,
         ),
         effective_rank=covariance_rank(fine) if fine.origin.size <= MOST_FEATURES else jnp.array(jnp.nan),
         class_distances=class_distances(fine),
@@ -213,10 +231,9 @@ def level(statistics: ClassStatistics) -> Level:
     )
 
 
-def nearest_mean_disagreement(rows: Rows, means: ClassStatistics, classifier: Classifier) -> float:
+def nearest_mean_disagreement(data: Labelled, means: ClassStatistics, classifier: Classifier) -> float:
     """NC4: share of examples to which the nearest class mean gives another class than the classifier, bias included."""
-    unknown = np.zeros(rows.shape[0], np.int32)
-    return float(sum(_disagreements(block, means, classifier) for block in blocks(rows, unknown))) / rows.shape[0]
+    return float(sum(_disagreements(block, means, classifier) for block in blocks(data))) / float(data.counts.sum())
 
 
 @jax.jit

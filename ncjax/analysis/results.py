@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from ncjax.analysis.clp import ClpResult, FeatureArrays, cluster_super_classes, score_clusters
-from ncjax.analysis.measure import Classifier
+from ncjax.analysis.measure import Classifier, Labelled
 from ncjax.analysis.probe import Probe, fit_probe, probe_predict
-from ncjax.analysis.table import CollapseTable, Labelled, collapse_table
+from ncjax.analysis.table import CollapseTable, collapse_table
 from ncjax.config import Variant
 
 DISTANCES = ("distance_same_class", "distance_merged_classes", "distance_other_classes")

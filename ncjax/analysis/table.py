@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Float
 
 from ncjax.analysis.collapse import SelfDuality, self_duality
 from ncjax.analysis.measure import (
     MOST_FEATURES,
     Classifier,
+    Labelled,
     Level,
     Moments,
     Split,
@@ -20,14 +21,6 @@ from ncjax.analysis.measure import (
     nearest_mean_disagreement,
 )
 from ncjax.analysis.statistics import ClassStatistics, merge_classes
-from ncjax.cluster.stream import Rows
-
-
-class Labelled(NamedTuple):
-    """Features `[n d]`, in memory or on disk, with their fine labels."""
-
-    rows: Rows
-    fine: Int32[np.ndarray, "n"]
 
 
 class CollapseTable(NamedTuple):
@@ -58,7 +51,7 @@ def collapse_table(
     for name, split in (("train", train), ("test", test)):
         if split is None:
             continue
-        splits.append(measure_split(split.rows, split.fine, super_class))
+        splits.append(measure_split(split, super_class))
         found, (moments, _) = jax.device_get(splits[-1][0]), splits[-1][1]
         left_out += _odd_classes(name, np.asarray(moments.counts))
         if not float(jnp.trace(moments.within)) + float(found.class_distances.max()) > 0:
@@ -68,7 +61,7 @@ def collapse_table(
         if classifier is not None and level is not None:
             means = [_of_level(m.fine, super_class, level) for m in (splits[0][1], splits[-1][1])]
             values[name][level] |= duality_to_json(self_duality(means[1], classifier.weights))
-            values[name][level]["nc4"] = nearest_mean_disagreement(split.rows, means[0], classifier)
+            values[name][level]["nc4"] = nearest_mean_disagreement(split, means[0], classifier)
     return CollapseTable(values, tuple(left_out), np.asarray(splits[0][0].class_distances))
 
 

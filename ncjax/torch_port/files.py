@@ -61,6 +61,23 @@ def read_state_dict(path: Path) -> StateDict:
     return {name: _to_float32(path, name, tensor) for name, tensor in weights.items()}
 
 
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a file by name, as they are; a lone tensor has the name of the empty string.
+
+    Raises:
+        UserError: the file is missing, truncated, or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"no file at {path}")
+    content = _load(path)
+    named = {"": content} if isinstance(content, torch.Tensor) else content
+    if not isinstance(named, Mapping) or not all(isinstance(value, torch.Tensor) for value in named.values()):
+        raise UserError(
+            f"{path} holds a {type(content).__name__}, but must hold a tensor or a dict of names to tensors"
+        )
+    return {str(name): tensor for name, tensor in named.items()}
+
+
 def _to_float32(path: Path, name: str, tensor: torch.Tensor) -> np.ndarray:
     if not tensor.is_floating_point():
         raise UserError(f"{path}: {name} is {tensor.dtype}, but weights must be floating-point numbers")

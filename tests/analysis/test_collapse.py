@@ -19,9 +19,9 @@ from ncjax.analysis.collapse import (
     self_duality,
     spectrum,
 )
-from ncjax.analysis.measure import Classifier, gather_moments
+from ncjax.analysis.measure import Classifier, Labelled, gather_moments
 from ncjax.analysis.statistics import merge, merge_classes, merge_devices
-from ncjax.analysis.table import Labelled, collapse_table
+from ncjax.analysis.table import collapse_table
 from ncjax.theory.sweep import _shard_map
 from tests.analysis import oracle
 
@@ -187,7 +187,7 @@ def test_chunks_devices_and_super_classes_merge_into_the_whole(offset):
 def test_moments_stay_exact_far_from_0():
     """Spread 1 at 10^5 from the origin: sums of squares in float32 would lose all of it."""
     x, y = some(1, offset=1e5)
-    found = nc1(gather_moments(x, y, 8).fine)
+    found = nc1(gather_moments(Labelled(x, y), 8).fine)
     assert float(found.nc1) == pytest.approx(oracle.level(x, y)["nc1"], rel=1e-3)
 
 
@@ -196,6 +196,19 @@ def test_reading_in_blocks_changes_nothing(monkeypatch):
     wanted = collapse_table(train, None, SUPER).values["train"]
     monkeypatch.setattr("ncjax.analysis.measure.BLOCK_BYTES", 4 * D * 70)
     found = collapse_table(train, None, SUPER).values["train"]
+    for part, measures in wanted.items():
+        for name, value in measures.items():
+            if value is not None:
+                np.testing.assert_allclose(found[part][name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_weight_2_is_the_example_twice_and_weight_0_leaves_it_out():
+    x, y = some(9)
+    weights = (np.arange(N) % 3).astype(np.float32)
+    twice = np.repeat(np.arange(N), weights.astype(int))
+    bad = np.where(weights[:, None] > 0, x, np.nan)
+    found = collapse_table(Labelled(bad, y, weights), None, SUPER).values["train"]
+    wanted = collapse_table(Labelled(x[twice], y[twice]), None, SUPER).values["train"]
     for part, measures in wanted.items():
         for name, value in measures.items():
             if value is not None:
