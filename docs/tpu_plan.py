@@ -35,11 +35,12 @@ def main() -> None:
     import jax
 
     if options.cpu:
-        devices, backend = jax.devices(), "cpu"
+        devices = jax.devices()
     else:
         from jax.experimental import topologies
 
-        devices, backend = topologies.get_topology_desc(options.topology, "tpu").devices, "tpu"
+        devices = topologies.get_topology_desc(options.topology, "tpu").devices
+    backend = "cpu" if options.cpu and options.cpu_convolutions else "tpu"
     with mock.patch("jax.default_backend", return_value=backend):  # convolutions are chosen by it
         started = time.perf_counter()
         compiled = {"train": _train, "kmeans": _kmeans}[options.what](options, devices)
@@ -63,6 +64,7 @@ def _options() -> argparse.Namespace:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--topology", help="of a TPU slice, such as v5e:16x16")
     where.add_argument("--cpu", type=int, help="so many fake devices")
+    parser.add_argument("--cpu-convolutions", action="store_true", help="on fake devices: as CPUs have them")
     parser.add_argument("--member", type=int, default=1, help="mesh axis of training")
     parser.add_argument("--data", type=int, default=1, help="mesh axis of training")
     parser.add_argument("--members", type=int, default=0, help="0: one for each place on the member axis")

@@ -20,7 +20,6 @@ def evaluate_verb(arguments: list[str], join: Callable[[], None]) -> None:
     Raises:
         UserError: the arguments do not fit, or what they name cannot be read or written.
     """
-
     paths, variants, sources, label_map, bootstrap, output = parse("evaluate", _options, arguments)
     if not paths:
         raise UserError("ncjax evaluate needs a run's work directory, or a file of features")

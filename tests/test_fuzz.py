@@ -57,7 +57,7 @@ def assert_refused(ended: Ended, *named: str) -> None:
     lines = [line for line in ended.said.splitlines() if "%|" not in line and line.strip()]  # but for progress bars
     assert len(lines) == 1, ended.said
     assert lines[0].startswith("ncjax: error: "), ended.said
-    assert len(lines[0]) < 1000, ended.said
+    assert len(lines[0]) < 3000, ended.said
     for name in named:
         assert name in lines[0], ended.said
 
@@ -125,7 +125,7 @@ OVERRIDES = st.one_of(
 )
 
 
-@number_of_inputs(12, 60)
+@number_of_inputs(6, 60)
 def test_overrides(tmp_path: Path, inputs: int) -> None:
     def check(override: tuple[str, str]) -> None:
         name, value = override
@@ -153,7 +153,6 @@ CONFIGS = st.one_of(
             "import nowhere_to_be_found",
             "def get_config(:\n  pass",
             "import sys\nsys.exit(3)",
-            "raise KeyboardInterrupt",
             "from ncjax.config import Config\ndef get_config(): return Config(name=3)",
             "from ncjax.config import Config\ndef get_config(): return Config(seeds='two')",
             "from ncjax.config import Config\ndef get_config(): return Config(labels='mod:5')",
@@ -334,11 +333,13 @@ def test_label_map_files(tmp_path: Path, inputs: int) -> None:
     try_all(inputs, LABEL_MAPS, check)
 
 
+REST = ("--evaluate.variants", "raw", "--evaluate.restarts", "1")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("fuzz") / "trained"
-    arguments = ("--workdir", str(workdir), "--evaluate.variants", "raw", "--evaluate.restarts", "1")
-    for verb in (("train", *TINY, *arguments), ("evaluate", str(workdir)), ("features", str(workdir))):
+    for verb in (("train", *TINY, "--workdir", str(workdir), *REST), ("features", str(workdir))):
         assert ncjax(*verb).code == 0
     return workdir
 
@@ -348,30 +349,16 @@ def losses(workdir: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name != "wall_secs"} for line in lines]
 
 
-# What a verb reads: it refuses, or gives what the sound files would have given.
-READ_BY = {
-    "train": ["checkpoints/*/**/*", "config.json", "metrics.jsonl"],
-    "features": ["features/0/**/*", "features/2/**/*"],
-    "report": ["config.json", "results/*.json", "metrics.jsonl"],
-    "evaluate": ["config.json", "results/training.json", "features/2/**/*"],
-}
-
-
-@number_of_inputs(4, 20)
-@pytest.mark.parametrize("verb", ["train", "features", "report"])
-def test_damaged_work_directories(trained: Path, tmp_path: Path, inputs: int, verb: str) -> None:
-    workdir = tmp_path / "run"
-    command = (
-        ("train", *TINY, "--workdir", str(workdir), "--evaluate.variants", "raw", "--evaluate.restarts", "1")
-        if verb == "train"
-        else (verb, str(workdir))
-    )
+def damaged(
+    command: tuple[str, ...], sound: Path, workdir: Path, patterns: tuple[str, ...], same: Callable[[], bool]
+) -> Callable[[tuple[int, Damage]], None]:
+    """A check that a command on a work directory with one damaged file refuses, or gives what it gave before."""
 
     def check(drawn: tuple[int, Damage]) -> None:
         which, damage = drawn
         shutil.rmtree(workdir, ignore_errors=True)
-        shutil.copytree(trained, workdir)
-        found = sorted(path for pattern in READ_BY[verb] for path in workdir.glob(pattern) if path.is_file())
+        shutil.copytree(sound, workdir)
+        found = sorted(path for pattern in patterns for path in workdir.glob(pattern) if path.is_file())
         path = found[which % len(found)]
         damage.do(path)
         before = files(workdir)
@@ -380,14 +367,45 @@ def test_damaged_work_directories(trained: Path, tmp_path: Path, inputs: int, ve
         if ended.code:
             assert_refused(ended)
             assert files(workdir) == before, (path, damage)
-        elif verb == "train":
-            assert losses(workdir) == losses(trained), (path, damage)
-        elif verb == "features":
-            for epoch in (0, 2):
-                with (
-                    np.load(workdir / f"features/{epoch}.npz") as ours,
-                    np.load(trained / f"features/{epoch}.npz") as sound,
-                ):
-                    assert all(np.array_equal(ours[name], sound[name]) for name in sound), (path, damage)
+        else:
+            assert same(), (path, damage)
 
-    try_all(inputs, st.tuples(st.integers(0, 2**16), DAMAGES), check)
+    return check
+
+
+DRAWN = st.tuples(st.integers(0, 2**16), DAMAGES)
+
+
+@number_of_inputs(6, 40)
+def test_damaged_features(trained: Path, tmp_path: Path, inputs: int) -> None:
+    def same() -> bool:
+        names = [f"features/{epoch}.npz" for epoch in (0, 2)]
+        return all(
+            np.array_equal(a, b) for n in names for a, b in zip(*map(arrays, (run / n, trained / n)), strict=True)
+        )
+
+    def arrays(path: Path) -> list[np.ndarray]:
+        with np.load(path) as content:
+            return [content[name] for name in sorted(content)]
+
+    run = tmp_path / "run"
+    patterns = ("features/0/**/*", "features/2/**/*")
+    try_all(inputs, DRAWN, damaged(("features", str(run)), trained, run, patterns, same))
+
+
+@pytest.mark.slow
+def test_damaged_checkpoints(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ("train", *TINY, "--workdir", str(run), *REST)
+    patterns = ("checkpoints/*/**/*", "config.json", "metrics.jsonl")
+    try_all(20, DRAWN, damaged(command, trained, run, patterns, lambda: losses(run) == losses(trained)))
+
+
+@pytest.mark.slow
+def test_damaged_results(trained: Path, tmp_path: Path) -> None:
+    sound, run = tmp_path / "sound", tmp_path / "run"
+    shutil.copytree(trained, sound)
+    assert ncjax("evaluate", str(sound)).code == 0
+    patterns = ("config.json", "results/*.json", "metrics.jsonl")
+    check = damaged(("report", str(run)), sound, run, patterns, (run / "report.html").is_file)
+    try_all(20, DRAWN, check)
