@@ -51,6 +51,8 @@ def compare(config: Config, workdir: Path, command: str, *, budget_minutes: floa
     """
     if config.mesh != MeshConfig():
         raise UserError("mesh.member and mesh.data must be 1 in a comparison: PyTorch trains on one device")
+    if config.data.streamed:
+        raise UserError("data.streamed must be no in a comparison: both sides hold the data set on the device")
     members = len(list_members(config, load_dataset(config.data)))
     path = workdir / "results" / "speed.json"
     if not path.exists():

@@ -29,6 +29,8 @@ class DataConfig:
     """Folder or file of the source; for tfds its data_dir [path; empty: none needed, or the default of tfds]."""
     tfds_name: str = ""
     """Name of the TFDS data set, such as cifar10 or fashion_mnist:3.0.1 [name; only with source tfds]."""
+    streamed: bool = False
+    """Read images while training, for sets larger than memory; needs the extra stream [yes or no]."""
     cache_dir: str = ""
     """Where decoded arrays are kept [path; empty: ncjax/ in the user's cache folder]."""
     train_examples: int = 0

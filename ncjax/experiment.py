@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages of an experiment, from a config to results: each reads and writes files of the work directory."""
 
+import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 
 from ncjax.analysis.results import FeatureArrays, evaluate_features
 from ncjax.config import Config, Variant
-from ncjax.data import Dataset, load_dataset
+from ncjax.data import Dataset, Streamed, load_dataset
 from ncjax.errors import UserError
 from ncjax.features import FeatureSet, extract, load_features, save_features, saved_epochs
 from ncjax.labels import LabelMap, parse_label_maps
@@ -23,6 +24,7 @@ from ncjax.train.loop import train as train_run
 from ncjax.train.step import TrainState
 from ncjax.workdir import environment, locked, open_workdir, read_config, read_json, write_json
 
+PIXELS_GIB = 4  # of training pixels of a streamed data set, as features; larger ones are no row
 PIXELS_CLUSTER = 0.9  # share of digits that k-means on raw pixels gets right; above it the report warns
 
 
@@ -89,7 +91,8 @@ def evaluate(workdir: Path, variants: tuple[Variant, ...] = (), *, controls: boo
     variants = variants or config.evaluate.variants
     default = _evaluation_map(config, dataset)
     evaluation = _Evaluation(config=config, dataset=dataset, default=default, variants=variants)
-    rows = [evaluation.pixels()] if controls else []
+    left_out = _pixels_left_out(dataset) if controls else []
+    rows = [evaluation.pixels()] if controls and not left_out else []
     for epoch in epochs:
         features = load_features(workdir, epoch)
         wanted = [i for i, m in enumerate(members) if epoch or m.label_map.name == members[0].label_map.name]
@@ -109,7 +112,7 @@ def evaluate(workdir: Path, variants: tuple[Variant, ...] = (), *, controls: boo
         },
     }
     path = workdir / "results" / "evaluation.json"
-    notes = _notes(rows)
+    notes = [*left_out, *_notes(rows)]
     for note in notes if is_lead() else ():
         print(f"note: {note}")
     write_json(
@@ -136,7 +139,7 @@ class _Evaluation:
     variants: tuple[Variant, ...]
 
     def pixels(self) -> dict[str, Any]:
-        flat = [np.asarray(s.images, np.float32).reshape(len(s.labels), -1) / 255 for s in self._splits()]
+        flat = [s.images[:].astype(np.float32).reshape(len(s.labels), -1) / 255 for s in self._splits()]
         return {
             **_row("raw pixels", "raw_pixels", None, None, None, self.default),
             **self._measure(flat[0], flat[1], self.default),
@@ -193,6 +196,14 @@ def _row(
         "coarse_train_accuracy": None,
         "coarse_test_accuracy": None,
     }
+
+
+def _pixels_left_out(dataset: Dataset) -> list[str]:
+    """Why raw pixels are no row of the table; empty where they are one."""
+    gib = 4 * math.prod(dataset.train.images.shape) / 2**30
+    if not isinstance(dataset.train.images, Streamed) or gib <= PIXELS_GIB:
+        return []
+    return [f"Raw pixels are no row of the table: as features they would fill {gib:.0f} GiB of memory."]
 
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:

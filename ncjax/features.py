@@ -2,6 +2,7 @@
 """Last-layer features of a run's members, and their files."""
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +12,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array, Float32, Int32
 
-from ncjax.data import Dataset
+from ncjax.data import Dataset, Split
 from ncjax.errors import UserError
 from ncjax.models.conv import compiler_options
 from ncjax.processes import to_host
+from ncjax.train.feed import batches
 from ncjax.train.loop import Run
-from ncjax.train.step import TrainState, forward
+from ncjax.train.step import TrainState, forward, forward_batches
 
 CHUNK_BYTES = 2**24  # of an array on disk: what is read at least, where only some rows are
 
@@ -38,22 +40,41 @@ class FeatureSet(NamedTuple):
 
 
 @cache
-def _see() -> Callable[..., tuple[Array, Array]]:
-    return jax.jit(forward, static_argnums=0, compiler_options=compiler_options())
+def _compiled(see: Callable[..., tuple[Array, Array]]) -> Callable[..., tuple[Array, Array]]:
+    return jax.jit(see, static_argnums=0, compiler_options=compiler_options())
 
 
 def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
     """Features and logits of all members on both splits; they come to the host whole."""
 
-    def split(images: Array, labels: np.ndarray, targets: Array) -> SplitFeatures:
-        seen = to_host((*_see()(run.spec, state, images, run.images.mean, run.images.std), targets))
-        features, logits, coarse = (array[: len(run.members)] for array in seen)
-        return SplitFeatures(features, logits, labels, coarse)
+    def split(resident: Array, source: Split, targets: Array) -> SplitFeatures:
+        seen = _resident(run, state, resident) if run.feed is None else _streamed(run, state, source)
+        features, logits, coarse = (array[: len(run.members)] for array in (*seen, to_host(targets)))
+        return SplitFeatures(features, logits, source.labels, coarse)
 
     return FeatureSet(
-        train=split(run.images.train, dataset.train.labels, run.ensemble.train_targets),
-        test=split(run.images.test, dataset.test.labels, run.ensemble.test_targets),
+        train=split(run.images.train, dataset.train, run.ensemble.train_targets),
+        test=split(run.images.test, dataset.test, run.ensemble.test_targets),
     )
+
+
+def _resident(run: Run, state: TrainState, images: Array) -> tuple[np.ndarray, np.ndarray]:
+    features, logits = to_host(_compiled(forward)(run.spec, state, images, run.images.mean, run.images.std))
+    return features, logits
+
+
+def _streamed(run: Run, state: TrainState, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    count, at, seen = len(split.labels), 0, None
+    with closing(batches(split.images, run.config.optim.batch, run.spec.mesh)) as blocks:
+        for pixels in blocks:
+            parts = to_host(_compiled(forward_batches)(run.spec, state, pixels, run.images.mean, run.images.std))
+            if seen is None:
+                seen = tuple(np.empty((part.shape[0], count, part.shape[2]), part.dtype) for part in parts)
+            for whole, part in zip(seen, parts, strict=True):
+                whole[:, at : at + part.shape[1]] = part[:, : count - at]
+            at += parts[0].shape[1]
+    assert seen is not None
+    return seen[0], seen[1]
 
 
 def save_features(workdir: Path, epoch: int, features: FeatureSet) -> None:

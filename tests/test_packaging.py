@@ -79,7 +79,7 @@ def test_metadata(wheel: Path) -> None:
         metadata = email.message_from_bytes(archive.read(name))
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] in (">=3.11,<3.14", "<3.14,>=3.11")
-    assert {"cuda", "tpu", "tfds", "tensorboard", "torch", "tsne", "test", "dev"} <= set(
+    assert {"cuda", "tpu", "stream", "tfds", "tensorboard", "torch", "tsne", "test", "dev"} <= set(
         metadata.get_all("Provides-Extra", [])
     )
     (version,) = re.findall(r'^__version__ = "(.*)"', (ROOT / "ncjax" / "__init__.py").read_text(), re.MULTILINE)
@@ -110,7 +110,9 @@ def test_imports_are_declared_and_declarations_are_imported() -> None:
     names = [re.split(r"[\[<>=]", line)[0] for line in PROJECT["dependencies"]]
     needed = {IMPORT_NAMES.get(name, name) for name in names}
     extras = [
-        line for name in ("tfds", "torch", "tsne", "tensorboard") for line in PROJECT["optional-dependencies"][name]
+        line
+        for name in ("stream", "tfds", "torch", "tsne", "tensorboard")
+        for line in PROJECT["optional-dependencies"][name]
     ]
     optional = {IMPORT_NAMES.get(name, name) for name in (re.split(r"[\[<>=]", line)[0] for line in extras)}
     used = {

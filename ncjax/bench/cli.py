@@ -16,6 +16,7 @@ USAGE = """usage: ncjax bench NAME ...
 
   ncjax bench train CONFIG [overrides]      images/s of one member: ncjax beside every way of running PyTorch
   ncjax bench ensemble CONFIG [overrides]   images/s of all members at once, beside one run after the other
+  ncjax bench input CONFIG [overrides]      images/s that streaming delivers, beside what the training step consumes
   ncjax bench kmeans WORKLOAD               seconds of k-means, beside scikit-learn, faiss and ott-jax
   ncjax bench theory                        run-steps/s of the synthetic setting, beside PyTorch
   ncjax bench startup                       ncjax --help, and the demo when started first and later
@@ -32,6 +33,7 @@ def bench(arguments: list[str]) -> None:
     benches = {
         "train": _train,
         "ensemble": _ensemble,
+        "input": _input,
         "kmeans": _kmeans,
         "theory": _theory,
         "startup": _startup,
@@ -56,6 +58,13 @@ def _ensemble(arguments: list[str]) -> None:
     from ncjax.bench.speed import bench_ensemble
 
     _finish(output, lambda: bench_ensemble(config, command("bench ensemble", arguments), rounds=rounds))
+
+
+def _input(arguments: list[str]) -> None:
+    config, rounds, output = _config_rounds_output("bench input", arguments)
+    from ncjax.bench.input import bench_input
+
+    _finish(output, lambda: bench_input(config, command("bench input", arguments), rounds=rounds))
 
 
 def _kmeans(arguments: list[str]) -> None:

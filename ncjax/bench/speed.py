@@ -2,14 +2,13 @@
 """Images per second of training: one member, and all members of a run at once, beside PyTorch."""
 
 import dataclasses
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from ncjax.bench.interleave import Peer, interleave
 from ncjax.bench.result import Comparison, Row, fastest, row_of, to_json
-from ncjax.bench.training import our_peer
+from ncjax.bench.training import leave_memory, our_peer
 from ncjax.config import Config, MeshConfig, to_dict
 from ncjax.errors import UserError
 
@@ -25,7 +24,7 @@ def bench_train(config: Config, command: str, *, rounds: int) -> dict[str, Any]:
     """
     alone = _first_member(config)
     rows, notes = _measured({OURS: our_peer(alone)}, alone, rounds)
-    return _result(config, command, rows, [(OURS, fastest(rows[1:]))], notes, _title(alone, 1))
+    return _result(config, command, rows, [(OURS, fastest(rows[1:]))], notes, title(alone, 1))
 
 
 def bench_ensemble(config: Config, command: str, *, rounds: int) -> dict[str, Any]:
@@ -42,9 +41,7 @@ def bench_ensemble(config: Config, command: str, *, rounds: int) -> dict[str, An
     alone, count = _first_member(config), len(list_members(config, load_dataset(config.data)))
     at_once = f"ncjax, {count} at once"
     rows, notes = _measured({at_once: our_peer(config), ALONE: our_peer(alone)}, alone, rounds)
-    return _result(
-        config, command, rows, [(at_once, fastest(rows[2:])), (at_once, ALONE)], notes, _title(config, count)
-    )
+    return _result(config, command, rows, [(at_once, fastest(rows[2:])), (at_once, ALONE)], notes, title(config, count))
 
 
 def _result(
@@ -61,7 +58,7 @@ def _result(
 
 def _measured(ours: dict[str, Peer], alone: Config, rounds: int) -> tuple[list[Row], list[str]]:
     """Rows of our peers, then of PyTorch's, and notes."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # this process leaves the device to its peers
+    leave_memory()
     with tempfile.TemporaryDirectory() as folder:
         theirs, notes = _torch_peers(alone, Path(folder) / "batches.npz")
         measured = interleave(ours | theirs, rounds=rounds)
@@ -82,11 +79,14 @@ def _torch_peers(alone: Config, batches: Path) -> tuple[dict[str, Peer], list[st
 def _first_member(config: Config) -> Config:
     if config.mesh != MeshConfig():
         raise UserError("mesh.member and mesh.data must be 1 in this benchmark: PyTorch trains on one device")
+    if config.data.streamed:
+        raise UserError("data.streamed must be no in this benchmark; ncjax bench input measures streaming")
     optim = dataclasses.replace(config.optim, lr=config.optim.lr[:1], weight_decay=config.optim.weight_decay[:1])
     return dataclasses.replace(config, labels=config.labels[:1], seeds=1, optim=optim)
 
 
-def _title(config: Config, members: int) -> str:
+def title(config: Config, members: int) -> str:
+    """What is trained, in one line of a table."""
     augmented = ", augmented" if config.data.crop_padding or config.data.flip else ""
     network = f"{config.model.name} of width {config.model.width}, batch {config.optim.batch}, {config.optim.dtype}"
     return f"{config.name}: {members} x {network}{augmented}"

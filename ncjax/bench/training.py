@@ -13,6 +13,11 @@ from ncjax.config import Config
 MEASURED_SECS = 1.0  # of one call of a timer, at least
 
 
+def leave_memory() -> None:
+    """Leave what is not needed of a device's memory to those that are measured beside this process."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
 def our_peer(config: Config) -> Peer:
     """All members of a config at once."""
     return Peer(partial(jax_timer, config), ("ncjax.train.loop",))
@@ -20,7 +25,7 @@ def our_peer(config: Config) -> Peer:
 
 def jax_timer(config: Config) -> Timer:
     """Images per second of all members together: augmentation, step and metrics in one compiled chunk."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    leave_memory()
     import jax
     import jax.numpy as jnp
     from jax.sharding import NamedSharding

@@ -13,6 +13,7 @@ from ncjax.data.dataset import Dataset, Split
 from ncjax.errors import UserError
 
 LAYOUT = "1"  # of the cache entries; changes when decoding does
+NAMES = ("name", "class_names", "train_images", "train_labels", "test_images", "test_labels")
 
 
 def fingerprint(root: Path, files: Iterable[Path]) -> str:
@@ -32,7 +33,18 @@ def fingerprint(root: Path, files: Iterable[Path]) -> str:
 
 
 def cached(folder: Path, key: str, decode: Callable[[], Dataset]) -> Dataset:
-    """What `decode` returns, from the cache where a sound entry is there; a damaged one is made again.
+    """What `decode` returns, from the cache where a sound entry is there.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    return _dataset(cached_arrays(folder, key, NAMES, lambda: _arrays(decode())), key)
+
+
+def cached_arrays(
+    folder: Path, key: str, names: tuple[str, ...], make: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The named arrays that `make` returns, from the cache where a sound entry is there; a damaged one is made again.
 
     A cache folder that cannot be written is an error, not a silent slow path.
 
@@ -42,38 +54,37 @@ def cached(folder: Path, key: str, decode: Callable[[], Dataset]) -> Dataset:
     path = folder / f"{key}.npz"
     if path.exists():
         try:
-            return _read(path, key)
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in names}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             path.unlink(missing_ok=True)
-    dataset = decode()
+    made = make()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(path, dataset)
+        draft = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        np.savez(draft, **made)  # type: ignore[arg-type]
+        os.replace(draft, path)
     except OSError as error:
         raise UserError(f"cannot write the cache {path}: {error.strerror}; set --data.cache-dir") from error
-    return dataset
+    return made
 
 
-def _read(path: Path, key: str) -> Dataset:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        return Dataset(
-            name=str(arrays["name"]),
-            train=Split(images=arrays["train_images"], labels=arrays["train_labels"]),
-            test=Split(images=arrays["test_images"], labels=arrays["test_labels"]),
-            class_names=tuple(map(str, arrays["class_names"])),
-            fingerprint=key,
-        )
+def _arrays(dataset: Dataset) -> dict[str, np.ndarray]:
+    return {
+        "name": np.array(dataset.name),
+        "class_names": np.array(dataset.class_names),
+        "train_images": np.asarray(dataset.train.images),
+        "train_labels": dataset.train.labels,
+        "test_images": np.asarray(dataset.test.images),
+        "test_labels": dataset.test.labels,
+    }
 
 
-def _write(path: Path, dataset: Dataset) -> None:
-    draft = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(
-        draft,
-        name=dataset.name,
-        class_names=np.array(dataset.class_names),
-        train_images=dataset.train.images,
-        train_labels=dataset.train.labels,
-        test_images=dataset.test.images,
-        test_labels=dataset.test.labels,
+def _dataset(arrays: dict[str, np.ndarray], key: str) -> Dataset:
+    return Dataset(
+        name=str(arrays["name"]),
+        train=Split(images=arrays["train_images"], labels=arrays["train_labels"]),
+        test=Split(images=arrays["test_images"], labels=arrays["test_labels"]),
+        class_names=tuple(map(str, arrays["class_names"])),
+        fingerprint=key,
     )
-    os.replace(draft, path)

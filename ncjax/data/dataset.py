@@ -1,19 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """A data set of labelled images, whatever it was read from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32, Int64, UInt8
 
 from ncjax.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """The rows of one split, as they lie in its files."""
+
+    name: str  # for messages
+    count: int
+    read: Callable[[int], tuple[UInt8[np.ndarray, "h w ch"], int]]  # image and fine label of a row, from any thread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streamed:
+    """The images of a split, without holding them: `images[rows]` reads those rows and decodes them."""
+
+    reader: Reader
+    rows: Int64[np.ndarray, "n"]  # the reader's rows that make up the split, in order
+    shape: tuple[int, int, int, int]  # n h w ch
+    counts: Int64[np.ndarray, "ch 256"]  # how often each value occurs in each channel
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> UInt8[np.ndarray, "b h w ch"]:
+        return np.stack([self.reader.read(int(row))[0] for row in self.rows[rows]])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
     """Images and their fine labels, in `0..f-1`."""
 
-    images: UInt8[np.ndarray, "n h w ch"]
+    images: UInt8[np.ndarray, "n h w ch"] | Streamed
     labels: Int32[np.ndarray, "n"]
 
 
@@ -75,14 +101,44 @@ def check_classes(dataset: Dataset) -> Dataset:
 
 
 def subset(split: Split, examples: int, name: str) -> Split:
-    """The first `examples` of a fixed permutation, in their old order; 0 keeps all.
+    """The images of `chosen_rows`.
 
     Raises:
         UserError: there are fewer.
     """
     if examples == 0:
         return split
-    if examples < 0 or examples > len(split.labels):
-        raise UserError(f"data.{name}_examples is {examples}, but must be from 1 to {len(split.labels)}, or 0 for all")
-    rows = np.sort(np.random.default_rng(0).permutation(len(split.labels))[:examples])
+    rows = chosen_rows(len(split.labels), examples, name)
     return Split(images=split.images[rows], labels=split.labels[rows])
+
+
+def chosen_rows(count: int, examples: int, name: str) -> Int64[np.ndarray, "n"]:
+    """The first `examples` of a fixed permutation of `count` rows, in their old order; 0 keeps all.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    if examples == 0:
+        return np.arange(count)
+    if examples < 0 or examples > count:
+        raise UserError(f"data.{name}_examples is {examples}, but must be from 1 to {count}, or 0 for all")
+    return np.sort(np.random.default_rng(0).permutation(count)[:examples])
+
+
+def channel_counts(images: UInt8[np.ndarray, "n h w ch"]) -> Int64[np.ndarray, "ch 256"]:
+    """How often each of the 256 values occurs in each channel."""
+    return np.stack([np.bincount(images[..., i].reshape(-1), minlength=256) for i in range(images.shape[-1])])
+
+
+def channel_statistics(images: UInt8[np.ndarray, "n h w ch"] | Streamed) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation `[ch]` of each channel in units of the full scale, float32; from exact counts."""
+    counts = images.counts if isinstance(images, Streamed) else _counts(images)
+    values = (np.arange(256, dtype=np.float32) / 255.0).astype(np.float64)
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    mean = shares @ values
+    variance = (shares * (values[None] - mean[:, None]) ** 2).sum(axis=1)
+    return mean.astype(np.float32), np.maximum(np.sqrt(variance), 1e-6).astype(np.float32)
+
+
+def _counts(images: UInt8[np.ndarray, "n h w ch"]) -> Int64[np.ndarray, "ch 256"]:
+    return np.sum([channel_counts(images[i : i + 4096]) for i in range(0, len(images), 4096)], axis=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from ncjax.data.dataset import Dataset, Split
+from ncjax.data.dataset import Dataset, Reader, Split
 from ncjax.errors import UserError
 
 
@@ -41,24 +41,39 @@ def _classes(folder: Path) -> list[str]:
     return names
 
 
+def open_folder(files: tuple[Path, ...]) -> dict[str, Reader]:
+    """Readers of both splits of what `list_folder` found; they raise what `read_folder` raises."""
+    mode, size = _open_mode(files[0])
+    numbers = {name: number for number, name in enumerate(folder_classes(files))}
+
+    def reader(split: str) -> Reader:
+        own = [file for file in files if file.parent.parent.name == split]
+
+        def read(row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
+            return _decode(own[row], mode, size, files[0]), numbers[own[row].parent.name]
+
+        return Reader(name=split, count=len(own), read=read)
+
+    return {split: reader(split) for split in ("train", "test")}
+
+
+def folder_classes(files: tuple[Path, ...]) -> tuple[str, ...]:
+    """The names of the classes, in alphabetical order, which is that of their numbers."""
+    return tuple(sorted({file.parent.name for file in files}))
+
+
 def read_folder(root: Path, files: tuple[Path, ...], fingerprint: str) -> Dataset:
     """Decode the images that `list_folder` found; classes are numbered in alphabetical order.
 
     Raises:
         UserError: a file is no image, is truncated, or differs in size or colour from the first; the file is named.
     """
-    names = sorted({file.parent.name for file in files})
-    mode, size = _open_mode(files[0])
-    with ThreadPoolExecutor() as pool:
-        images = list(pool.map(lambda file: _decode(file, mode, size, files[0]), files))
     splits = {}
-    for split in ("train", "test"):
-        rows = [i for i, file in enumerate(files) if file.parent.parent.name == split]
-        splits[split] = Split(
-            images=np.stack([images[i] for i in rows]),
-            labels=np.array([names.index(files[i].parent.name) for i in rows], np.int32),
-        )
-    return Dataset(name=root.name, **splits, class_names=tuple(names), fingerprint=fingerprint)
+    with ThreadPoolExecutor() as pool:
+        for split, reader in open_folder(files).items():
+            images, labels = zip(*pool.map(reader.read, range(reader.count)), strict=True)
+            splits[split] = Split(images=np.stack(images), labels=np.array(labels, np.int32))
+    return Dataset(name=root.name, **splits, class_names=folder_classes(files), fingerprint=fingerprint)
 
 
 def _open_mode(file: Path) -> tuple[str, tuple[int, int]]:

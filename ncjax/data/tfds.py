@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
-from ncjax.data.dataset import Dataset, Split
+from ncjax.data.dataset import Dataset, Reader, Split
 from ncjax.errors import UserError
 
 SPLITS = ("train", "test")
@@ -48,6 +49,23 @@ def list_tfds(builder: Any) -> tuple[Path, ...]:
     return tuple(sorted(file for file in Path(builder.data_path).iterdir() if file.is_file()))
 
 
+def open_rows(builder: Any, split: str) -> Reader:
+    """Reader of a split, in the order of the prepared files; it raises a `UserError` with the file that is damaged."""
+    name, source = builder.info.name, builder.as_data_source(split)
+    shards = builder.info.splits[split].file_instructions
+    ends = np.cumsum([shard.take for shard in shards])
+
+    def read(row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
+        try:
+            found = source[row]
+            return found["image"], int(found["label"])
+        except Exception as error:  # a damaged file can raise anything
+            file, reason = shards[int(np.searchsorted(ends, row, side="right"))].filename, _reason(error)
+            raise UserError(f"TFDS set {name!r}: {file} cannot be read ({reason}); prepare the set again") from error
+
+    return Reader(name=f"TFDS set {name!r}, split {split}", count=int(ends[-1]), read=read)
+
+
 def read_tfds(builder: Any, fingerprint: str) -> Dataset:
     """Decode the splits `train` and `test`, in the order of the prepared files.
 
@@ -55,8 +73,14 @@ def read_tfds(builder: Any, fingerprint: str) -> Dataset:
         UserError: a record file is missing, truncated or corrupt (it is named), or images differ in size.
     """
     train, test = (_split(builder, split) for split in SPLITS)
-    names = tuple(builder.info.features["label"].names)
-    return Dataset(name=builder.info.name, train=train, test=test, class_names=names, fingerprint=fingerprint)
+    return Dataset(
+        name=builder.info.name, train=train, test=test, class_names=tfds_classes(builder), fingerprint=fingerprint
+    )
+
+
+def tfds_classes(builder: Any) -> tuple[str, ...]:
+    """The names of the classes, in the order of their numbers."""
+    return tuple(builder.info.features["label"].names)
 
 
 def _not_prepared(name: str, data_dir: str, error: Exception) -> str:
@@ -73,22 +97,12 @@ def _reason(error: Exception) -> str:
 
 
 def _split(builder: Any, split: str) -> Split:
-    name, source = builder.info.name, builder.as_data_source(split)
-    images: list[np.ndarray] = []
-    labels: list[int] = []
-    for shard in builder.info.splits[split].file_instructions:
-        try:
-            for _ in range(shard.take):
-                row = source[len(images)]
-                images.append(row["image"])
-                labels.append(row["label"])
-        except Exception as error:  # a damaged file can raise anything
-            file, reason = shard.filename, _reason(error)
-            raise UserError(f"TFDS set {name!r}: {file} cannot be read ({reason}); prepare the set again") from error
+    reader = open_rows(builder, split)
+    images, labels = zip(*map(reader.read, range(reader.count)), strict=True)
     shapes = sorted({image.shape for image in images})
     if len(shapes) > 1:
         raise UserError(
-            f"TFDS set {name!r}: {split} images are {shapes[0]} and {shapes[-1]} (height, width, channels); "
+            f"{reader.name}: images are {shapes[0]} and {shapes[-1]} (height, width, channels); "
             "ncjax reads sets of one size"
         )
     return Split(images=np.stack(images), labels=np.array(labels, np.int32))

@@ -4,6 +4,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +114,7 @@ def _blank_state(run: Run) -> TrainState:
     return blank._replace(nan_step=blank.nan_step - 1)
 
 
-def _statistics(run: Run, **given: Sequence[float]) -> dict[str, jax.Array]:
+def _statistics(run: Run, **given: Sequence[float]) -> dict[str, Any]:
     channels = run.spec.image_shape[2]
     for name, values in given.items():
         if values and len(values) != channels:

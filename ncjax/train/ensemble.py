@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from ncjax.config import Config
 from ncjax.data import Dataset
+from ncjax.data.dataset import channel_statistics
 from ncjax.errors import UserError
 from ncjax.labels import LabelMap, parse_label_maps
 from ncjax.train.mesh import EVERYWHERE, member_sharding, places, put
@@ -40,13 +41,25 @@ class Ensemble(NamedTuple):
     test_targets: Int32[Array, "s m"]
 
 
-class Images(NamedTuple):
-    """The data set on the devices: the whole of it on each."""
+class Fed(NamedTuple):
+    """Training images of a chunk of `t` steps, or of one step, on the devices.
 
-    train: UInt8[Array, "n h w ch"]
+    The members of one of the `p` places along the mesh's member axis that have the same seed see the same images: these
+    lie there once, as one of the place's `g` sequences.
+    """
+
+    pixels: UInt8[Array, "*t p g b h w ch"]
+    slot: Int32[Array, "s"]  # which sequence of its place a member sees
+
+
+class Images(NamedTuple):
+    """The data set on the devices: the whole of it on each, or what a chunk of steps needs of a streamed one."""
+
+    train: UInt8[Array, "n h w ch"]  # none when streamed
     test: UInt8[Array, "m h w ch"]
     mean: Float[Array, "ch"]  # of the training pixels, in units of the full scale
     std: Float[Array, "ch"]
+    fed: Fed | None = None  # when streamed
 
 
 def list_members(config: Config, dataset: Dataset) -> tuple[Member, ...]:
@@ -83,16 +96,24 @@ def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> 
     return Ensemble(**put(arrays, member_sharding(arrays, mesh)))
 
 
-def put_images(dataset: Dataset, mesh: Mesh) -> Images:
-    """The data set with its channel statistics, on every device of the mesh."""
-    pixels = dataset.train.images.astype(np.float32).reshape(-1, dataset.train.images.shape[-1]) / 255.0
+def put_images(dataset: Dataset, mesh: Mesh, *, streamed: bool = False) -> Images:
+    """The data set with its channel statistics, on every device of the mesh; of a streamed one the statistics alone."""
+    mean, std = channel_statistics(dataset.train.images)
+    none = np.zeros((0, *dataset.train.images.shape[1:]), np.uint8)
     arrays = {
-        "train": dataset.train.images,
-        "test": dataset.test.images,
-        "mean": pixels.mean(axis=0, dtype=np.float64).astype(np.float32),
-        "std": np.maximum(pixels.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32),
+        "train": none if streamed else dataset.train.images,
+        "test": none if streamed else dataset.test.images,
+        "mean": mean,
+        "std": std,
     }
     return Images(**put(arrays, NamedSharding(mesh, EVERYWHERE)))
+
+
+def fed_images(fed: Fed) -> UInt8[Array, "s b h w ch"]:
+    """The images of one step for every member."""
+    places = fed.pixels.shape[0]
+    chosen = jax.vmap(lambda pixels, slot: pixels[slot])(fed.pixels, fed.slot.reshape(places, -1))
+    return chosen.reshape(-1, *fed.pixels.shape[2:])
 
 
 def example_order(seeds: Int32[Array, "s"], epoch: Int32[Array, ""], examples: int) -> Int32[Array, "s n"]:

@@ -2,14 +2,16 @@
 """One run from its first step, or its last checkpoint, to its end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
+from jaxtyping import Array
 from tqdm import tqdm
 
 from ncjax.config import Config
@@ -19,6 +21,7 @@ from ncjax.models.conv import compiler_options
 from ncjax.processes import any_of, is_lead, stop_requests, to_host
 from ncjax.train import checkpoint, metrics
 from ncjax.train.ensemble import Ensemble, Images, Member, list_members, make_ensemble, put_images
+from ncjax.train.feed import Feed, batches, chunks, fed_like, make_feed
 from ncjax.train.mesh import EVERYWHERE, make_mesh, put
 from ncjax.train.schedule import schedule_factor
 from ncjax.train.step import (
@@ -27,6 +30,7 @@ from ncjax.train.step import (
     TrainState,
     compile_chunk,
     forward,
+    forward_batches,
     init_state,
     make_spec,
     mean_loss_and_accuracy,
@@ -44,6 +48,8 @@ class Run:
     members: tuple[Member, ...]
     ensemble: Ensemble
     images: Images
+    dataset: Dataset
+    feed: Feed | None  # of a streamed data set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +72,19 @@ def prepare(config: Config, dataset: Dataset) -> Run:
     mesh = make_mesh(config.mesh, config.optim.batch)
     classes = max(member.label_map.classes for member in members)
     shape, examples = dataset.train.images.shape[1:], dataset.train.images.shape[0]
+    ensemble, images = make_ensemble(members, dataset, mesh), put_images(dataset, mesh, streamed=config.data.streamed)
+    feed = None
+    if config.data.streamed:
+        sizes = {"batch": config.optim.batch, "chunk_steps": config.chunk_steps}
+        feed = make_feed(dataset.train.images, to_host(ensemble.seed), mesh, **sizes)
     return Run(
         config=config,
         spec=make_spec(config, shape, classes, examples, mesh),
         members=members,
-        ensemble=make_ensemble(members, dataset, mesh),
-        images=put_images(dataset, mesh),
+        ensemble=ensemble,
+        images=images if feed is None else images._replace(fed=fed_like(feed)),
+        dataset=dataset,
+        feed=feed,
     )
 
 
@@ -91,7 +104,7 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
     spec, state = run.spec, init_state(run.spec, run.ensemble)
     started = time.perf_counter()
     step_chunk = compile_chunk(spec, state, run.images, run.ensemble)
-    test = jax.jit(partial(_test, spec), compiler_options=compiler_options())
+    test = _tester(run)
     compile_secs = time.perf_counter() - started
     keep_steps = run.config.checkpoint_epochs * spec.steps_per_epoch
     with checkpoint.open_checkpoints(workdir, keep_steps) as checkpoints, stop_requests() as asked_to_stop:
@@ -105,12 +118,13 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         started = time.perf_counter() - earlier_secs
         is_due = _clock(run.config.checkpoint_minutes)
         writer = metrics.open_metrics(workdir, tensorboard=run.config.tensorboard)
-        with writer as write, _progress(run, at) as bar:
+        images = chunk_images(run, at)
+        with writer as write, _progress(run, at) as bar, closing(images):
             while at < spec.total_steps:
-                state, at = _advance(run, state, step_chunk, at, bar)
+                state, at = _advance(run, state, step_chunk, at, images, bar)
                 ended = at % spec.steps_per_epoch == 0
                 if ended:
-                    epoch, tested = at // spec.steps_per_epoch, test(state, run.images, run.ensemble)
+                    epoch, tested = at // spec.steps_per_epoch, test(state)
                     write(_record(run, state, at, tested, time.perf_counter() - started))
                     on_epoch(epoch, state)
                 stop, due = any_of((asked_to_stop(), is_due() and is_lead()))
@@ -124,9 +138,41 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
     return Outcome(state=state, compile_secs=compile_secs, train_secs=train_secs, failures=_failures(run, state))
 
 
-def _test(spec: Spec, state: TrainState, images: Images, ensemble: Ensemble) -> StepMetrics:
-    _, logits = forward(spec, state, images.test, images.mean, images.std)
-    return mean_loss_and_accuracy(logits, ensemble.test_targets, ensemble.class_mask)
+def chunk_images(run: Run, first: int) -> Generator[Images, None, None]:
+    """What each chunk of steps from step `first` on sees: the data set, or what is streamed to it."""
+    if run.feed is None:
+        while True:
+            yield run.images
+    with closing(chunks(run.feed, first, run.spec.total_steps)) as fed:
+        for chunk in fed:
+            yield run.images._replace(fed=chunk)
+
+
+def _tester(run: Run) -> Callable[[TrainState], StepMetrics]:
+    """Loss and accuracy of every member on the test split."""
+    options, spec, images, ensemble = compiler_options(), run.spec, run.images, run.ensemble
+
+    def score(logits: list[Array], ensemble: Ensemble) -> StepMetrics:
+        whole = jnp.concatenate(logits, axis=1)[:, : ensemble.test_targets.shape[1]]
+        return mean_loss_and_accuracy(whole, ensemble.test_targets, ensemble.class_mask)
+
+    def resident(state: TrainState, images: Images, ensemble: Ensemble) -> StepMetrics:
+        return score([forward(spec, state, images.test, images.mean, images.std)[1]], ensemble)
+
+    def block(state: TrainState, pixels: Array, images: Images) -> Array:
+        return forward_batches(spec, state, pixels, images.mean, images.std)[1]
+
+    if run.feed is None:
+        whole = jax.jit(resident, compiler_options=options)
+        return lambda state: whole(state, images, ensemble)
+    see, scored = jax.jit(block, compiler_options=options), jax.jit(score)
+    images = images._replace(fed=None)
+
+    def streamed(state: TrainState) -> StepMetrics:
+        with closing(batches(run.dataset.test.images, run.config.optim.batch, spec.mesh)) as blocks:
+            return scored([see(state, pixels, images) for pixels in blocks], ensemble)
+
+    return streamed
 
 
 def _clock(minutes: float) -> Callable[[], bool]:
@@ -156,14 +202,14 @@ def _progress(run: Run, step: int) -> tqdm:
 
 
 def _advance(
-    run: Run, state: TrainState, step_chunk: jax.stages.Compiled, at: int, bar: tqdm
+    run: Run, state: TrainState, step_chunk: jax.stages.Compiled, at: int, images: Iterator[Images], bar: tqdm
 ) -> tuple[TrainState, int]:
     """A chunk of steps, at most to the end of the epoch, and the step that it ends at."""
     config, per_epoch = run.config, run.spec.steps_per_epoch
     epoch = at // per_epoch + 1
     end = min(epoch * per_epoch, at + config.chunk_steps)
     stop = put(np.int32(end), NamedSharding(run.spec.mesh, EVERYWHERE))
-    state, chunk = step_chunk(state, run.images, run.ensemble, stop)
+    state, chunk = step_chunk(state, next(images), run.ensemble, stop)
     losses = to_host(chunk.loss)[: end - at, : len(run.members)]
     bar.set_postfix_str(f"epoch {epoch}/{config.optim.epochs}, loss {np.nanmean(losses):.3f}", False)
     bar.update((end - at) * config.optim.batch * len(run.members))

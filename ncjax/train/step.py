@@ -12,13 +12,13 @@ import optax
 from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Bool, Float, Int32, PyTree
+from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8
 
 from ncjax.config import Config
 from ncjax.data.augment import augment, normalise
 from ncjax.models import make_model
 from ncjax.models.conv import compiler_options
-from ncjax.train.ensemble import Ensemble, Images, Stream, example_order
+from ncjax.train.ensemble import Ensemble, Images, Stream, example_order, fed_images
 from ncjax.train.mesh import DATA, EVERYWHERE, MEMBER_BATCH, member_sharding, parameter_sharding, put
 from ncjax.train.schedule import schedule_factor
 
@@ -167,12 +167,14 @@ def make_batch(
     chosen = lax.dynamic_slice_in_dim(order, start, size, axis=1)
     chosen = lax.with_sharding_constraint(chosen, NamedSharding(spec.mesh, MEMBER_BATCH))
 
-    def member(seed: Array, indices: Array, targets: Array) -> Batch:
+    pixels = images.train[chosen] if images.fed is None else fed_images(images.fed)
+
+    def member(seed: Array, pixels: Array, indices: Array, targets: Array) -> Batch:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), Stream.AUGMENT), step)
-        batch = augment(key, images.train[indices], crop_padding=data.crop_padding, flip=data.flip)
+        batch = augment(key, pixels, crop_padding=data.crop_padding, flip=data.flip)
         return Batch(normalise(batch, images.mean, images.std), targets[indices])
 
-    return jax.vmap(member)(ensemble.seed, chosen, ensemble.train_targets)
+    return jax.vmap(member)(ensemble.seed, pixels, chosen, ensemble.train_targets)
 
 
 def train_step(spec: Spec, state: TrainState, batch: Batch, ensemble: Ensemble) -> tuple[TrainState, StepMetrics]:
@@ -212,19 +214,21 @@ def train_chunk(
     spec: Spec, state: TrainState, images: Images, ensemble: Ensemble, stop: Int32[Array, ""]
 ) -> tuple[TrainState, StepMetrics]:
     """Up to `chunk_steps` steps within one epoch, ending at step `stop`; metrics `[t s]`."""
-    order = example_order(ensemble.seed, state.step // spec.steps_per_epoch, images.train.shape[0])
+    order = example_order(ensemble.seed, state.step // spec.steps_per_epoch, ensemble.train_targets.shape[1])
+    fed = images.fed
 
-    def advance(state: TrainState) -> tuple[TrainState, StepMetrics]:
+    def advance(images: Images, state: TrainState) -> tuple[TrainState, StepMetrics]:
         return train_step(spec, state, make_batch(spec, images, ensemble, order, state.step), ensemble)
 
     def idle(state: TrainState) -> tuple[TrainState, StepMetrics]:
         nothing = jnp.full(ensemble.lr.shape, jnp.nan, jnp.float32)
         return state, StepMetrics(nothing, nothing)
 
-    def body(state: TrainState, _: None) -> tuple[TrainState, StepMetrics]:
-        return lax.cond(state.step < stop, advance, idle, state)
+    def body(state: TrainState, pixels: Array | None) -> tuple[TrainState, StepMetrics]:
+        now = images if fed is None or pixels is None else images._replace(fed=fed._replace(pixels=pixels))
+        return lax.cond(state.step < stop, partial(advance, now), idle, state)
 
-    state, metrics = lax.scan(body, state, None, length=spec.config.chunk_steps)
+    state, metrics = lax.scan(body, state, fed and fed.pixels, length=spec.config.chunk_steps)
     return lax.with_sharding_constraint(state, state_sharding(spec, state)), metrics
 
 
@@ -243,18 +247,38 @@ def forward(
     count = pixels.shape[0]
     starts = jnp.arange(-(-count // size), dtype=jnp.int32) * size
 
-    def member(params: PyTree, batch_stats: PyTree, batch: Array) -> tuple[Array, Array]:
-        logits, features = nnx.merge(spec.graph, params, batch_stats)(batch, train=False)
-        return features, logits
-
     def one_batch(start: Array) -> tuple[Array, Array]:
         rows = jnp.minimum(start + jnp.arange(size, dtype=jnp.int32), count - 1)
-        spread = lax.with_sharding_constraint(pixels[rows], NamedSharding(spec.mesh, DATA))
-        batch = normalise(spread, mean, std)
-        return jax.vmap(member, in_axes=(0, 0, None))(state.params, state.batch_stats, batch)
+        return _see(spec, state, pixels[rows], mean, std)
 
-    features, logits = lax.map(one_batch, starts)
-    return tuple(x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1])[:, :count] for x in (features, logits))
+    features, logits = _in_a_row(lax.map(one_batch, starts))
+    return features[:, :count], logits[:, :count]
+
+
+def forward_batches(
+    spec: Spec,
+    state: TrainState,
+    batches: UInt8[Array, "k b h w ch"],
+    mean: Float[Array, "ch"],
+    std: Float[Array, "ch"],
+) -> tuple[Float[Array, "s n d"], Float[Array, "s n c"]]:
+    """`forward` on images that come in batches of the training size."""
+    return _in_a_row(lax.map(lambda batch: _see(spec, state, batch, mean, std), batches))
+
+
+def _see(spec: Spec, state: TrainState, batch: Array, mean: Array, std: Array) -> tuple[Array, Array]:
+    def member(params: PyTree, batch_stats: PyTree, images: Array) -> tuple[Array, Array]:
+        logits, features = nnx.merge(spec.graph, params, batch_stats)(images, train=False)
+        return features, logits
+
+    images = normalise(lax.with_sharding_constraint(batch, NamedSharding(spec.mesh, DATA)), mean, std)
+    return jax.vmap(member, in_axes=(0, 0, None))(state.params, state.batch_stats, images)
+
+
+def _in_a_row(seen: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Batches `[k s b x]` as `[s n x]`."""
+    features, logits = (x.swapaxes(0, 1).reshape(x.shape[1], -1, x.shape[-1]) for x in seen)
+    return features, logits
 
 
 def mean_loss_and_accuracy(

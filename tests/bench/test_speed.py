@@ -156,12 +156,13 @@ def test_a_demo_that_fails_says_why(stand_in):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("speed",), "unknown benchmark 'speed'; known: train, ensemble, kmeans, theory, startup"),
+        (("speed",), "unknown benchmark 'speed'; known: train, ensemble, input, kmeans, theory, startup"),
         (("train",), "ncjax bench train needs a config file"),
         (("train", CONFIG, "--rounds", 0), "rounds is 0, but must be 1 or more"),
         (("startup", "--rounds", -1), "rounds is -1"),
         (("startup", "--round"), "See: ncjax bench startup --help"),
         (("train", CONFIG, "--mesh.data", 2), "mesh.member and mesh.data must be 1"),
+        (("train", CONFIG, "--data.streamed"), "ncjax bench input measures streaming"),
         (("ensemble", CONFIG, "--labels", "mod:11"), "mod:11"),
         (("ensemble", CONFIG, "--seeds", 0), "seeds is 0"),
         (("train", CONFIG, "--output", "a_file/out.json"), "cannot write a_file/out.json: File exists"),

@@ -179,4 +179,4 @@ def test_images_of_several_sizes_are_refused(tmp_path):
     features = FEATURES | {"image": tfds.features.Image(shape=(None, None, 3))}
     rows = rows_of(3, seed=0) + rows_of(3, seed=1, shape=(6, 4, 3))
     prepare(tmp_path / "sets" / "animals" / "1.0.0", {"train": rows, "test": rows}, features)
-    refused(config_of(tmp_path), "TFDS set 'animals'", "train images are (5, 4, 3) and (6, 4, 3)")
+    refused(config_of(tmp_path), "TFDS set 'animals'", "split train: images are (5, 4, 3) and (6, 4, 3)")

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images per second that streaming delivers to the devices, beside what the training step consumes."""
+
+import dataclasses
+import time
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ncjax.bench.interleave import Peer, Timer, interleave
+from ncjax.bench.result import Comparison, row_of, to_json
+from ncjax.bench.speed import UNIT, title
+from ncjax.bench.training import MEASURED_SECS, leave_memory, our_peer, step_timer
+from ncjax.config import Config, to_dict
+
+INPUT, STEP, WHOLE = "input alone", "training step, data set on the device", "training, streamed"
+ENDLESS = 10_000  # epochs: no measurement meets the end of a run
+
+
+def bench_input(config: Config, command: str, *, rounds: int) -> dict[str, Any]:
+    """The streamed input of all members of a config alone; the step on resident images; and both together.
+
+    Raises:
+        UserError: the config does not fit its data, or Grain is not installed.
+    """
+    from ncjax.data import load_dataset
+    from ncjax.train.ensemble import list_members
+
+    leave_memory()
+    resident, streamed = (_with(config, streamed=flag) for flag in (False, True))
+    count = len(list_members(config, load_dataset(streamed.data)))
+    inputs = Peer(partial(input_timer, streamed), ("ncjax.train.loop", "grain"))
+    whole = Peer(partial(streamed_timer, streamed), ("ncjax.train.loop", "grain"))
+    peers = {INPUT: inputs, STEP: our_peer(resident), WHOLE: whole}
+    rows = [row_of(name, UNIT, found) for name, found in interleave(peers, rounds=rounds).items()]
+    pairs = ((INPUT, STEP), (WHOLE, STEP))
+    comparisons = [Comparison(title(config, count), *pair) for pair in pairs]
+    notes = ["A measurement of the input alone starts with nothing read; the files may lie in the system's cache."]
+    return to_json(command, rows, comparisons, notes) | {"config": to_dict(config)}
+
+
+def input_timer(config: Config) -> Timer:
+    """Images per second of all members that reach the devices, decoded, in chunks of the run."""
+    leave_memory()
+    import jax
+
+    from ncjax.data import load_dataset
+    from ncjax.train.feed import chunks
+    from ncjax.train.loop import prepare
+
+    run = prepare(config, load_dataset(config.data))
+    assert run.feed is not None
+    feed, at = run.feed, 0
+
+    def advance(steps: int) -> None:
+        nonlocal at
+        with closing(chunks(feed, at, at + steps)) as fed:
+            for chunk in fed:
+                jax.block_until_ready(chunk.pixels)
+        at += steps
+
+    return step_timer(advance, 4 * config.chunk_steps, config.optim.batch * len(run.members))
+
+
+def streamed_timer(config: Config) -> Timer:
+    """Images per second of a streamed training of all members, in whole chunks of the run."""
+    leave_memory()
+    import jax
+    from jax.sharding import NamedSharding
+
+    from ncjax.data import load_dataset
+    from ncjax.train.loop import chunk_images, prepare
+    from ncjax.train.mesh import EVERYWHERE, put
+    from ncjax.train.step import compile_chunk, init_state
+
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=ENDLESS))
+    run = prepare(config, load_dataset(config.data))
+    state = init_state(run.spec, run.ensemble)
+    chunk, images = compile_chunk(run.spec, state, run.images, run.ensemble), chunk_images(run, 0)
+
+    def measure() -> float:
+        nonlocal state
+        first, started = int(state.step), time.perf_counter()
+        while time.perf_counter() - started < MEASURED_SECS:
+            epoch_end = (int(state.step) // run.spec.steps_per_epoch + 1) * run.spec.steps_per_epoch
+            stop = put(np.int32(epoch_end), NamedSharding(run.spec.mesh, EVERYWHERE))
+            state, seen = chunk(state, next(images), run.ensemble, stop)
+            jax.block_until_ready(seen)
+        images_seen = (int(state.step) - first) * config.optim.batch * len(run.members)
+        return images_seen / (time.perf_counter() - started)
+
+    return measure
+
+
+def _with(config: Config, *, streamed: bool) -> Config:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, streamed=streamed))

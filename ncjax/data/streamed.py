@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets larger than memory: one look at every image, then images are read when they are wanted."""
+
+import hashlib
+import os
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from ncjax.data.cache import cached_arrays
+from ncjax.data.dataset import Reader, Split, Streamed, channel_counts
+from ncjax.errors import UserError
+
+T = TypeVar("T")
+BLOCK = 64  # images that one thread looks at in a row
+
+
+def stream_split(reader: Reader, rows: Int64[np.ndarray, "n"], cache: Path, key: str) -> Split:
+    """A split without its images, after one look at every image.
+
+    Each process looks at its part of the rows, and keeps what it found in the cache; then all put their parts together.
+
+    Args:
+        reader: of the split.
+        rows: those of the reader's rows that make up the split, in order.
+        cache: folder of the cache.
+        key: changes when the files do.
+
+    Raises:
+        UserError: an image cannot be read or differs from the first in size (it is named), or the cache cannot be
+            written.
+    """
+    import jax
+
+    part = rows[jax.process_index() :: jax.process_count()]
+    name = hashlib.sha256(f"look {key} {reader.name}\0".encode() + part.tobytes()).hexdigest()
+    own = cached_arrays(cache, name, ("shape", "labels", "counts"), lambda: _look(reader, rows[0], part))
+    labels, counts = _together(own["labels"], own["counts"], len(rows))
+    height, width, channels = map(int, own["shape"])
+    images = Streamed(reader=reader, rows=rows, shape=(len(rows), height, width, channels), counts=counts)
+    return Split(images=images, labels=labels)
+
+
+def _look(reader: Reader, first: np.int64, rows: Int64[np.ndarray, "part"]) -> dict[str, np.ndarray]:
+    """Labels of some rows and how often each value occurs in their images; all are as large as row `first`."""
+    shape = reader.read(int(first))[0].shape
+
+    def block(start: int) -> tuple[np.ndarray, np.ndarray]:
+        found = [reader.read(int(row)) for row in rows[start : start + BLOCK]]
+        for row, (image, _) in zip(rows[start : start + BLOCK], found, strict=True):
+            if image.shape != shape:
+                raise UserError(
+                    f"{reader.name}: image {row} is {image.shape}, image {first} is {shape} (height, width, channels); "
+                    "ncjax reads sets of one size"
+                )
+        return np.array([label for _, label in found], np.int32), channel_counts(
+            np.stack([image for image, _ in found])
+        )
+
+    blocks = list(in_order(block, range(0, len(rows), BLOCK), 8))
+    labels = np.concatenate([np.zeros(0, np.int32), *(labels for labels, _ in blocks)])
+    counts = sum((counts for _, counts in blocks), np.zeros((shape[2], 256), np.int64))
+    return {"shape": np.array(shape), "labels": labels, "counts": counts}
+
+
+def _together(
+    labels: Int32[np.ndarray, "part"], counts: Int64[np.ndarray, "ch 256"], total: int
+) -> tuple[Int32[np.ndarray, "n"], Int64[np.ndarray, "ch 256"]]:
+    """Labels and counts of all processes; JAX has no 64-bit integers unless asked, so counts travel as halves."""
+    import jax
+    from jax.experimental.multihost_utils import process_allgather
+
+    if jax.process_count() == 1:
+        return labels, counts
+    longest = -(-total // jax.process_count())
+    padded = np.pad(labels, (0, longest - len(labels)))
+    all_labels, halves = process_allgather((padded, counts.view(np.int32)))
+    return all_labels.T.reshape(-1)[:total], np.ascontiguousarray(halves).view(np.int64).sum(axis=0)
+
+
+def in_order(read: Callable[[int], T], numbers: range, ahead: int) -> Generator[T, None, None]:
+    """`read(i)` for each number, in order; Grain's threads read up to `ahead` of them before they are asked for.
+
+    Args:
+        read: called from several threads.
+        numbers: what is read.
+        ahead: results that wait at most.
+
+    Raises:
+        UserError: Grain is not installed.
+    """
+    try:
+        import grain
+    except ImportError as error:
+        raise UserError("data.streamed needs grain: pip install 'ncjax[stream]'") from error
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))
+    source = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step).map(read)
+    iterator = iter(source.to_iter_dataset(options))
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def stat_fingerprint(root: Path, files: tuple[Path, ...]) -> str:
+    """SHA-256 over the names (from `root`), sizes and times of files: no file is read.
+
+    Raises:
+        UserError: a file is not there.
+    """
+    total = hashlib.sha256()
+    for file in files:
+        try:
+            found = file.stat()
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror}") from error
+        total.update(os.fsencode(file.relative_to(root)) + f"\0{found.st_size} {found.st_mtime_ns}\0".encode())
+    return total.hexdigest()
