@@ -38,7 +38,7 @@ model, plan = load("scaling_model"), load("tpu_plan")
 @pytest.mark.parametrize("width", [8, 64])
 def test_the_model_counts_the_parameters_and_norms_of_the_network(width: int) -> None:
     config = ModelConfig(name="resnet18", width=width)
-    network = nnx.eval_shape(lambda: make_model(config, (32, 32, 3), 5, jnp.float32, nnx.Rngs(params=0)))
+    network = nnx.eval_shape(lambda: make_model(config, (32, 32, 3), 5, jnp.dtype("float32"), nnx.Rngs(params=0)))
     sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))]
     running = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.BatchStat))]
     ours = model.ResNet18(width)
