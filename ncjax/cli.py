@@ -35,6 +35,7 @@ USAGE = """usage: ncjax VERB ...
   ncjax bench train CONFIG           images/s of one member, ncjax beside PyTorch
   ncjax bench ensemble CONFIG        images/s of all members at once, beside one run after the other
   ncjax bench input CONFIG           images/s that streaming delivers, beside what the training step consumes
+  ncjax bench collapse               seconds of all measures of collapse, beside one product of matrices
   ncjax bench theory                 runs/s of the synthetic setting, beside PyTorch
   ncjax bench startup                time to the first epoch of the demo, when started first and later
 

@@ -101,6 +101,10 @@ class EvaluateConfig:
     """Label map whose super-classes serve what has none: fine, split, shuffled, pixels [one that merges classes]."""
     restarts: int = 10
     """Restarts of k-means; the best inertia wins [restarts]."""
+    observe_epochs: int = 10
+    """Time between looks at collapse during training: NC1, CDNV and NC2 in metrics.jsonl [epochs; 0: never]."""
+    observe_images: int = 1024
+    """Training images, evenly spaced, that such a look takes in [images]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +181,7 @@ def check_config(config: Config) -> None:
         "optim.batch": (config.optim.batch, 2**31 - 1),
         "optim.epochs": (config.optim.epochs, 1_000_000),
         "evaluate.restarts": (config.evaluate.restarts, 100_000),
+        "evaluate.observe_images": (config.evaluate.observe_images, 2**31 - 1),
     }
     for name, (value, most) in at_least_one.items():
         _require(1 <= value <= most, name, value, f"from 1 to {most}")
@@ -188,6 +193,9 @@ def check_config(config: Config) -> None:
     _require(len(config.labels) > 0, "labels", config.labels, "at least one label map")
     _require(len(config.evaluate.variants) > 0, "evaluate.variants", (), "at least one variant")
     _require(0 <= config.data.crop_padding <= 128, "data.crop_padding", config.data.crop_padding, "from 0 to 128")
+    _require(
+        config.evaluate.observe_epochs >= 0, "evaluate.observe_epochs", config.evaluate.observe_epochs, "0 or more"
+    )
     epochs = config.evaluate.epochs
     _require(all(0 <= e <= config.optim.epochs for e in epochs), "evaluate.epochs", epochs, "from 0 to optim.epochs")
     _require(config.checkpoint_epochs >= 0, "checkpoint_epochs", config.checkpoint_epochs, "0 or more")

@@ -18,6 +18,7 @@ USAGE = """usage: ncjax bench NAME ...
   ncjax bench ensemble CONFIG [overrides]   images/s of all members at once, beside one run after the other
   ncjax bench input CONFIG [overrides]      images/s that streaming delivers, beside what the training step consumes
   ncjax bench kmeans WORKLOAD               seconds of k-means, beside scikit-learn, faiss and ott-jax
+  ncjax bench collapse                      seconds of all measures of collapse, beside one product X^T X
   ncjax bench theory                        run-steps/s of the synthetic setting, beside PyTorch
   ncjax bench startup                       ncjax --help, and the demo when started first and later
 
@@ -35,6 +36,7 @@ def bench(arguments: list[str]) -> None:
         "ensemble": _ensemble,
         "input": _input,
         "kmeans": _kmeans,
+        "collapse": _collapse,
         "theory": _theory,
         "startup": _startup,
     }
@@ -89,6 +91,23 @@ def _kmeans(arguments: list[str]) -> None:
     workload, data, rounds, output = parse("bench kmeans", options, arguments)
     _check_rounds(rounds)
     _finish(output, lambda: bench_kmeans(workload, data, command("bench kmeans", arguments), rounds=rounds))
+
+
+def _collapse(arguments: list[str]) -> None:
+    def options(rounds: int = 5, output: Path = Path("runs/bench/collapse.json")) -> tuple[int, Path]:
+        """Time the full table of collapse of 50,000 x 512 features at both levels, and one product X^T X.
+
+        Args:
+            rounds: How often each is measured [rounds].
+            output: File for the result [path].
+        """
+        return rounds, output
+
+    rounds, output = parse("bench collapse", options, arguments)
+    _check_rounds(rounds)
+    from ncjax.bench.collapse import bench_collapse
+
+    _finish(output, lambda: bench_collapse(command("bench collapse", arguments), rounds=rounds))
 
 
 def _startup(arguments: list[str]) -> None:

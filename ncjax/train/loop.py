@@ -23,6 +23,7 @@ from ncjax.train import checkpoint, metrics
 from ncjax.train.ensemble import Ensemble, Images, Member, list_members, make_ensemble, put_images
 from ncjax.train.feed import Feed, batches, chunks, fed_like, make_feed
 from ncjax.train.mesh import EVERYWHERE, make_mesh, put
+from ncjax.train.observe import make_observer
 from ncjax.train.schedule import schedule_factor
 from ncjax.train.step import (
     Spec,
@@ -104,7 +105,7 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
     spec, state = run.spec, init_state(run.spec, run.ensemble)
     started = time.perf_counter()
     step_chunk = compile_chunk(spec, state, run.images, run.ensemble)
-    test = _tester(run)
+    test, observe = _tester(run), make_observer(spec, run.dataset, run.ensemble, run.images, len(run.members))
     compile_secs = time.perf_counter() - started
     keep_steps = run.config.checkpoint_epochs * spec.steps_per_epoch
     with checkpoint.open_checkpoints(workdir, keep_steps) as checkpoints, stop_requests() as asked_to_stop:
@@ -125,7 +126,8 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
                 ended = at % spec.steps_per_epoch == 0
                 if ended:
                     epoch, tested = at // spec.steps_per_epoch, test(state)
-                    write(_record(run, state, at, tested, time.perf_counter() - started))
+                    record = _record(run, state, at, tested, time.perf_counter() - started)
+                    write(record | observe(epoch, state))
                     on_epoch(epoch, state)
                 stop, due = any_of((asked_to_stop(), is_due() and is_lead()))
                 if stop or due or at == spec.total_steps or (keep_steps and at % keep_steps == 0):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training step of an ensemble, and the chunk of steps that is compiled."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from ncjax.data.augment import augment, normalise
 from ncjax.models import make_model
 from ncjax.models.conv import compiler_options
 from ncjax.train.ensemble import Ensemble, Images, Stream, example_order, fed_images
-from ncjax.train.mesh import DATA, EVERYWHERE, MEMBER_BATCH, member_sharding, parameter_sharding, put
+from ncjax.train.mesh import DATA, EVERYWHERE, MEMBER, MEMBER_BATCH, member_sharding, parameter_sharding, put
 from ncjax.train.schedule import schedule_factor
 
 ACTIVATION = 2**18  # values: 1 MiB in float32
@@ -146,9 +147,9 @@ def _member_step(
 
 def _whole(spec: Spec, params: PyTree) -> PyTree:
     """One member's parameters, whole on each of its devices for the forward and backward pass."""
-    if not spec.config.mesh.shard_params:
+    if not spec.config.mesh.shard_params or spec.mesh.size == 1:
         return params
-    return lax.with_sharding_constraint(params, NamedSharding(spec.mesh, EVERYWHERE))
+    return lax.with_sharding_constraint(params, EVERYWHERE)
 
 
 class Batch(NamedTuple):
@@ -165,6 +166,7 @@ def make_batch(
     size, data = spec.config.optim.batch, spec.config.data
     start = (step % spec.steps_per_epoch) * size
     chosen = lax.dynamic_slice_in_dim(order, start, size, axis=1)
+    chosen = lax.with_sharding_constraint(chosen, NamedSharding(spec.mesh, MEMBER))
     chosen = lax.with_sharding_constraint(chosen, NamedSharding(spec.mesh, MEMBER_BATCH))
 
     pixels = images.train[chosen] if images.fed is None else fed_images(images.fed)
@@ -185,21 +187,39 @@ def train_step(spec: Spec, state: TrainState, batch: Batch, ensemble: Ensemble) 
     factor = schedule_factor(spec.config.optim.schedule, spec.total_steps, state.step)
     now = state.step
 
-    def member(state: TrainState, *inputs: Array) -> tuple[TrainState, StepMetrics]:
-        state, metrics = _member_step(spec, state._replace(step=now), *inputs)
+    def member(inputs: tuple[Any, ...], now: Array) -> tuple[TrainState, StepMetrics]:
+        state, *others = inputs
+        state, metrics = _member_step(spec, state._replace(step=now), *others)
         return state._replace(step=None), metrics  # type: ignore[arg-type]
 
     members = (
         state._replace(step=None),  # type: ignore[arg-type]
         *(batch.images, batch.targets, ensemble.lr * factor, ensemble.weight_decay, ensemble.class_mask),
     )
-    state, metrics = (
-        lax.map(lambda one: member(*one), members)
-        if _in_turn(spec)
-        else jax.vmap(member, spmd_axis_name="member")(*members)
-    )
+    if _in_turn(spec):
+        state, metrics = lax.map(lambda one: member(one, now), members)
+    else:
+        state, metrics = _at_once(spec, member, members, now)
     state = state._replace(step=now + 1)
     return lax.with_sharding_constraint(state, state_sharding(spec, state)), metrics
+
+
+def _at_once(spec: Spec, member: Callable[..., Any], members: PyTree, shared: PyTree) -> Any:
+    """`member(one, shared)` for all members, each on its own row of the mesh: rows have nothing to tell each other."""
+
+    def row(members: PyTree, shared: PyTree) -> Any:
+        return jax.vmap(member, in_axes=(0, None))(members, shared)
+
+    if spec.mesh.size == 1:
+        return row(members, shared)
+    return jax.shard_map(
+        row,
+        mesh=spec.mesh,
+        in_specs=(MEMBER, EVERYWHERE),
+        out_specs=MEMBER,
+        axis_names={"member"},
+        check_vma=False,
+    )(members, shared)
 
 
 def _in_turn(spec: Spec) -> bool:
@@ -215,6 +235,7 @@ def train_chunk(
 ) -> tuple[TrainState, StepMetrics]:
     """Up to `chunk_steps` steps within one epoch, ending at step `stop`; metrics `[t s]`."""
     order = example_order(ensemble.seed, state.step // spec.steps_per_epoch, ensemble.train_targets.shape[1])
+    order = lax.with_sharding_constraint(order, NamedSharding(spec.mesh, MEMBER))
     fed = images.fed
 
     def advance(images: Images, state: TrainState) -> tuple[TrainState, StepMetrics]:
@@ -267,12 +288,13 @@ def forward_batches(
 
 
 def _see(spec: Spec, state: TrainState, batch: Array, mean: Array, std: Array) -> tuple[Array, Array]:
-    def member(params: PyTree, batch_stats: PyTree, images: Array) -> tuple[Array, Array]:
-        logits, features = nnx.merge(spec.graph, params, batch_stats)(images, train=False)
+    def member(weights: tuple[PyTree, PyTree], images: Array) -> tuple[Array, Array]:
+        logits, features = nnx.merge(spec.graph, *weights)(images, train=False)
         return features, logits
 
     images = normalise(lax.with_sharding_constraint(batch, NamedSharding(spec.mesh, DATA)), mean, std)
-    return jax.vmap(member, in_axes=(0, 0, None))(state.params, state.batch_stats, images)
+    seen: tuple[Array, Array] = _at_once(spec, member, (state.params, state.batch_stats), images)
+    return seen
 
 
 def _in_a_row(seen: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -156,7 +156,7 @@ def test_a_demo_that_fails_says_why(stand_in):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("speed",), "unknown benchmark 'speed'; known: train, ensemble, input, kmeans, theory, startup"),
+        (("speed",), "unknown benchmark 'speed'; known: train, ensemble, input, kmeans, collapse, theory, startup"),
         (("train",), "ncjax bench train needs a config file"),
         (("train", CONFIG, "--rounds", 0), "rounds is 0, but must be 1 or more"),
         (("startup", "--rounds", -1), "rounds is -1"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from ncjax.config import OptimConfig
+from ncjax.config import MeshConfig, ModelConfig, OptimConfig
 from ncjax.errors import UserError
 from ncjax.train import checkpoint, step
 from ncjax.train.ensemble import example_order
@@ -62,6 +62,15 @@ def test_one_device_equals_eight(config, dataset, with_mesh, mesh):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-4)
     leaf = jax.tree.leaves(spread_state.params)[0]
     assert len({shard.index[0].start for shard in leaf.addressable_shards}) == mesh[0]
+
+
+def test_sharded_parameters_change_no_loss(config, dataset):
+    config = dataclasses.replace(config, model=ModelConfig(name="mlp", width=8), **FOUR)
+    alone, _ = steps(*start(config, dataset), 0, 12)
+    sharded = dataclasses.replace(config, mesh=MeshConfig(member=2, data=4, shard_params=True))
+    losses, state = steps(*start(sharded, dataset), 0, 12)
+    np.testing.assert_allclose(losses, alone, atol=1e-5)
+    assert any("data" in leaf.sharding.spec for leaf in jax.tree.leaves(state.optimiser))
 
 
 def test_member_of_an_ensemble_equals_the_same_member_alone(config, dataset):
