@@ -9,6 +9,7 @@ import pytest
 
 from ncjax.config import from_dict, load_config
 from ncjax.report import summary
+from ncjax.report.collapse import collapse_summary
 
 ROOT = Path(__file__).parents[1]
 LOGS = sorted((ROOT / "docs" / "logs").iterdir())
@@ -32,3 +33,9 @@ def test_every_log_that_is_named_is_there() -> None:
 def test_runs_of_a_config_are_of_the_config_as_it_is(name: str) -> None:
     written = json.loads((ROOT / "docs" / "logs" / name / "config.json").read_text())["config"]
     assert from_dict(written) == load_config(ROOT / "configs" / f"{name}.py")
+
+
+def test_tables_of_the_pytorch_features_are_those_of_the_raw_results() -> None:
+    found = json.loads((ROOT / "docs" / "features" / "coarse_cifar10_features.json").read_text())
+    assert collapse_summary(found) in PAGE
+    assert found["command"] in PAGE
