@@ -222,7 +222,8 @@ def _shard_map_over_members(row: Callable[..., Any], mesh: Mesh) -> Callable[...
         return jax.shard_map(row, axis_names={"member"}, check_vma=False, **specs)
     from jax.experimental.shard_map import shard_map
 
-    return shard_map(row, auto=frozenset({"data"}), check_rep=False, **specs)
+    older: Any = shard_map
+    return older(row, auto=frozenset({"data"}), check_rep=False, **specs)
 
 
 def _in_turn(spec: Spec) -> bool:
