@@ -91,7 +91,7 @@ def _exit_code(verbs: dict[str, Verb], arguments: list[str]) -> int:
             raise UserError(f"unknown verb {arguments[0]!r}; known: {', '.join(verbs)}")
         verbs[arguments[0]](arguments[1:])
     except UserError as error:
-        print(f"ncjax: error: {error}", file=sys.stderr)
+        print(f"ncjax: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"ncjax: interrupted; {AGAIN}", file=sys.stderr)
@@ -121,9 +121,9 @@ def _is_of_several() -> bool:
 
 def _failed_among_several(error: Exception) -> int:
     """The others are left at once, for they wait in vain; one that another has left can only start again."""
-    from jax.errors import JaxRuntimeError
+    from ncjax.processes import lost_another
 
-    if not isinstance(error, JaxRuntimeError):
+    if not lost_another(error):
         traceback.print_exception(error)
         return 1
     print(f"ncjax: another process of this run ended or cannot be reached; {AGAIN}", file=sys.stderr)
