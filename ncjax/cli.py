@@ -91,7 +91,7 @@ def _exit_code(verbs: dict[str, Verb], arguments: list[str]) -> int:
             raise UserError(f"unknown verb {arguments[0]!r}; known: {', '.join(verbs)}")
         verbs[arguments[0]](arguments[1:])
     except UserError as error:
-        print(f"ncjax: error: {error}", file=sys.stderr)
+        print(f"ncjax: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"ncjax: interrupted; {AGAIN}", file=sys.stderr)

@@ -157,12 +157,15 @@ def load_config_of(kind: type[C], path: Path) -> C:
     try:
         spec.loader.exec_module(module)
         config = module.get_config()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"config file {path} fails: {type(error).__name__}: {error}") from error
     if not isinstance(config, kind):
         wanted = f"{kind.__module__}.{kind.__name__}"
         raise UserError(f"config file {path}: get_config() returns {type(config).__name__}, not {wanted}")
-    return config
+    try:
+        return from_dict_of(kind, to_dict(config))
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(f"config file {path}: {error}") from error
 
 
 def check_config(config: Config) -> None:
@@ -172,16 +175,16 @@ def check_config(config: Config) -> None:
         UserError: naming the field, its value and what it may be.
     """
     at_least_one = {
-        "seeds": config.seeds,
-        "chunk_steps": config.chunk_steps,
-        "model.width": config.model.width,
-        "optim.batch": config.optim.batch,
-        "optim.epochs": config.optim.epochs,
-        "evaluate.restarts": config.evaluate.restarts,
-        "evaluate.observe_images": config.evaluate.observe_images,
+        "seeds": (config.seeds, 100_000),
+        "chunk_steps": (config.chunk_steps, 1_000_000),
+        "model.width": (config.model.width, 100_000),
+        "optim.batch": (config.optim.batch, 2**31 - 1),
+        "optim.epochs": (config.optim.epochs, 1_000_000),
+        "evaluate.restarts": (config.evaluate.restarts, 100_000),
+        "evaluate.observe_images": (config.evaluate.observe_images, 2**31 - 1),
     }
-    for name, value in at_least_one.items():
-        _require(value >= 1, name, value, "1 or more")
+    for name, (value, most) in at_least_one.items():
+        _require(1 <= value <= most, name, value, f"from 1 to {most}")
     for name, numbers in {"optim.lr": config.optim.lr, "optim.weight_decay": config.optim.weight_decay}.items():
         _require(len(numbers) > 0 and all(0 <= x < float("inf") for x in numbers), name, numbers, "0 or more, finite")
     _require(0 <= config.optim.momentum < 1, "optim.momentum", config.optim.momentum, "from 0 to below 1")
@@ -189,7 +192,7 @@ def check_config(config: Config) -> None:
     _require(len(blocks) > 0 and min(blocks) >= 1, "model.dense_blocks", blocks, "one or more numbers of 1 or more")
     _require(len(config.labels) > 0, "labels", config.labels, "at least one label map")
     _require(len(config.evaluate.variants) > 0, "evaluate.variants", (), "at least one variant")
-    _require(config.data.crop_padding >= 0, "data.crop_padding", config.data.crop_padding, "0 or more")
+    _require(0 <= config.data.crop_padding <= 128, "data.crop_padding", config.data.crop_padding, "from 0 to 128")
     _require(
         config.evaluate.observe_epochs >= 0, "evaluate.observe_epochs", config.evaluate.observe_epochs, "0 or more"
     )
@@ -244,6 +247,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return make(**{name: _build(fields[name], item, f"{where}.{name}") for name, item in value.items()})
     if isinstance(kind, types.GenericAlias) and isinstance(value, list):
         return tuple(_build(kind.__args__[0], item, where) for item in value)
+    if kind is float and type(value) is int:
+        return float(value)
     allowed = typing.get_args(kind)
     if (allowed and value not in allowed) or (not allowed and not isinstance(value, kind)):
         raise UserError(f"{where} is {value!r}, not {kind if allowed else kind.__name__}")

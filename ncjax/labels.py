@@ -195,7 +195,7 @@ def _from_file(path: Path, class_names: tuple[str, ...]) -> tuple[int, ...]:
         content = json.loads(path.read_text())
     except OSError as error:
         raise UserError(f"label map file {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"label map file {path} is not JSON: {error}") from error
     if isinstance(content, dict):
         if set(content) != set(class_names):

@@ -3,7 +3,6 @@
 
 import gzip
 import math
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -71,14 +70,14 @@ def read_npz(file: Path, fingerprint: str) -> Dataset:
             if missing:
                 raise UserError(f"{file} holds no array {missing[0]}; it needs {', '.join(NPZ_NAMES)}")
             arrays = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except Exception as error:  # a damaged archive can raise anything
         raise UserError(
             f"{file} is not an npz file that can be read without pickle ({error}); save it again"
         ) from error
     train, test = (_split(arrays[f"x_{name}"], arrays[f"y_{name}"], file) for name in ("train", "test"))
-    names = tuple(map(str, arrays["class_names"])) if "class_names" in arrays else None
+    names = tuple(map(str, np.atleast_1d(arrays["class_names"]))) if "class_names" in arrays else None
     return _dataset(file.stem, train, test, fingerprint, names)
 
 
@@ -87,10 +86,17 @@ def _split(images: np.ndarray, labels: np.ndarray, file: Path) -> Split:
         raise UserError(f"{file}: images are {images.dtype} {images.shape}, but must be uint8 [n h w] or [n h w ch]")
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
         raise UserError(f"{file}: labels are {labels.dtype} {labels.shape}, but must be integers [{len(images)}]")
+    if labels.size and not 0 <= labels.min() <= labels.max() < 2**31:
+        raise UserError(f"{file}: labels run from {labels.min()} to {labels.max()}, but must be from 0 to 2147483647")
     return Split(images=images if images.ndim == 4 else images[..., None], labels=labels.astype(np.int32))
 
 
 def _dataset(name: str, train: Split, test: Split, fingerprint: str, names: tuple[str, ...] | None = None) -> Dataset:
     if names is None:
-        names = tuple(f"class {i}" for i in range(int(train.labels.max(initial=0)) + 1))
+        classes = int(train.labels.max(initial=0)) + 1
+        if classes > max(1, train.labels.size):
+            raise UserError(
+                f"{name}: a label is {classes - 1}, but {train.labels.size} training images are fewer classes"
+            )
+        names = tuple(f"class {i}" for i in range(classes))
     return Dataset(name=name, train=train, test=test, class_names=names, fingerprint=fingerprint)

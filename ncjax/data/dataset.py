@@ -61,7 +61,13 @@ def check_dataset(dataset: Dataset) -> Dataset:
         UserError: a split is empty, shapes differ between splits, or a label is out of range.
     """
     train, test = dataset.train, dataset.test
+    names = dataset.class_names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{dataset.name}: two classes are named {twice!r}; give each a name of its own")
     for name, split in (("training", train), ("test", test)):
+        if not split.images[:1].size and len(split.labels):
+            raise UserError(f"{dataset.name}: {name} images are {split.images.shape[1:]}, without a pixel")
         if not len(split.labels):
             raise UserError(f"{dataset.name}: the {name} split holds no images")
         if len(split.labels) != len(split.images):

@@ -137,7 +137,7 @@ def _is_list_of(value: Any, kind: Any) -> bool:
 def _parse(text: bytes, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not valid JSON ({error}): run the stage that writes this file again") from None
 
 
