@@ -121,9 +121,9 @@ def _is_of_several() -> bool:
 
 def _failed_among_several(error: Exception) -> int:
     """The others are left at once, for they wait in vain; one that another has left can only start again."""
-    from jax.errors import JaxRuntimeError
+    from ncjax.processes import lost_another
 
-    if not isinstance(error, JaxRuntimeError):
+    if not lost_another(error):
         traceback.print_exception(error)
         return 1
     print(f"ncjax: another process of this run ended or cannot be reached; {AGAIN}", file=sys.stderr)

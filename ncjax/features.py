@@ -15,7 +15,7 @@ from jaxtyping import Array, Float32, Int32
 from ncjax.data import Dataset, Split
 from ncjax.errors import UserError
 from ncjax.models.conv import compiler_options
-from ncjax.processes import to_host
+from ncjax.processes import lost_another, to_host
 from ncjax.train.feed import batches
 from ncjax.train.loop import Run
 from ncjax.train.step import TrainState, forward, forward_batches
@@ -89,6 +89,8 @@ def save_features(workdir: Path, epoch: int, features: FeatureSet) -> None:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(_folder(workdir, epoch), content, save_args=in_chunks, force=True)
     except (ValueError, OSError) as error:
+        if lost_another(error):
+            raise
         reason = str(error).splitlines()[0]
         raise UserError(
             f"features cannot be written to {_folder(workdir, epoch)} ({reason}); is the disk full?"

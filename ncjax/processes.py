@@ -173,6 +173,11 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(name, handler)
 
 
+def lost_another(error: BaseException) -> bool:
+    """Whether an error of this process comes from another one that ended or cannot be reached."""
+    return several() and (isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error))
+
+
 def leave(code: int) -> None:
     """End this process at once where it is one of several: the others would wait for it in vain, and notice."""
     if several():

@@ -2,6 +2,8 @@
 """Several real processes, joined by gloo on the CPU, train and evaluate as one process does."""
 
 import json
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,23 @@ def test_two_processes_train_like_one_with_a_member_too_many(tmp_path: Path) -> 
     assert [len(record["train_loss"]) for record in records(tmp_path / "two")] == [3, 3]
     assert_close(records(tmp_path / "one"), records(tmp_path / "two"), atol=1e-5)
     assert_same_features(tmp_path / "one", tmp_path / "two", 2, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_when_one_of_two_is_stopped_both_end_and_the_run_goes_on(number: int, tmp_path: Path) -> None:
+    often = ["--mesh.data", 0, "--optim.epochs", 40, "--checkpoint-minutes", 1e-6]
+    pair = start_several(command("train", tmp_path, *often), processes=2, devices=1)
+    while not list((tmp_path / "checkpoints").glob("5")) and pair[1].poll() is None:
+        time.sleep(0.01)
+    pair[1].send_signal(number)
+    (lead, err), (other, _) = ended(pair, timeout=120)
+    assert lead == 75, err
+    assert other == (75 if number == signal.SIGTERM else -number)
+    assert "the same command goes on" in err
+    assert len(records(tmp_path)) < 40
+    all_well(start_several(command("train", tmp_path, *often), processes=2, devices=1))
+    assert [record["epoch"] for record in records(tmp_path)] == list(range(1, 41))
 
 
 @pytest.mark.slow

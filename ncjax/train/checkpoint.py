@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from ncjax.errors import UserError
-from ncjax.processes import any_of, is_lead, lead, say
+from ncjax.processes import any_of, is_lead, lead, lost_another, say
 from ncjax.train.step import TrainState
 
 KEPT = 2
@@ -63,6 +63,8 @@ def _written(write: Callable[[], object], checkpoints: ocp.CheckpointManager) ->
     try:
         write()
     except (ValueError, OSError) as error:
+        if lost_another(error):
+            raise
         raise UserError(
             f"a checkpoint cannot be written to {checkpoints.directory} ({_reason(error)}); is the disk full? "
             "Those before are whole: the same command goes on from there"

@@ -212,14 +212,18 @@ def _at_once(spec: Spec, member: Callable[..., Any], members: PyTree, shared: Py
 
     if spec.mesh.size == 1:
         return row(members, shared)
-    return jax.shard_map(
-        row,
-        mesh=spec.mesh,
-        in_specs=(MEMBER, EVERYWHERE),
-        out_specs=MEMBER,
-        axis_names={"member"},
-        check_vma=False,
-    )(members, shared)
+    return _shard_map_over_members(row, spec.mesh)(members, shared)
+
+
+def _shard_map_over_members(row: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """`jax.shard_map` by the members' axis alone, or its older name."""
+    specs: dict[str, Any] = {"mesh": mesh, "in_specs": (MEMBER, EVERYWHERE), "out_specs": MEMBER}
+    if hasattr(jax, "shard_map"):
+        return jax.shard_map(row, axis_names={"member"}, check_vma=False, **specs)
+    from jax.experimental.shard_map import shard_map
+
+    older: Any = shard_map
+    return older(row, auto=frozenset({"data"}), check_rep=False, **specs)
 
 
 def _in_turn(spec: Spec) -> bool:
