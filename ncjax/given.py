@@ -2,6 +2,7 @@
 """Features that a user brings: checked, measured, with a reason for everything that is left out."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -62,19 +63,21 @@ def evaluate_arrays(
         raise UserError(f"train has {data.rows.shape[1]} features and test {held.rows.shape[1]}; give the same layer")
     super_class = _super_class(label_map, data, held)
     classifier = _classifier(weights, bias, data.rows.shape[1])
-    table = collapse_table(data, held, super_class, classifier)
-    left_out = [*notes, *more, *table.left_out]
-    probes, clp = _probes(data, held, super_class, variants, left_out)
+    with ThreadPoolExecutor(1) as pool:  # probes are compiled, which takes longest, beside the rest
+        probing = pool.submit(_probes, data, held, super_class, variants)
+        table = collapse_table(data, held, super_class, classifier)
+        spread = bootstrap_deviations(data, held, super_class, classifier, bootstrap) if bootstrap else None
+        probes, clp, without = probing.result()
     return {
         "shapes": {"train": list(data.rows.shape), "test": list(held.rows.shape) if held else None},
         "super_class": list(super_class),
         "collapse": table.values,
-        "collapse_std": bootstrap_deviations(data, held, super_class, classifier, bootstrap) if bootstrap else None,
+        "collapse_std": spread,
         "bootstrap": bootstrap,
         "probes": probes,
         "clp": clp,
         "class_distances": table.class_distances.astype(float).tolist(),
-        "left_out": left_out,
+        "left_out": [*notes, *more, *table.left_out, *without],
     }
 
 
@@ -162,27 +165,27 @@ def _classifier(weights: Any, bias: Any, features: int) -> Classifier | None:
 
 
 def _probes(
-    train: Labelled, test: Labelled | None, super_class: tuple[int, ...], variants: tuple[Variant, ...], out: list[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Test accuracies of probes on the fine labels, and CLP; says in `out` what is missing."""
+    train: Labelled, test: Labelled | None, super_class: tuple[int, ...], variants: tuple[Variant, ...]
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Test accuracies of probes on the fine labels, CLP, and lines that say what is missing."""
     if test is None:
-        out.append("probes and clp: there is no test split")
-        return {}, {}
+        return {}, {}, ["probes and clp: there is no test split"]
     if 4 * np.prod(train.rows.shape) > PROBE_BYTES:
-        out.append(f"probes and clp: the training features are larger than {PROBE_BYTES // 2**30} GiB")
-        return {}, {}
+        return {}, {}, [f"probes and clp: the training features are larger than {PROBE_BYTES // 2**30} GiB"]
     (x, y), (z, w) = ((np.asarray(s.rows, np.float32)[s.counts > 0], s.fine[s.counts > 0]) for s in (train, test))
     clp: dict[str, Any] = {}
+    left_out: list[str] = []
     if max(super_class) + 1 < len(super_class):
         arrays = FeatureArrays(train=x, train_fine=y, test=z, test_fine=w)
         try:
             for view in variants:
                 clp[view] = asdict(cluster_and_linear_probe(jax.random.key(0), arrays, super_class, view))
         except UserError as error:
-            out.append(f"clp: {error}")
+            left_out.append(f"clp: {error}")
     elif variants:
-        out.append("clp: no label map that merges classes")
-    return fine_probes(jnp.asarray(x), jnp.asarray(y), jnp.asarray(z), jnp.asarray(w), len(super_class)), clp
+        left_out.append("clp: no label map that merges classes")
+    probes = fine_probes(jnp.asarray(x), jnp.asarray(y), jnp.asarray(z), jnp.asarray(w), len(super_class))
+    return probes, clp, left_out
 
 
 def fine_probes(x: jax.Array, y: jax.Array, z: jax.Array, w: jax.Array, classes: int) -> dict[str, Any]:

@@ -7,7 +7,8 @@ Two readings of the features a block at a time: moments, then what needs each ex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ from ncjax.analysis.within import (
 )
 from ncjax.cluster.stream import Rows
 
-BLOCK_BYTES = 2**24  # read at a time
+BLOCK_BYTES = 2**22  # read at a time: small enough for a processor's cache
 MOST_FEATURES = 2048  # of whose covariance all eigenvalues are found
 SPREAD_ROWS = 2000  # of each super-class, for c4
 
@@ -117,7 +118,8 @@ class Split(NamedTuple):
 def blocks(data: Labelled) -> Iterator[Block]:
     """Blocks of examples in memory or on disk; the next is read meanwhile. What has weight 0 becomes 0."""
     n, d = data.rows.shape
-    size, counts = min(n, max(1, BLOCK_BYTES // (4 * d))), data.counts
+    power = 1 << (n - 1).bit_length()  # splits of different sizes share compiled programs
+    size, counts = min(power, max(1, BLOCK_BYTES // (4 * d))), data.counts
 
     def read(first: int) -> Block:
         part, labels, weights = (x[first : first + size] for x in (data.rows, data.fine, counts))
@@ -165,10 +167,12 @@ def measure_split(data: Labelled, super_class: tuple[int, ...]) -> tuple[Split, 
     """
     owner, classes = jnp.asarray(super_class, jnp.int32), max(super_class) + 1
     moments = gather_moments(data, len(super_class))
+    levels = _levels(moments.fine, owner, classes)  # eigenvalues keep one core busy while examples are read
     sums = [_silhouettes(block, moments, owner) for block in blocks(data)]
-    silhouettes = Silhouettes(*(sum(parts) for parts in zip(*sums, strict=True)))
+    silhouettes = jax.tree.map(lambda *parts: sum(map(np.asarray, parts)), *sums)
     sample = _sample(data, np.asarray(super_class)[data.fine], classes)
-    return _split(moments, silhouettes, _c4(*sample, moments.fine.counts, owner), owner, classes), moments
+    within = _within(moments.fine, silhouettes, _c4(*sample, moments.fine.counts, owner), owner, classes)
+    return Split(**levels, within=within), moments
 
 
 @jax.jit
@@ -180,10 +184,10 @@ def _sample(data: Labelled, coarse: np.ndarray, classes: int) -> tuple[np.ndarra
     """Up to `SPREAD_ROWS` examples of each super-class, evenly spaced, with their weights; filled up with 0."""
     counts = data.counts
     of = [np.flatnonzero((coarse == label) & (counts > 0)) for label in range(classes)]
-    size = min(SPREAD_ROWS, np.bincount(coarse).max())  # the same for every resample
-    points, weights = np.zeros((classes, size, data.rows.shape[1]), np.float32), np.zeros((classes, size), np.float32)
+    shape = classes, SPREAD_ROWS  # the same for every split and resample
+    points, weights = np.zeros((*shape, data.rows.shape[1]), np.float32), np.zeros(shape, np.float32)
     for i, found in enumerate(of):
-        chosen = found[np.linspace(0, len(found) - 1, min(size, len(found))).astype(int)]
+        chosen = found[np.linspace(0, len(found) - 1, min(SPREAD_ROWS, len(found))).astype(int)]
         points[i, : len(chosen)] = np.asarray(data.rows[chosen], np.float32)
         weights[i, : len(chosen)] = counts[chosen]
     return points, weights
@@ -196,25 +200,34 @@ def _c4(points: Array, weights: Array, counts: Array, super_class: Array) -> Arr
 
 
 @partial(jax.jit, static_argnames="classes")
-def _split(moments: Moments, silhouettes: Silhouettes, c4: Array, super_class: Array, classes: int) -> Split:
-    fine, coarse = moments.fine, merge_classes(moments.fine, super_class, classes)
+def _levels(fine: ClassStatistics, super_class: Array, classes: int) -> dict[str, Any]:
+    """The parts of a split that follow from its moments alone."""
+    coarse = merge_classes(fine, super_class, fine.counts.size)  # as many, some of them empty: one program for both
+    found = jax.lax.map(level, jax.tree.map(lambda *leaves: jnp.stack(leaves), fine, coarse))
+    of_fine, of_coarse = (jax.tree.map(itemgetter(i), found) for i in (0, 1))
+    spectrum_of_coarse = of_coarse.geometry.cosine_spectrum[:classes]
+    return {
+        "coarse": of_coarse._replace(geometry=of_coarse.geometry._replace(cosine_spectrum=spectrum_of_coarse)),
+        "fine": of_fine,
+        "effective_rank": covariance_rank(fine) if fine.origin.size <= MOST_FEATURES else jnp.array(jnp.nan),
+        "class_distances": class_distances(fine),
+    }
+
+
+@partial(jax.jit, static_argnames="classes")
+def _within(fine: ClassStatistics, silhouettes: Silhouettes, c4: Array, super_class: Array, classes: int) -> Within:
+    coarse = merge_classes(fine, super_class, classes)
     has_siblings = siblings(fine.counts, super_class).any(axis=1)
     examples = jnp.maximum((fine.counts * has_siblings).sum(), 1)
     by_class = silhouettes.cosine / jnp.maximum(fine.counts, 1)
-    return Split(
-        coarse=level(coarse),
-        fine=level(fine),
-        within=Within(
-            distances=summarise_distances(fine, super_class),
-            explained=explained_variance(fine, coarse, super_class),
-            silhouette=silhouettes.squared.sum() / examples,
-            silhouette_cosine=silhouettes.cosine.sum() / examples,
-            intraclass=intraclass(fine, coarse, super_class),
-            c2=jnp.nanmedian(jnp.where(has_siblings, by_class, jnp.nan)),
-            c4=c4,
-        ),
-        effective_rank=covariance_rank(fine) if fine.origin.size <= MOST_FEATURES else jnp.array(jnp.nan),
-        class_distances=class_distances(fine),
+    return Within(
+        distances=summarise_distances(fine, super_class),
+        explained=explained_variance(fine, coarse, super_class),
+        silhouette=silhouettes.squared.sum() / examples,
+        silhouette_cosine=silhouettes.cosine.sum() / examples,
+        intraclass=intraclass(fine, coarse, super_class),
+        c2=jnp.nanmedian(jnp.where(has_siblings, by_class, jnp.nan)),
+        c4=c4,
     )
 
 
