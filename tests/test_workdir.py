@@ -70,7 +70,7 @@ def test_a_damaged_line_of_metrics_before_the_last_is_an_error_and_stays(tmp_pat
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(damage + b'\n{"step": 20, "wall_secs": 2.0}\n')
     before = path.read_bytes()
-    with pytest.raises(UserError, match="metrics.jsonl, line 1 is damaged"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1 is damaged"):
         keep_until(path, 20)
     assert path.read_bytes() == before
 
