@@ -122,7 +122,7 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
             content = checkpointer.restore(folder)
         content = jax.tree.map(np.asarray, content)
         classifier = Heads(**content["classifier"]) if "classifier" in content else None
-        return FeatureSet(*(SplitFeatures(**content[split]) for split in ("train", "test")), classifier)
+        return FeatureSet(SplitFeatures(**content["train"]), SplitFeatures(**content["test"]), classifier)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"features in {folder} cannot be read ({error}); delete that folder and train again") from error
 
