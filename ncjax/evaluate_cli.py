@@ -32,7 +32,7 @@ def evaluate_verb(arguments: list[str], join: Callable[[], None]) -> None:
         from ncjax.experiment import evaluate
         from ncjax.processes import lead
 
-        path = evaluate(paths[0], variants)
+        path = evaluate(paths[0], variants, bootstrap=bootstrap)
         lead(lambda: print(f"results: {path.absolute()}"))
         return
     _evaluate_files(paths, variants, sources, label_map, bootstrap, output, command("evaluate", arguments))

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ncjax.analysis.measure import Classifier, Labelled
 from ncjax.analysis.results import FeatureArrays, evaluate_features
+from ncjax.analysis.table import NO_CLASSIFIER
+from ncjax.analysis.uncertainty import bootstrap as bootstrap_deviations
+from ncjax.analysis.uncertainty import summarise_rows
 from ncjax.config import Config, Variant
 from ncjax.data import Dataset, Streamed, load_dataset
 from ncjax.errors import UserError
@@ -25,6 +30,8 @@ from ncjax.train.step import TrainState
 from ncjax.workdir import environment, locked, open_workdir, read_config, read_json, write_json
 
 PIXELS_GIB = 4  # of training pixels of a streamed data set, as features; larger ones are no row
+RESAMPLES = 20  # of the examples, for standard deviations where there is one seed
+RESAMPLED_MEMBERS = 10  # at most; more of them show by themselves how measures vary
 PIXELS_CLUSTER = 0.9  # share of digits that k-means on raw pixels gets right; above it the report warns
 
 
@@ -69,7 +76,9 @@ def _report_training(workdir: Path, outcome: Outcome) -> None:
     print(f"compiled in {outcome.compile_secs:.1f} s, trained in {outcome.train_secs:.1f} s")
 
 
-def evaluate(workdir: Path, variants: tuple[Variant, ...] = (), *, controls: bool = True) -> Path:
+def evaluate(
+    workdir: Path, variants: tuple[Variant, ...] = (), *, controls: bool = True, bootstrap: int = RESAMPLES
+) -> Path:
     """Evaluate the features of a run with its controls; writes results/evaluation.json and returns its path.
 
     The rows: the members at every kept epoch, the first label map's members at random initialisation, raw pixels.
@@ -78,6 +87,7 @@ def evaluate(workdir: Path, variants: tuple[Variant, ...] = (), *, controls: boo
         workdir: of a run that has been trained.
         variants: what k-means sees; none named: those of the config.
         controls: whether raw pixels are a row.
+        bootstrap: resamples for standard deviations of up to ten networks where there is one seed; 0: none.
 
     Raises:
         UserError: the work directory holds no features, or its data cannot be read.
@@ -90,7 +100,8 @@ def evaluate(workdir: Path, variants: tuple[Variant, ...] = (), *, controls: boo
         raise UserError(f"{workdir} holds no features; run: ncjax train CONFIG --workdir {workdir}")
     variants = variants or config.evaluate.variants
     default = _evaluation_map(config, dataset)
-    evaluation = _Evaluation(config=config, dataset=dataset, default=default, variants=variants)
+    resamples = bootstrap if config.seeds == 1 and len(members) <= RESAMPLED_MEMBERS else 0
+    evaluation = _Evaluation(config=config, dataset=dataset, default=default, variants=variants, bootstrap=resamples)
     left_out = _pixels_left_out(dataset) if controls else []
     rows = [evaluation.pixels()] if controls and not left_out else []
     for epoch in epochs:
@@ -115,9 +126,8 @@ def evaluate(workdir: Path, variants: tuple[Variant, ...] = (), *, controls: boo
     notes = [*left_out, *_notes(rows)]
     for note in notes if is_lead() else ():
         print(f"note: {note}")
-    write_json(
-        path, {"run": run, "rows": rows, "notes": [*training["failures"], *training.get("imported", ()), *notes]}
-    )
+    notes = [*training["failures"], *training.get("imported", ()), *notes]
+    write_json(path, {"run": run, "rows": rows, "summary": summarise_rows(rows), "notes": notes})
     return path
 
 
@@ -137,6 +147,7 @@ class _Evaluation:
     dataset: Dataset
     default: LabelMap
     variants: tuple[Variant, ...]
+    bootstrap: int
 
     def pixels(self) -> dict[str, Any]:
         flat = [s.images[:].astype(np.float32).reshape(len(s.labels), -1) / 255 for s in self._splits()]
@@ -153,18 +164,24 @@ class _Evaluation:
             f"coarse_{name}_accuracy": float(
                 (part.logits[index, :, : own.classes].argmax(-1) == part.coarse[index]).mean()
             )
-            for name, part in features._asdict().items()
+            for name, part in (("train", features.train), ("test", features.test))
             if epoch
         }
+        classifier, missing = _classifier(features, index, own)
+        seen, used = [part.features[index] for part in features[:2]], own if merges else self.default
+        measured = self._measure(seen[0], seen[1], used, classifier)
+        if self.bootstrap:
+            measured |= self._deviations(seen, used, classifier)
+        measured["left_out"] = [missing if line == NO_CLASSIFIER else line for line in measured["left_out"]]
         return {
             **_row(own.name if epoch else "random initialisation", kind, index, member, epoch, own),
             **accuracies,
-            **self._measure(
-                features.train.features[index], features.test.features[index], own if merges else self.default
-            ),
+            **measured,
         }
 
-    def _measure(self, train: np.ndarray, test: np.ndarray, super_classes: LabelMap) -> dict[str, Any]:
+    def _measure(
+        self, train: np.ndarray, test: np.ndarray, super_classes: LabelMap, classifier: Classifier | None = None
+    ) -> dict[str, Any]:
         fine_train, fine_test = (split.labels for split in self._splits())
         arrays = FeatureArrays(train=train, train_fine=fine_train, test=test, test_fine=fine_test)
         assert super_classes.super_class is not None
@@ -173,12 +190,31 @@ class _Evaluation:
             arrays,
             super_classes.super_class,
             self.variants,
+            classifier,
             restarts=self.config.evaluate.restarts,
         )
         return result.to_json()
 
+    def _deviations(
+        self, seen: list[np.ndarray], super_classes: LabelMap, classifier: Classifier | None
+    ) -> dict[str, Any]:
+        train, test = (Labelled(rows, part.labels) for rows, part in zip(seen, self._splits(), strict=True))
+        assert super_classes.super_class is not None
+        spread = bootstrap_deviations(train, test, super_classes.super_class, classifier, self.bootstrap)
+        return {"collapse_std": spread, "bootstrap": self.bootstrap}
+
     def _splits(self) -> tuple[Any, Any]:
         return self.dataset.train, self.dataset.test
+
+
+def _classifier(features: FeatureSet, index: int, label_map: LabelMap) -> tuple[Classifier | None, str]:
+    """The classifier of a member on the classes that it has, or why NC3 and NC4 are left out."""
+    if label_map.super_class is None:
+        return None, f"nc3 and nc4: the classes of {label_map.name} are no function of the fine labels"
+    if features.classifier is None:
+        return None, "nc3 and nc4: the classifier was not kept with the features; import or train again"
+    weights, bias = (array[index, ..., : label_map.classes] for array in features.classifier)
+    return Classifier(jnp.asarray(weights.T), jnp.asarray(bias)), ""
 
 
 def _row(

@@ -32,11 +32,19 @@ class SplitFeatures(NamedTuple):
     coarse: Int32[np.ndarray, "s n"]  # the labels that the member was trained on
 
 
+class Heads(NamedTuple):
+    """The final linear layer of every member: logits are `features @ weights + bias`."""
+
+    weights: Float32[np.ndarray, "s d c"]
+    bias: Float32[np.ndarray, "s c"]
+
+
 class FeatureSet(NamedTuple):
-    """Both splits at one epoch."""
+    """Both splits at one epoch, and the classifiers that the features were made for."""
 
     train: SplitFeatures
     test: SplitFeatures
+    classifier: Heads | None = None  # None: not kept, as by earlier versions
 
 
 @cache
@@ -45,16 +53,18 @@ def _compiled(see: Callable[..., tuple[Array, Array]]) -> Callable[..., tuple[Ar
 
 
 def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
-    """Features and logits of all members on both splits; they come to the host whole."""
+    """Features and logits of all members on both splits, and their classifiers; they come to the host whole."""
 
     def split(resident: Array, source: Split, targets: Array) -> SplitFeatures:
         seen = _resident(run, state, resident) if run.feed is None else _streamed(run, state, source)
         features, logits, coarse = (array[: len(run.members)] for array in (*seen, to_host(targets)))
         return SplitFeatures(features, logits, source.labels, coarse)
 
+    linear = to_host(state.params["head"]["linear"])
     return FeatureSet(
         train=split(run.images.train, dataset.train, run.ensemble.train_targets),
         test=split(run.images.test, dataset.test, run.ensemble.test_targets),
+        classifier=Heads(*(linear[name][: len(run.members)] for name in ("kernel", "bias"))),
     )
 
 
@@ -83,7 +93,7 @@ def save_features(workdir: Path, epoch: int, features: FeatureSet) -> None:
     Raises:
         UserError: they cannot be written.
     """
-    content = {name: split._asdict() for name, split in features._asdict().items()}
+    content = {name: part._asdict() for name, part in features._asdict().items() if part is not None}
     in_chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), content)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -110,9 +120,9 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             content = checkpointer.restore(folder)
-        return FeatureSet(
-            *(SplitFeatures(**{k: np.asarray(v) for k, v in content[s].items()}) for s in ("train", "test"))
-        )
+        content = jax.tree.map(np.asarray, content)
+        classifier = Heads(**content["classifier"]) if "classifier" in content else None
+        return FeatureSet(SplitFeatures(**content["train"]), SplitFeatures(**content["test"]), classifier)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"features in {folder} cannot be read ({error}); delete that folder and train again") from error
 
@@ -142,14 +152,15 @@ def saved_epochs(workdir: Path) -> tuple[int, ...]:
 
 
 def export_npz(workdir: Path, epoch: int) -> Path:
-    """Write features/EPOCH.npz: arrays `train_features [s n d]`, `train_logits`, `train_fine`, ... `test_coarse`.
+    """Write features/EPOCH.npz: arrays `train_features [s n d]`, `train_logits`, ... `test_coarse`, `classifier_bias`.
 
     Raises:
         UserError: there are no features of that epoch.
     """
     arrays = {
-        f"{split}_{name}": array
-        for split, part in load_features(workdir, epoch)._asdict().items()
+        f"{prefix}_{name}": array
+        for prefix, part in load_features(workdir, epoch)._asdict().items()
+        if part is not None
         for name, array in part._asdict().items()
     }
     path = workdir / "features" / f"{epoch}.npz"

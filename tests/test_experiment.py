@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from ncjax.cli import main
-from ncjax.features import load_features
+from ncjax.features import load_features, save_features
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem != "__init__" and not p.stem.startswith("theory_"))
@@ -81,6 +81,7 @@ def test_run_ends_with_the_place_of_the_report(capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {report}"
     assert "Main table" in report.read_text()
     accuracies_are_over_the_classes_that_a_member_has(Path("run"))
+    duality_is_that_of_the_classes_that_a_member_has(Path("run"))
 
 
 def accuracies_are_over_the_classes_that_a_member_has(workdir):
@@ -91,6 +92,27 @@ def accuracies_are_over_the_classes_that_a_member_has(workdir):
     test = load_features(workdir, 1).test
     of_all_outputs = (test.logits.argmax(-1) == test.coarse).mean(axis=1)
     assert of_all_outputs[0] < trained[0]["coarse_test_accuracy"] - 0.05
+
+
+def duality_is_that_of_the_classes_that_a_member_has(workdir):
+    """NC3 and NC4 of the test split by NumPy, from the logits that were kept."""
+    train, test, heads = load_features(workdir, 1)
+    for row in rows_of(workdir, epoch=1):
+        index, found = row["member"], row["collapse"]["test"]
+        if row["kind"] == "shuffled":
+            assert "nc3 and nc4: the classes of shuffled:mod:5:0 are no function of the fine labels" in row["left_out"]
+            assert found["coarse"]["nc3"] is found["coarse"]["nc4"] is None
+            continue
+        level, classes = {"trained": ("coarse", 5), "fine": ("fine", 10)}[row["kind"]]
+        weights = heads.weights[index, :, :classes].T.astype(np.float64)
+        means = np.stack([train.features[index, train.coarse[index] == c].mean(0) for c in range(classes)])
+        centred = np.stack([test.features[index, test.coarse[index] == c].mean(0) for c in range(classes)])
+        centred = (centred - centred.mean(0)).astype(np.float64)
+        wanted = np.linalg.norm(weights / np.linalg.norm(weights) - centred / np.linalg.norm(centred))
+        assert found[level]["nc3"] == pytest.approx(wanted, rel=1e-4)
+        nearest = ((test.features[index][:, None] - means[None]) ** 2).sum(-1).argmin(1)
+        differing = (nearest != test.logits[index, :, :classes].argmax(-1)).mean()
+        assert found[level]["nc4"] == pytest.approx(differing, abs=0.006)  # two images at a tie
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +165,38 @@ def test_exported_features_are_the_input_of_the_last_layer(digits):
                 np.einsum("snd,sdc->snc", arrays[f"{split}_features"], linear["kernel"])
                 + np.asarray(linear["bias"])[:, None]
             )
+            np.testing.assert_array_equal(arrays["classifier_weights"], linear["kernel"])
+            np.testing.assert_array_equal(arrays["classifier_bias"], linear["bias"])
             np.testing.assert_allclose(arrays[f"{split}_logits"], expected, atol=1e-3)
             np.testing.assert_array_equal(arrays[f"{split}_coarse"][0], arrays[f"{split}_fine"] % 5)
     assert not (digits / "features" / "6.npz").exists()
+
+
+def test_standard_deviations_are_of_seeds_or_of_resamples(digits):
+    written = json.loads((digits / "results" / "evaluation.json").read_text())
+    (summary,) = [one for one in written["summary"] if one["kind"] == "trained" and one["epoch"] == 12]
+    (row,) = rows_of(digits, kind="trained", epoch=12)
+    assert (summary["networks"], summary["over"]) == (1, "resamples")
+    assert summary["mean"]["collapse"] == row["collapse"]
+    assert summary["std"]["collapse"] == row["collapse_std"]
+    measured, spread = (row[name]["test"]["coarse"]["cdnv"] for name in ("collapse", "collapse_std"))
+    assert 0 < spread < measured
+    assert row["collapse_std"]["test"]["coarse"]["nc4"] is not None
+    assert "nc3 and nc4: there are no classifier weights" in rows_of(digits, kind="raw_pixels")[0]["left_out"]
+
+
+def test_features_of_earlier_versions_are_measured_without_their_classifier(digits, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(digits, copy)
+    shutil.rmtree(copy / "features")
+    save_features(copy, 12, load_features(digits, 12)._replace(classifier=None))
+    assert load_features(copy, 12).classifier is None
+    ncjax("evaluate", copy, "--variants", "raw", "--bootstrap", 0)
+    (row,), (before,) = (rows_of(folder, kind="trained", epoch=12) for folder in (copy, digits))
+    assert any(line.startswith("nc3 and nc4: the classifier was not kept") for line in row["left_out"])
+    assert row["collapse"]["test"]["coarse"]["nc3"] is None
+    assert row["collapse"]["test"]["coarse"]["nc1"] == pytest.approx(before["collapse"]["test"]["coarse"]["nc1"])
+    assert "collapse_std" not in row
 
 
 def test_finished_run_is_left_as_it_is(digits):

@@ -65,6 +65,16 @@ def test_metrics_after_the_checkpoint_and_half_written_lines_are_dropped(tmp_pat
     assert path.read_text() == ""
 
 
+@pytest.mark.parametrize("damage", [b"{", b"\xff", b"[1]", b'{"step": "x", "wall_secs": 1}', b'{"step": 1}'])
+def test_a_damaged_line_of_metrics_before_the_last_is_an_error_and_stays(tmp_path, damage):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(damage + b'\n{"step": 20, "wall_secs": 2.0}\n')
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1 is damaged"):
+        keep_until(path, 20)
+    assert path.read_bytes() == before
+
+
 def test_tensorboard_events_are_written_on_request(tmp_path):
     pytest.importorskip("tensorboardX")
     with open_metrics(tmp_path, tensorboard=True) as write:

@@ -22,6 +22,8 @@ from ncjax.analysis.measure import (
 )
 from ncjax.analysis.statistics import ClassStatistics, merge_classes
 
+NO_CLASSIFIER = "nc3 and nc4: there are no classifier weights"
+
 
 class CollapseTable(NamedTuple):
     """What was measured; a measure without a value is None."""
@@ -78,7 +80,7 @@ def _reasons(
     if test is None:
         yield "test: there is no test split"
     if classifier is None:
-        yield "nc3 and nc4: there are no classifier weights"
+        yield NO_CLASSIFIER
     elif len(classifier.weights) not in (coarse, fine):
         known = f"{coarse} coarse or {fine} fine" if coarse < fine else f"{fine}"
         yield f"nc3 and nc4: the classifier has {len(classifier.weights)} classes, not {known}"

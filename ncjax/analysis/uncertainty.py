@@ -9,6 +9,9 @@ import numpy as np
 from ncjax.analysis.measure import Classifier, Labelled
 from ncjax.analysis.table import collapse_table
 
+SAME = ("kind", "name", "label_map", "lr", "weight_decay", "epoch")  # of rows that differ only by their seed
+ACCURACIES = ("coarse_train_accuracy", "coarse_test_accuracy", "probe_train_accuracy", "probe_test_accuracy")
+
 
 def bootstrap(
     train: Labelled,
@@ -38,6 +41,27 @@ def _resample(data: Labelled, rng: np.random.Generator) -> Labelled:
         rows = np.flatnonzero((data.fine == label) & (data.counts > 0))
         weights[rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows))) if len(rows) else 0
     return data._replace(weights=weights)
+
+
+def summarise_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation of accuracies, CLP and collapse over the rows that differ only by their seed.
+
+    Returns:
+        One a setting: what its rows share, `networks`, `mean`, `std` (of a sample) and what it is `over`: `seeds`, or
+        `resamples` of the examples where there is one network; then only measures of collapse have one.
+    """
+    gathered: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        gathered.setdefault(tuple(row.get(name) for name in SAME), []).append(row)
+    summaries = []
+    for key, group in gathered.items():
+        tables = [{name: row.get(name) for name in (*ACCURACIES, "clp", "collapse")} for row in group]
+        spread, over = deviations(tables), "seeds" if len(group) > 1 else None
+        if over is None and group[0].get("collapse_std"):
+            spread, over = spread | {"collapse": group[0]["collapse_std"]}, "resamples"
+        shared = dict(zip(SAME, key, strict=True))
+        summaries.append(shared | {"networks": len(group), "mean": means(tables), "std": spread, "over": over})
+    return summaries
 
 
 def deviations(tables: Sequence[Any]) -> Any:

@@ -24,6 +24,7 @@ from ncjax.report.groups import (
     main_group,
     variants_of,
 )
+from ncjax.report.levels import collapse_lines
 from ncjax.report.read import Results, read_results
 from ncjax.report.table import table_row
 from ncjax.report.theory import holds_theory, write_theory_report
@@ -85,6 +86,7 @@ def _content(results: Results) -> dict[str, Any]:
             for group, label in zip(shown, labels, strict=True)
         ],
         "several_seeds": any(len(group.rows) > 1 for group in shown),
+        "collapse": collapse_lines(shown, labels),
         "comparison": comparison_tables(results.comparison) if results.comparison else (),
         "failed": _failed_members(results.metrics),
         "notes": results.notes,

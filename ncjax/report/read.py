@@ -119,11 +119,22 @@ def _check_row(row: Any, path: Path, where: str) -> None:
     for variant, scores in variants.items():
         fine = scores is None or (isinstance(scores, dict) and all(v is None or _is_number(v) for v in scores.values()))
         _expect(fine, path, f'{where}: "clp.{variant}" must hold numbers or nulls')
+    for key in ("collapse", "collapse_std"):
+        _expect(
+            _is_table(row.get(key) or {}, 3), path, f'{where}: "{key}" must hold numbers by split, level and measure'
+        )
     distances = row.get("class_distances")
     square = _is_list_of(distances or [], list) and all(
         len(line) == len(distances) and _is_list_of(line, int | float | None) for line in distances or []
     )
     _expect(square, path, f'{where}: "class_distances" must be a square list of lists of numbers')
+
+
+def _is_table(value: Any, depth: int) -> bool:
+    """Objects in objects, `depth` deep; at the end a number, null, or a list of them."""
+    if depth:
+        return isinstance(value, dict) and all(_is_table(item, depth - 1) for item in value.values())
+    return value is None or _is_number(value) or _is_list_of(value, int | float | None)
 
 
 def _is_number(value: Any) -> bool:

@@ -19,22 +19,28 @@ def keep_until(path: Path, step: int) -> float:
 
     Returns:
         `wall_secs` of the last line kept, 0 where there is none: the seconds that led to `step`.
+
+    Raises:
+        UserError: a line before the last cannot be read; the file stays as it is.
     """
     if not path.exists():
         return 0.0
-    kept: list[str] = []
+    kept: list[bytes] = []
     secs = 0.0
-    for line in path.read_text().splitlines():
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
             if record["step"] > step:
                 break
             secs = float(record["wall_secs"])
-            kept.append(line)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError) as error:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number} is damaged; mend it, or move the file away to go on") from error
             break
+        kept.append(line)
     draft = path.with_suffix(".draft")
-    draft.write_text("".join(line + "\n" for line in kept))
+    draft.write_bytes(b"".join(line + b"\n" for line in kept))
     draft.replace(path)
     return secs
 

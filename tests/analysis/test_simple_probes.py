@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from ncjax.analysis.measure import Labelled
 from ncjax.analysis.simple_probes import few_shot, nearest_neighbours, ridge_probe
 from ncjax.analysis.table import collapse_table
-from ncjax.analysis.uncertainty import bootstrap, combine, deviations, means
+from ncjax.analysis.uncertainty import bootstrap, combine, deviations, means, summarise_rows
 
 
 def digits():
@@ -71,3 +71,20 @@ def test_numbers_of_nested_tables_are_combined():
     assert means(tables) == {"a": {"b": 2.5, "c": [2.0, None]}}
     assert deviations(tables)["a"]["b"] == pytest.approx(np.std([1, 4], ddof=1))
     assert combine(tables[:1], max) == tables[0]
+
+
+def test_rows_that_differ_by_their_seed_are_summarised():
+    def row(epoch, cdnv, **more):
+        return {"kind": "trained", "label_map": "mod:5", "epoch": epoch, "collapse": {"test": {"cdnv": cdnv}}} | more
+
+    rows = [row(1, 2.0, seed=0), row(1, 4.0, seed=1), row(2, 6.0, seed=0, collapse_std={"test": {"cdnv": 0.5}})]
+    first, second = summarise_rows([*rows[::2], rows[1]])
+    assert (first["epoch"], first["networks"], first["over"]) == (1, 2, "seeds")
+    assert first["mean"]["collapse"]["test"]["cdnv"] == 3
+    assert first["std"]["collapse"]["test"]["cdnv"] == pytest.approx(2**0.5)
+    assert (second["epoch"], second["networks"], second["over"]) == (2, 1, "resamples")
+    assert second["mean"]["collapse"]["test"]["cdnv"] == 6
+    assert second["std"]["collapse"]["test"]["cdnv"] == 0.5
+    (alone,) = summarise_rows([row(3, 1.0)])
+    assert alone["over"] is None
+    assert alone["std"]["collapse"]["test"]["cdnv"] is None

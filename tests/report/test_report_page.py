@@ -99,6 +99,48 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     assert "±" not in text_of(report(make_workdir(tmp_path, [make_row()])))
 
 
+def make_collapse(value: float) -> dict[str, Any]:
+    """A number of its own at each split, level and measure: value + 1 for coarse, + 2 for fine, + 10 for test."""
+    names = ("nc1", "cdnv", "nc2_equinorm", "nc2_angle", "effective_rank_means", "effective_rank_within")
+    inside = ("explained_variance", "silhouette", "silhouette_cosine")
+    inside += ("distance_same_class", "distance_merged_classes", "distance_other_classes")
+    levels = {"coarse": (names, 1), "fine": (names, 2), "within": (inside, 3)}
+    return {
+        split: {level: dict.fromkeys(of, value + plus + more) | {"nc3": None} for level, (of, plus) in levels.items()}
+        for split, more in (("train", 0), ("test", 10))
+    }
+
+
+def lines_under(page: str, title: str) -> list[str]:
+    table = page.split(f"<h2>{title}</h2>")[1].split("</table>")[0]
+    return [" ".join(re.sub(r"<[^>]+>", " ", line).split()) for line in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)]
+
+
+def test_collapse_is_shown_at_both_levels_over_seeds(tmp_path: Path) -> None:
+    rows = [make_row(seed=seed, collapse=make_collapse(100 * seed)) for seed in (1, 2)]
+    page = report(make_workdir(tmp_path, [*rows, make_row("raw_pixels", collapse={})]))
+    head, coarse, fine = lines_under(page, "Collapse")
+    assert "NC1 train (test) CDNV train (test)" in head
+    assert coarse.startswith("mod:5 trained on coarse labels coarse 151 ± 71 161 ± 71 151 ± 71 161 ± 71")
+    assert fine.startswith("mod:5 trained on coarse labels fine 152 ± 71 162 ± 71")
+    assert "– –" in coarse  # NC3
+    _, inside = lines_under(page, "Fine classes inside super-classes")
+    assert inside == "mod:5 trained on coarse labels " + " ".join(["153 ± 71 163 ± 71"] * 6)
+    assert "over resamples of the examples" not in text_of(page)
+
+
+def test_spread_of_one_network_is_that_of_its_resamples(tmp_path: Path) -> None:
+    row = make_row(collapse=make_collapse(0), collapse_std=make_collapse(0.5))
+    page = report(make_workdir(tmp_path, [row]))
+    assert "coarse 1 ± 1.5 11 ± 12 1 ± 1.5" in lines_under(page, "Collapse")[1]
+    assert "over resamples of the examples" in text_of(page)
+    assert "over seeds" not in text_of(page)
+
+
+def test_results_without_the_table_of_collapse_are_shown_without_it(tmp_path: Path) -> None:
+    assert "<h2>Collapse</h2>" not in report(make_workdir(tmp_path, [make_row()]))
+
+
 def test_missing_and_nan_numbers_are_dashes(tmp_path: Path) -> None:
     bare = {key: None for key in make_row() if key not in ("kind", "name")}
     rows = [make_row(), make_row("raw_pixels") | bare, make_row("fine", coarse_test_accuracy=math.nan)]
@@ -250,6 +292,8 @@ def test_formats() -> None:
         ('{"run": {}, "rows": [{"kind": "fine", "clp": {"raw": {"ari": "high"}}}]}', '"clp.raw" must hold numbers'),
         ('{"run": {}, "rows": [{"kind": "fine", "class_distances": [[1, 2]]}]}', "must be a square list of lists"),
         ('{"run": {}, "rows": [{"kind": "fine", "class_distances": [1, 2]}]}', "must be a square list of lists"),
+        ('{"run": {}, "rows": [{"kind": "fine", "collapse": {"train": 3}}]}', '"collapse" must hold numbers by split'),
+        ('{"run": {}, "rows": [{"kind": "fine", "collapse_std": {"train": {"fine": {"nc1": "x"}}}}]}', "must hold num"),
     ],
 )
 def test_bad_evaluation_file_is_one_line_that_names_it(tmp_path: Path, content: str | None, words: str | None) -> None:

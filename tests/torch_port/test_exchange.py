@@ -99,7 +99,10 @@ def test_exported_file_is_a_plain_state_dict_of_the_network(files):
 def test_imported_run_keeps_the_features_of_the_trained_run(trained, imported):
     theirs, ours = load_features(trained, 1), load_features(imported, 1)
     assert saved_epochs(imported) == (1,)
-    for expected, found in zip((*theirs.train, *theirs.test), (*ours.train, *ours.test), strict=True):
+    assert ours.classifier is not None
+    assert theirs.classifier is not None
+    kept = [(*one.train, *one.test, *one.classifier) for one in (theirs, ours)]
+    for expected, found in zip(*kept, strict=True):
         assert found.dtype == expected.dtype
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
