@@ -16,7 +16,7 @@ from ncjax.features import load_features, save_features
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem != "__init__" and not p.stem.startswith("theory_"))
-SLOW = {"coarse_cifar10_grid", "coarse_fashion", "fine_cifar10"}  # the same networks, other members and labels
+SLOW = {"coarse_cifar10", "coarse_cifar10_grid", "coarse_fashion", "fine_cifar10"}  # the same networks
 LABELS = (np.arange(20) % 10).astype(np.uint8)
 
 
@@ -255,7 +255,7 @@ def test_bad_config_is_one_line_and_leaves_nothing(arguments, message, tmp_path,
         (("evaluate", "none"), "cannot read none/config.json"),
         (("report", "none"), "none/results/evaluation.json is missing"),
         (("features", "none"), "none holds no features"),
-        (("evaluate",), "error: Missing from ncjax evaluate: PATH Work directory of the run"),
+        (("evaluate",), "error: ncjax evaluate needs a run's work directory, or a file of features"),
     ],
 )
 def test_bad_command_is_one_line(arguments, message, capsys):

@@ -66,7 +66,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{dataset.name}: two classes are named {twice!r}; give each a name of its own")
     for name, split in (("training", train), ("test", test)):
-        if not split.images[:1].size and len(split.labels):
+        if 0 in split.images.shape[1:] and len(split.labels):
             raise UserError(f"{dataset.name}: {name} images are {split.images.shape[1:]}, without a pixel")
         if not len(split.labels):
             raise UserError(f"{dataset.name}: the {name} split holds no images")
