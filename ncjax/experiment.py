@@ -19,6 +19,7 @@ from ncjax.analysis.uncertainty import bootstrap as bootstrap_deviations
 from ncjax.analysis.uncertainty import summarise_rows
 from ncjax.config import Config, Variant
 from ncjax.data import Dataset, Streamed, load_dataset
+from ncjax.devices import row_mesh
 from ncjax.errors import UserError
 from ncjax.features import FeatureSet, extract, load_features, save_features, saved_epochs
 from ncjax.labels import LabelMap, parse_label_maps
@@ -192,6 +193,7 @@ class _Evaluation:
             self.variants,
             classifier,
             restarts=self.config.evaluate.restarts,
+            mesh=row_mesh(self.config.mesh),
         )
         return result.to_json()
 

@@ -13,12 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, Key
 
 from ncjax.analysis.probe import fit_probe, probe_predict
-from ncjax.cluster import kmeans, match_clusters
+from ncjax.cluster import KMeansResult, kmeans, match_clusters, sharded_kmeans
 from ncjax.config import Variant
+from ncjax.devices import ROWS, spread_rows
 from ncjax.errors import UserError
+from ncjax.processes import to_host
 
 PCA_DIMENSIONS = 8
 TSNE_POINTS = 2000  # per super-class; the others join the cluster of most of their 15 nearest among these
@@ -79,6 +82,7 @@ def cluster_super_classes(
     variant: Variant,
     *,
     restarts: int = 10,
+    mesh: Mesh | None = None,
 ) -> Clusters:
     """k-means inside each super-class, with as many clusters as it merges classes.
 
@@ -90,6 +94,7 @@ def cluster_super_classes(
             super-class mean, on the first 8 principal axes of the super-class, whitened; tsne: embedded in two
             dimensions.
         restarts: of k-means.
+        mesh: over which examples are spread (`ncjax.devices`); none: one device. t-SNE has no use for it.
 
     Raises:
         UserError: a super-class has fewer training examples than classes.
@@ -98,12 +103,12 @@ def cluster_super_classes(
     train_super, test_super = coarse[features.train_fine], coarse[features.test_fine]
     if variant == "tsne":
         return _tsne_clusters(key, features.train, train_super, coarse, restarts)
-    train, test = _view(features, train_super, test_super, variant)
-    return _cluster(key, train, train_super, test, test_super, coarse, restarts)
+    train, test = _view(features, train_super, test_super, variant, mesh)
+    return _cluster(key, train, train_super, test, test_super, coarse, restarts, mesh)
 
 
 def _view(
-    features: FeatureArrays, train_super: np.ndarray, test_super: np.ndarray, variant: Variant
+    features: FeatureArrays, train_super: np.ndarray, test_super: np.ndarray, variant: Variant, mesh: Mesh | None
 ) -> tuple[np.ndarray, np.ndarray]:
     if variant == "raw":
         return features.train, features.test
@@ -114,18 +119,19 @@ def _view(
     train, test = features.train - means[train_super], features.test - means[test_super]
     if variant == "normalised":
         return tuple(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (train, test))
-    return _residual_pca(train, train_super, test, test_super)
+    return _residual_pca(train, train_super, test, test_super, mesh)
 
 
 def _residual_pca(
-    train: np.ndarray, train_super: np.ndarray, test: np.ndarray, test_super: np.ndarray
+    train: np.ndarray, train_super: np.ndarray, test: np.ndarray, test_super: np.ndarray, mesh: Mesh | None
 ) -> tuple[np.ndarray, np.ndarray]:
     dimensions = min(PCA_DIMENSIONS, train.shape[1])
     views = np.zeros((len(train), dimensions), np.float32), np.zeros((len(test), dimensions), np.float32)
     for group in np.unique(train_super):
-        inside = jnp.asarray(train[train_super == group])
-        covariance = np.asarray(jnp.matmul(inside.T, inside, precision=jax.lax.Precision.HIGHEST), np.float64)
-        values, axes = np.linalg.eigh(covariance / len(inside))
+        own = train[train_super == group]
+        inside = spread_rows(own, mesh)
+        products = to_host(jnp.matmul(inside.T, inside, precision=jax.lax.Precision.HIGHEST))
+        values, axes = np.linalg.eigh(products.astype(np.float64) / len(own))
         least = max(1e-12 * values[-1], np.finfo(np.float32).tiny)
         top = axes[:, -dimensions:] / np.sqrt(np.maximum(values[-dimensions:], least))
         for view, points, owner in ((views[0], train, train_super), (views[1], test, test_super)):
@@ -141,6 +147,7 @@ def _cluster(
     test_super: np.ndarray,
     coarse: np.ndarray,
     restarts: int,
+    mesh: Mesh | None = None,
 ) -> Clusters:
     """k-means in every super-class, those with the same number of classes at once (shorter ones padded, weight 0)."""
     sizes, counts = np.bincount(coarse), np.bincount(train_super, minlength=coarse.max() + 1)
@@ -158,9 +165,7 @@ def _cluster(
         for i, members in enumerate(rows):
             points[i, : len(members)], weights[i, : len(members)] = train[members], 1
         keys = jax.random.split(jax.random.fold_in(key, int(k)), len(groups))
-        found = jax.device_get(
-            kmeans(keys, jnp.asarray(points), int(k), weights=jnp.asarray(weights), restarts=restarts)
-        )
+        found = _kmeans(keys, points, int(k), weights, restarts, mesh)
         inertia += float(found.inertia.sum())
         for i, (group, members) in enumerate(zip(groups, rows, strict=True)):
             train_clusters[members] = first[group] + found.labels[i][: len(members)]
@@ -169,6 +174,16 @@ def _cluster(
             test_clusters[tested] = first[group] + distances.argmin(axis=1)
     owner = tuple(int(group) for group in np.repeat(np.arange(sizes.size), sizes))
     return Clusters(train=train_clusters, test=test_clusters, super_class=owner, inertia=inertia)
+
+
+def _kmeans(
+    keys: Array, points: np.ndarray, k: int, weights: np.ndarray, restarts: int, mesh: Mesh | None
+) -> KMeansResult:
+    """Several problems at once; the results on the host."""
+    if mesh is None:
+        return jax.device_get(kmeans(keys, jnp.asarray(points), k, weights=jnp.asarray(weights), restarts=restarts))
+    spread, present = (spread_rows(part, mesh, axis=1) for part in (points, weights))
+    return to_host(sharded_kmeans(keys, spread, k, mesh=mesh, axis_name=ROWS, weights=present, restarts=restarts))
 
 
 def score_clusters(

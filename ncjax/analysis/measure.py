@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32
 
 from ncjax.analysis.collapse import (
@@ -42,8 +43,10 @@ from ncjax.analysis.within import (
     unit_sums,
 )
 from ncjax.cluster.stream import Rows
+from ncjax.devices import spread_rows, to_first
+from ncjax.processes import to_host
 
-BLOCK_BYTES = 2**22  # read at a time: small enough for a processor's cache
+BLOCK_BYTES = 2**22  # read at a time for each device: small enough for a processor's cache
 MOST_FEATURES = 2048  # of whose covariance all eigenvalues are found
 SPREAD_ROWS = 2000  # of each super-class, for c4
 
@@ -115,11 +118,14 @@ class Split(NamedTuple):
     class_distances: Float[Array, "f f"]
 
 
-def blocks(data: Labelled) -> Iterator[Block]:
-    """Blocks of examples in memory or on disk; the next is read meanwhile. What has weight 0 becomes 0."""
+def blocks(data: Labelled, mesh: Mesh | None = None) -> Iterator[Block]:
+    """Blocks of examples in memory or on disk; the next is read meanwhile. What has weight 0 becomes 0.
+
+    Over a mesh each block is spread, so that each device has as much as one alone would.
+    """
     n, d = data.rows.shape
     power = 1 << (n - 1).bit_length()  # splits of different sizes share compiled programs
-    size, counts = min(power, max(1, BLOCK_BYTES // (4 * d))), data.counts
+    size, counts = min(power, max(1, BLOCK_BYTES // (4 * d)) * (mesh.size if mesh else 1)), data.counts
 
     def read(first: int) -> Block:
         part, labels, weights = (x[first : first + size] for x in (data.rows, data.fine, counts))
@@ -128,7 +134,8 @@ def blocks(data: Labelled) -> Iterator[Block]:
             part = np.where(weights[:, None] > 0, np.asarray(part, np.float32), 0)
             part = np.concatenate([part, np.zeros((missing, d), np.float32)])
             labels, weights = (np.concatenate([x, np.zeros(missing, x.dtype)]) for x in (labels, weights))
-        return Block(jnp.asarray(part, jnp.float32), jnp.asarray(labels), jnp.asarray(weights, jnp.float32))
+        columns = np.asarray(part, np.float32), np.asarray(labels, np.int32), np.asarray(weights, np.float32)
+        return Block(*(spread_rows(column, mesh) for column in columns))
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(read, 0)
@@ -138,13 +145,13 @@ def blocks(data: Labelled) -> Iterator[Block]:
             yield block
 
 
-def gather_moments(data: Labelled, classes: int) -> Moments:
+def gather_moments(data: Labelled, classes: int, mesh: Mesh | None = None) -> Moments:
     """Moments of any number of examples by one reading, in the memory of two blocks."""
-    reading = blocks(data)
+    reading = blocks(data, mesh)
     found = _moments(next(reading), None, classes)
     for block in reading:
         found = _add(found, _moments(block, found.fine.origin, classes))
-    return found
+    return to_first(found, mesh)
 
 
 @partial(jax.jit, static_argnames="classes")
@@ -158,20 +165,22 @@ def _add(a: Moments, b: Moments) -> Moments:
     return Moments(merge(a.fine, b.fine), a.units + b.units)
 
 
-def measure_split(data: Labelled, super_class: tuple[int, ...]) -> tuple[Split, Moments]:
+def measure_split(data: Labelled, super_class: tuple[int, ...], mesh: Mesh | None = None) -> tuple[Split, Moments]:
     """Everything but what needs a classifier.
 
     Args:
         data: labels in `0..f-1`; a class may have no example.
         super_class: coarse label of each fine class.
+        mesh: over which the examples are spread; none: one device.
     """
     owner, classes = jnp.asarray(super_class, jnp.int32), max(super_class) + 1
-    moments = gather_moments(data, len(super_class))
+    moments = gather_moments(data, len(super_class), mesh)
     levels = _levels(moments.fine, owner, classes)  # eigenvalues keep one core busy while examples are read
-    sums = [_silhouettes(block, moments, owner) for block in blocks(data)]
-    silhouettes = jax.tree.map(lambda *parts: sum(map(np.asarray, parts)), *sums)
-    sample = _sample(data, np.asarray(super_class)[data.fine], classes)
-    within = _within(moments.fine, silhouettes, _c4(*sample, moments.fine.counts, owner), owner, classes)
+    sums = [_silhouettes(block, moments, owner) for block in blocks(data, mesh)]
+    silhouettes = jax.tree.map(lambda *parts: sum(map(to_host, parts)), *sums)
+    sample = (spread_rows(part, mesh, axis=1) for part in _sample(data, np.asarray(super_class)[data.fine], classes))
+    c4 = to_first(_c4(*sample, moments.fine.counts, owner), mesh)
+    within = _within(moments.fine, silhouettes, c4, owner, classes)
     return Split(**levels, within=within), moments
 
 
@@ -244,9 +253,12 @@ def level(statistics: ClassStatistics) -> Level:
     )
 
 
-def nearest_mean_disagreement(data: Labelled, means: ClassStatistics, classifier: Classifier) -> float:
+def nearest_mean_disagreement(
+    data: Labelled, means: ClassStatistics, classifier: Classifier, mesh: Mesh | None = None
+) -> float:
     """NC4: share of examples to which the nearest class mean gives another class than the classifier, bias included."""
-    return float(sum(_disagreements(block, means, classifier) for block in blocks(data))) / float(data.counts.sum())
+    found = sum(to_first(_disagreements(block, means, classifier), mesh) for block in blocks(data, mesh))
+    return float(found) / float(data.counts.sum())
 
 
 @jax.jit

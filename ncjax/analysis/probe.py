@@ -10,7 +10,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.scipy.linalg import solve_triangular
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int32
+
+from ncjax.devices import ROWS, shard_map
 
 HIGHEST = lax.Precision.HIGHEST
 
@@ -26,12 +29,14 @@ class Probe(NamedTuple):
     converged: Bool[Array, ""]
 
 
-@partial(jax.jit, static_argnames=("classes", "max_iterations"))
+@partial(jax.jit, static_argnames=("classes", "max_iterations", "mesh"))
 def fit_probe(
     features: Float[Array, "n d"],
     labels: Int32[Array, "n"],
     classes: int,
     *,
+    weights: Float[Array, "n"] | None = None,
+    mesh: Mesh | None = None,
     l2: float | Float[Array, ""] = 1e-4,
     max_iterations: int = 1000,
     tol: float | Float[Array, ""] = 1e-4,
@@ -46,16 +51,20 @@ def fit_probe(
         features: `n` examples.
         labels: classes in `0..c-1`.
         classes: number of classes `c`.
+        weights: of the examples, such as 0 for those that fill up a device; none: all 1.
+        mesh: over which the examples are spread (`ncjax.devices`); none: one device.
         l2: strength of the penalty on standardised weights; the bias is free.
         max_iterations: L-BFGS steps at most.
         tol: largest gradient norm that counts as converged.
     """
-    mean, std = features.mean(axis=0), features.std(axis=0)
+    mean = _mean(features, weights)
+    std = jnp.sqrt(_mean((features - mean[None, :]) ** 2, weights))
     std = jnp.where(std > 1e-6 * std.max(), std, 1.0)
     z = (features - mean[None, :]) / std[None, :]
-    correlation = jnp.matmul(z.T, z, precision=HIGHEST) / z.shape[0]
+    counted, count = (z, z.shape[0]) if weights is None else (z * weights[:, None], weights.sum())
+    correlation = jnp.matmul(counted.T, z, precision=HIGHEST) / count
     lower = jnp.linalg.cholesky(0.1 * correlation + l2 * jnp.eye(z.shape[1]))
-    round_z = solve_triangular(lower, z.T, lower=True).T
+    round_z = _rounder(mesh)(lower, z)
 
     def weights_of(v: Array) -> Array:
         return solve_triangular(lower.T, v, lower=False)
@@ -63,13 +72,29 @@ def fit_probe(
     def loss(parameters: tuple[Array, Array]) -> Array:
         v, bias = parameters
         logits = round_z @ v + bias[None, :]
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-        return cross_entropy + 0.5 * l2 * (weights_of(v) ** 2).sum()
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return _mean(cross_entropy, weights) + 0.5 * l2 * (weights_of(v) ** 2).sum()
 
     start = (jnp.zeros((z.shape[1], classes)), jnp.zeros(classes))
     (v, bias), value, norm, iterations = _lbfgs(loss, start, max_iterations, tol)
     weights = weights_of(v) / std[:, None]
     return Probe(weights, bias - mean @ weights, value, norm, iterations, norm <= tol)
+
+
+def _mean(values: Array, weights: Array | None) -> Array:
+    return values.mean(axis=0) if weights is None else weights @ values / weights.sum()
+
+
+def _rounder(mesh: Mesh | None) -> Callable[[Array, Array], Array]:
+    """`L^-1` times each example; on each device its own, for XLA would gather all examples for it."""
+
+    def rounded(lower: Array, z: Array) -> Array:
+        return solve_triangular(lower, z.T, lower=True).T
+
+    if mesh is None:
+        return rounded
+    spread = PartitionSpec(ROWS)
+    return shard_map(rounded, mesh=mesh, in_specs=(PartitionSpec(), spread), out_specs=spread)
 
 
 def _lbfgs(

@@ -5,8 +5,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from ncjax.analysis.clp import ClpResult, FeatureArrays, cluster_super_classes, score_clusters
@@ -14,6 +14,8 @@ from ncjax.analysis.measure import Classifier, Labelled
 from ncjax.analysis.probe import Probe, fit_probe, probe_predict
 from ncjax.analysis.table import CollapseTable, collapse_table
 from ncjax.config import Variant
+from ncjax.devices import spread_rows
+from ncjax.processes import to_host
 
 DISTANCES = ("distance_same_class", "distance_merged_classes", "distance_other_classes")
 __all__ = ["EvaluationResult", "FeatureArrays", "evaluate_features"]
@@ -58,6 +60,7 @@ def evaluate_features(
     classifier: Classifier | None = None,
     *,
     restarts: int = 10,
+    mesh: Mesh | None = None,
 ) -> EvaluationResult:
     """Measure CLP, the true-label probe, and collapse to the coarse and to the fine labels.
 
@@ -68,12 +71,16 @@ def evaluate_features(
         variants: views for CLP.
         classifier: that the features were made for, for NC3 and NC4.
         restarts: of k-means.
+        mesh: over which examples are spread (`ncjax.devices`); none: one device.
     """
     fine = len(super_class)
-    train, test = jnp.asarray(features.train), jnp.asarray(features.test)
-    clusters = [cluster_super_classes(key, features, super_class, view, restarts=restarts) for view in variants]
+    train, test = spread_rows(features.train, mesh), spread_rows(features.test, mesh)
+    present = None if mesh is None else spread_rows(np.ones(len(features.train), np.float32), mesh)
+    clusters = [
+        cluster_super_classes(key, features, super_class, view, restarts=restarts, mesh=mesh) for view in variants
+    ]
     probe, *clp_probes = (
-        fit_probe(train, jnp.asarray(labels), fine)
+        fit_probe(train, spread_rows(labels, mesh), fine, weights=present, mesh=mesh)
         for labels in (features.train_fine, *(found.train for found in clusters))
     )
     collapse = collapse_table(
@@ -81,18 +88,24 @@ def evaluate_features(
         Labelled(features.test, features.test_fine),
         super_class,
         classifier,
+        mesh,
     )
     return EvaluationResult(
         probe_train_accuracy=_accuracy(probe, train, features.train_fine),
         probe_test_accuracy=_accuracy(probe, test, features.test_fine),
-        probe_gradient_norm=float(probe.gradient_norm),
+        probe_gradient_norm=float(to_host(probe.gradient_norm)),
         collapse=collapse,
         clp={
-            variant: score_clusters(features, found, np.asarray(probe_predict(clp_probe, test)), super_class)
+            variant: score_clusters(features, found, _predict(clp_probe, test, len(features.test)), super_class)
             for variant, found, clp_probe in zip(variants, clusters, clp_probes, strict=True)
         },
     )
 
 
 def _accuracy(probe: Probe, points: Array, labels: np.ndarray) -> float:
-    return float((np.asarray(probe_predict(probe, points)) == labels).mean())
+    return float((_predict(probe, points, len(labels)) == labels).mean())
+
+
+def _predict(probe: Probe, points: Array, count: int) -> np.ndarray:
+    """Of the first examples; those behind them fill up the devices."""
+    return to_host(probe_predict(probe, points))[:count]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 
 from ncjax.analysis.collapse import SelfDuality, self_duality
@@ -34,7 +35,11 @@ class CollapseTable(NamedTuple):
 
 
 def collapse_table(
-    train: Labelled, test: Labelled | None, super_class: tuple[int, ...], classifier: Classifier | None = None
+    train: Labelled,
+    test: Labelled | None,
+    super_class: tuple[int, ...],
+    classifier: Classifier | None = None,
+    mesh: Mesh | None = None,
 ) -> CollapseTable:
     """Measure both splits.
 
@@ -43,6 +48,7 @@ def collapse_table(
         test: none: left out.
         super_class: coarse label of each fine class; where it merges none, coarse labels are left out.
         classifier: of as many classes as there are coarse or fine labels; none: NC3 and NC4 are left out.
+        mesh: over which examples are spread (`ncjax.devices`); none: one device.
     """
     coarse, fine = max(super_class) + 1, len(super_class)
     merges = coarse < fine
@@ -53,7 +59,7 @@ def collapse_table(
     for name, split in (("train", train), ("test", test)):
         if split is None:
             continue
-        splits.append(measure_split(split, super_class))
+        splits.append(measure_split(split, super_class, mesh))
         found, (moments, _) = jax.device_get(splits[-1][0]), splits[-1][1]
         left_out += _odd_classes(name, np.asarray(moments.counts))
         if not float(jnp.trace(moments.within)) + float(found.class_distances.max()) > 0:
@@ -63,7 +69,7 @@ def collapse_table(
         if classifier is not None and level is not None:
             means = [_of_level(m.fine, super_class, level) for m in (splits[0][1], splits[-1][1])]
             values[name][level] |= duality_to_json(self_duality(means[1], classifier.weights))
-            values[name][level]["nc4"] = nearest_mean_disagreement(split, means[0], classifier)
+            values[name][level]["nc4"] = nearest_mean_disagreement(split, means[0], classifier, mesh)
     return CollapseTable(values, tuple(left_out), np.asarray(splits[0][0].class_distances))
 
 

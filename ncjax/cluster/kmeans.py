@@ -14,6 +14,7 @@ from ncjax.cluster.lloyd import assign
 from ncjax.cluster.points import Points, make_points, settle
 from ncjax.cluster.search import Plan, finish_given, search
 from ncjax.errors import UserError
+from ncjax.processes import to_host
 
 
 class KMeansResult(NamedTuple):
@@ -106,7 +107,8 @@ def check_finite(points: Array | np.ndarray, inertia: Array) -> None:
     """Raise a UserError that names the rows where the result shows that some are not finite: free where all are."""
     if bool(jnp.isfinite(inertia).all()):
         return
-    rows = np.flatnonzero(~np.isfinite(np.asarray(points)).all(axis=-1).reshape(-1))
+    points = points if isinstance(points, np.ndarray) else to_host(points)
+    rows = np.flatnonzero(~np.isfinite(points).all(axis=-1).reshape(-1))
     if not rows.size:
         raise UserError("k-means: squared distances exceed the range of float32; divide the points by a constant")
     named = ", ".join(map(str, rows[:5])) + ("..." if rows.size > 5 else "")

@@ -7,29 +7,30 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
 from ncjax.cluster.kmeans import KMeansResult, check_count, check_finite, kmeans
+from ncjax.devices import shard_map
+from ncjax.processes import to_host
 
 
 def sharded_kmeans(
-    key: Key[Array, ""],
-    points: Float[Array, "n d"],
+    key: Key[Array, "*s"],
+    points: Float[Array, "*s n d"],
     k: int,
     *,
     mesh: Mesh,
     axis_name: str = "data",
-    weights: Float[Array, "n"] | None = None,
-    init: Literal["k-means++", "random"] | Float[Array, "r k d"] = "k-means++",
+    weights: Float[Array, "*s n"] | None = None,
+    init: Literal["k-means++", "random"] | Float[Array, "*s r k d"] = "k-means++",
     restarts: int = 10,
     max_iterations: int = 300,
     tol: float = 1e-4,
     exhaustive: bool = False,
 ) -> KMeansResult:
-    """`kmeans` with the points of one problem spread over a mesh axis; sums go over the devices, points stay in place.
+    """`kmeans` with the points of each problem spread over a mesh axis; sums go over the devices, points stay in place.
 
     The result is that of one device up to the rounding of sums; the labels stay spread as the points are.
 
@@ -50,39 +51,32 @@ def sharded_kmeans(
     Raises:
         UserError: as for `kmeans`.
     """
-    n, devices = points.shape[0], mesh.shape[axis_name]
-    weights = jnp.ones(n, points.dtype) if weights is None else weights
-    check_count(np.asarray(weights), k)
-    extra = -n % devices
+    *problems, n, _ = points.shape
+    weights = jnp.ones(points.shape[:-1], points.dtype) if weights is None else weights
+    check_count(to_host(weights), k)
+    extra = -n % mesh.shape[axis_name]
     if extra:
-        points, weights = jnp.pad(points, ((0, extra), (0, 0))), jnp.pad(weights, (0, extra))
-    spread = NamedSharding(mesh, P(axis_name))
+        whole = [(0, 0)] * len(problems)
+        points, weights = jnp.pad(points, (*whole, (0, extra), (0, 0))), jnp.pad(weights, (*whole, (0, extra)))
+    spec = P(*[None] * len(problems), axis_name)
+    spread = NamedSharding(mesh, spec)
     method, given = (init, None) if isinstance(init, str) else ("k-means++", init)
-    run = _compiled(mesh, axis_name, k, method, restarts, max_iterations, tol, exhaustive)
+    run = _compiled(mesh, spec, k, method, restarts, max_iterations, tol, exhaustive)
     result = run(key, jax.device_put(points, spread), jax.device_put(weights, spread), given)
     check_finite(points, result.inertia)
-    return result._replace(labels=result.labels[:n]) if extra else result
+    return result._replace(labels=result.labels[..., :n]) if extra else result
 
 
 @cache
-def _compiled(mesh: Mesh, axis_name: str, k: int, method: Any, *options: Any) -> Callable[..., KMeansResult]:
+def _compiled(mesh: Mesh, spec: P, k: int, method: Any, *options: Any) -> Callable[..., KMeansResult]:
     names = ("restarts", "max_iterations", "tol", "exhaustive")
 
     def solve(key: Array, points: Array, weights: Array, given: Array | None) -> KMeansResult:
         init: Any = method if given is None else given
         keywords = dict(zip(names, options, strict=True))
-        return kmeans(key, points, k, weights=weights, init=init, axis_name=axis_name, **keywords)
+        return kmeans(key, points, k, weights=weights, init=init, axis_name=spec[-1], **keywords)
 
-    specs: Any = [P(axis_name) if name == "labels" else P() for name in KMeansResult._fields]
+    specs: Any = [spec if name == "labels" else P() for name in KMeansResult._fields]
     together = KMeansResult(*specs)
-    inputs = (P(), P(axis_name), P(axis_name), P())
-    return jax.jit(_shard_map(solve, mesh=mesh, in_specs=inputs, out_specs=together))
-
-
-def _shard_map(function: Callable[..., Any], **specs: Any) -> Callable[..., Any]:
-    """`jax.shard_map`, or its older name; unchecked, for every loop ends everywhere alike."""
-    if hasattr(jax, "shard_map"):
-        return jax.shard_map(function, check_vma=False, **specs)
-    from jax.experimental.shard_map import shard_map
-
-    return shard_map(function, check_rep=False, **specs)
+    inputs = (P(), spec, spec, P())
+    return jax.jit(shard_map(solve, mesh=mesh, in_specs=inputs, out_specs=together))

@@ -4,7 +4,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt32
 from tqdm import tqdm
 
+from ncjax.devices import shard_map
 from ncjax.errors import UserError
 from ncjax.theory.config import Settings, Shape, TheoryConfig, settings_of, shapes_of
 from ncjax.theory.simulate import Run, simulate
@@ -94,7 +95,7 @@ def make_program(config: TheoryConfig, shape: Shape, count: int, devices: int | 
 
         return lax.map(one, (settings, seeds), batch_size=lanes if lanes > 1 else None)
 
-    program = jax.jit(_shard_map(share, mesh=mesh, in_specs=(runs, runs, everywhere), out_specs=runs))
+    program = jax.jit(shard_map(share, mesh=mesh, in_specs=(runs, runs, everywhere), out_specs=runs))
 
     def compute(settings: Settings, seeds: UInt32[np.ndarray, "run"], given: Float[np.ndarray, "k d"] | None) -> Run:
         padding = -len(seeds) % mesh.size
@@ -103,15 +104,6 @@ def make_program(config: TheoryConfig, shape: Shape, count: int, devices: int | 
         return jax.tree.map(lambda column: np.asarray(column)[: len(seeds)], program(*placed, given))
 
     return compute
-
-
-def _shard_map(function: Callable[..., Any], **specs: Any) -> Callable[..., Any]:
-    """`jax.shard_map`, or its older name; unchecked, for runs do not meet."""
-    if hasattr(jax, "shard_map"):
-        return jax.shard_map(function, check_vma=False, **specs)
-    from jax.experimental.shard_map import shard_map
-
-    return shard_map(function, check_rep=False, **specs)
 
 
 def batch_inputs(config: TheoryConfig, batch: Batch) -> tuple[Settings, UInt32[np.ndarray, "run"]]:

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from ncjax.config import MeshConfig
+from ncjax.devices import mesh_shape
 from ncjax.errors import UserError
 
 MEMBER_BATCH = PartitionSpec("member", "data")
@@ -31,7 +32,7 @@ def make_mesh(config: MeshConfig, batch: int) -> Mesh:
     """
     devices = jax.devices()
     found = len(devices)
-    member, data = config.member or max(1, found // config.data), config.data or max(1, found // config.member)
+    member, data = mesh_shape(config, found)
     wanted = member * data
     if wanted > found:
         raise UserError(

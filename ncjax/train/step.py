@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8
 
 from ncjax.config import Config
 from ncjax.data.augment import augment, normalise
+from ncjax.devices import shard_map
 from ncjax.models import make_model
 from ncjax.models.conv import compiler_options
 from ncjax.train.ensemble import Ensemble, Images, Stream, example_order, fed_images
@@ -212,18 +213,8 @@ def _at_once(spec: Spec, member: Callable[..., Any], members: PyTree, shared: Py
 
     if spec.mesh.size == 1:
         return row(members, shared)
-    return _shard_map_over_members(row, spec.mesh)(members, shared)
-
-
-def _shard_map_over_members(row: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """`jax.shard_map` by the members' axis alone, or its older name."""
-    specs: dict[str, Any] = {"mesh": mesh, "in_specs": (MEMBER, EVERYWHERE), "out_specs": MEMBER}
-    if hasattr(jax, "shard_map"):
-        return jax.shard_map(row, axis_names={"member"}, check_vma=False, **specs)
-    from jax.experimental.shard_map import shard_map
-
-    older: Any = shard_map
-    return older(row, auto=frozenset({"data"}), check_rep=False, **specs)
+    specs: Any = {"mesh": spec.mesh, "in_specs": (MEMBER, EVERYWHERE), "out_specs": MEMBER}
+    return shard_map(row, axis_names=frozenset({"member"}), **specs)(members, shared)
 
 
 def _in_turn(spec: Spec) -> bool:
