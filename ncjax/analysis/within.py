@@ -5,6 +5,7 @@ All means over examples are exact: mean squared and mean cosine distances from a
 class's moments, so no matrix of distances between examples is made.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -130,28 +131,36 @@ class Intraclass(NamedTuple):
 def intraclass(fine: ClassStatistics, coarse: ClassStatistics, super_class: Int32[Array, "f"]) -> Intraclass:
     """Scores c1 and c3, means over the 30 best neurons (all, where there are fewer).
 
-    c1: median over fine classes of `(m_in - m_out) / (sd_in + sd_out)`, against the rest of the super-class. c3: mean
-    over super-classes of `sd(super-class) / sd(all)`.
+    c1: median over fine classes of `(m_in - m_out) / (sd_in + sd_out)`, against the rest of the super-class; the sum of
+    deviations counts as at least 1e-4 of the neuron's deviation over all examples, for a neuron that is silent in a
+    super-class has neither difference nor deviation but what rounding leaves. c3: mean over super-classes of
+    `sd(super-class) / sd(all)`.
     """
-    top = min(TOP_NEURONS, fine.means.shape[1])
-    apart = fine.means - coarse.means[super_class]
-    n_in, n_all = fine.counts[:, None], coarse.counts[super_class][:, None]
-    n_out = jnp.maximum(n_all - n_in, TINY)
-    m_out = -apart * n_in / n_out  # from the super-class mean
-    squares_out = coarse.squares[super_class] - fine.squares - n_in * apart**2 - n_out * m_out**2
-    deviations = jnp.sqrt(fine.squares / jnp.maximum(n_in, 1)) + jnp.sqrt(jnp.maximum(squares_out, 0.0) / n_out)
-    selectivity = jax.lax.top_k((apart - m_out) / jnp.maximum(deviations, 1e-7), top)[0].mean(axis=1)
-    has_siblings = siblings(fine.counts, super_class).any(axis=1)
-
+    top, merged = min(TOP_NEURONS, fine.means.shape[1]), siblings(fine.counts, super_class)
     total = (coarse.squares + coarse.counts[:, None] * (coarse.means - coarse.mean[None, :]) ** 2).sum(axis=0)
-    everywhere = jnp.sqrt(total / coarse.counts.sum())
+    everywhere = jnp.maximum(jnp.sqrt(total / coarse.counts.sum()), 1e-7)[None, :]
+    means_out, deviations_out = jax.lax.map(partial(_together, fine), merged)
+    deviations = jnp.sqrt(fine.squares / jnp.maximum(fine.counts, 1)[:, None]) + deviations_out
+    ratios = (fine.means - means_out) / jnp.maximum(deviations, 1e-4 * everywhere)
+    selectivity = jax.lax.top_k(ratios, top)[0].mean(axis=1)
+
     inside = jnp.sqrt(coarse.squares / jnp.maximum(coarse.counts, 1)[:, None])
-    spread = jax.lax.top_k(inside / jnp.maximum(everywhere, 1e-7)[None, :], top)[0].mean(axis=1)
+    spread = jax.lax.top_k(inside / everywhere, top)[0].mean(axis=1)
     present = coarse.counts > 0
     return Intraclass(
-        c1=jnp.nanmedian(jnp.where(has_siblings, selectivity, jnp.nan)),
+        c1=jnp.nanmedian(jnp.where(merged.any(axis=1), selectivity, jnp.nan)),
         c3=jnp.where(present, spread, 0.0).sum() / present.sum(),
     )
+
+
+def _together(fine: ClassStatistics, chosen: Bool[Array, "f"]) -> tuple[Float[Array, "d"], Float[Array, "d"]]:
+    """Mean and standard deviation of each feature over some classes together; no difference of large sums."""
+    counts = fine.counts * chosen
+    total = jnp.maximum(counts.sum(), 1)
+    mean = jnp.matmul(counts, fine.means, precision=HIGHEST) / total
+    squares = jnp.matmul(counts, (fine.means - mean[None, :]) ** 2, precision=HIGHEST)
+    squares += jnp.matmul(chosen.astype(counts.dtype), fine.squares, precision=HIGHEST)
+    return mean, jnp.sqrt(squares / total)
 
 
 def cosine_spread(

@@ -108,7 +108,7 @@ def silhouettes(x, fine, coarse, several):
 
 
 def intraclass(x, fine, coarse):
-    """As measures.py of the authors has it, with the 30 best neurons and features as they are."""
+    """As measures.py of the authors has it: the 30 best neurons, features as they are; but deviations have a floor."""
 
     def best(values):
         return np.sort(values)[-30:].mean()
@@ -118,7 +118,8 @@ def intraclass(x, fine, coarse):
     for j in np.unique(fine):
         of, rest = x[fine == j], x[(coarse == coarse[fine == j][0]) & (fine != j)]
         if len(rest):
-            selectivity.append(best((of.mean(0) - rest.mean(0)) / (of.std(0) + rest.std(0))))
+            deviations = np.maximum(of.std(0) + rest.std(0), 1e-4 * x.std(0))
+            selectivity.append(best((of.mean(0) - rest.mean(0)) / deviations))
     groups = [coarse == c for c in np.unique(coarse)]
     return {
         "c1": np.median(selectivity),

@@ -22,7 +22,7 @@ from ncjax.analysis.collapse import (
 from ncjax.analysis.measure import Classifier, Labelled, gather_moments
 from ncjax.analysis.statistics import merge, merge_classes, merge_devices
 from ncjax.analysis.table import collapse_table
-from ncjax.theory.sweep import _shard_map
+from ncjax.devices import shard_map
 from tests.analysis import oracle
 
 SUPER = (0, 1, 2, 0, 1, 2, 2, 3)  # sizes 2, 2, 3 and 1
@@ -175,7 +175,7 @@ def test_chunks_devices_and_super_classes_merge_into_the_whole(offset):
     assert_same(merged, whole, rtol)
     assert_same(merge_classes(merged, jnp.array(SUPER), 4), statistics(x, np.asarray(SUPER, np.int32)[y], 4), rtol)
     mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
-    sharded = _shard_map(
+    sharded = shard_map(
         lambda x, y: merge_devices(class_statistics(x, y, 8), "data"),
         mesh=mesh,
         in_specs=PartitionSpec("data"),
@@ -252,3 +252,11 @@ def test_features_that_are_all_the_same_have_no_measures():
     found = collapse_table(Labelled(np.ones((N, D), np.float32), some(0)[1]), None, SUPER)
     assert found.values == {}
     assert found.left_out[-1] == "train: every measure: all features are the same"
+
+
+def test_neurons_that_are_silent_in_a_super_class_select_no_class():
+    x, y = some(5)
+    silent = 1 + 0.37 * np.asarray(SUPER)[y][:, None] * np.ones((1, 40))
+    x = np.hstack([x, silent.astype(np.float32)])
+    found = collapse_table(Labelled(x, y), None, SUPER).values["train"]["within"]["c1"]
+    assert found == pytest.approx(oracle.intraclass(x.astype(np.float64), y, np.asarray(SUPER)[y])["c1"], rel=1e-3)
