@@ -133,7 +133,7 @@ def _kmeans(options: argparse.Namespace, devices: Any) -> Any:
 
     mesh = Mesh(np.array(devices), ("data",))
     n = -(-options.points // len(devices)) * len(devices)
-    run = sharded._compiled(mesh, "data", options.k, "k-means++", 10, 300, 1e-4, False)
+    run = sharded._compiled(mesh, P("data"), options.k, "k-means++", 10, 300, 1e-4, False)
     spread, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     key = jax.eval_shape(lambda: jax.random.key(0))
     return run.lower(

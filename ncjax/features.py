@@ -15,7 +15,8 @@ from jaxtyping import Array, Float32, Int32
 from ncjax.data import Dataset, Split
 from ncjax.errors import UserError
 from ncjax.models.conv import compiler_options
-from ncjax.processes import lost_another, to_host
+from ncjax.processes import is_lead, lost_another, to_host
+from ncjax.seal import broken_seal, write_seal
 from ncjax.train.feed import batches
 from ncjax.train.loop import Run
 from ncjax.train.step import TrainState, forward, forward_batches
@@ -98,6 +99,8 @@ def save_features(workdir: Path, epoch: int, features: FeatureSet) -> None:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(_folder(workdir, epoch), content, save_args=in_chunks, force=True)
+        if is_lead():
+            write_seal(_folder(workdir, epoch))
     except (ValueError, OSError) as error:
         if lost_another(error):
             raise
@@ -117,6 +120,9 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
     if not folder.is_dir():
         kept = ", ".join(map(str, saved_epochs(workdir))) or "none"
         raise UserError(f"no features of epoch {epoch} in {workdir} (kept: {kept}); set --evaluate.epochs and train")
+    damage = broken_seal(folder)
+    if damage:
+        raise UserError(f"features in {folder} cannot be read ({damage}); delete that folder and train again")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             content = checkpointer.restore(folder)

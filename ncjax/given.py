@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncjax.analysis.clp import FeatureArrays, cluster_and_linear_probe
+from ncjax.analysis.clp import Clusters, FeatureArrays, cluster_super_classes, score_clusters
 from ncjax.analysis.measure import BLOCK_BYTES, Classifier, Labelled
 from ncjax.analysis.probe import fit_probe, probe_predict
 from ncjax.analysis.simple_probes import few_shot, nearest_neighbours, ridge_probe
@@ -173,36 +173,48 @@ def _probes(
     if 4 * np.prod(train.rows.shape) > PROBE_BYTES:
         return {}, {}, [f"probes and clp: the training features are larger than {PROBE_BYTES // 2**30} GiB"]
     (x, y), (z, w) = ((np.asarray(s.rows, np.float32)[s.counts > 0], s.fine[s.counts > 0]) for s in (train, test))
-    clp: dict[str, Any] = {}
-    left_out: list[str] = []
-    if max(super_class) + 1 < len(super_class):
-        arrays = FeatureArrays(train=x, train_fine=y, test=z, test_fine=w)
-        try:
-            for view in variants:
-                clp[view] = asdict(cluster_and_linear_probe(jax.random.key(0), arrays, super_class, view))
-        except UserError as error:
-            left_out.append(f"clp: {error}")
-    elif variants:
-        left_out.append("clp: no label map that merges classes")
-    probes = fine_probes(jnp.asarray(x), jnp.asarray(y), jnp.asarray(z), jnp.asarray(w), len(super_class))
+    arrays = FeatureArrays(train=x, train_fine=y, test=z, test_fine=w)
+    found, left_out = _clusters(arrays, super_class, variants)
+    labels = np.stack([y, *(clusters.train for clusters in found.values())])
+    logistic = fit_probe(jnp.asarray(x), jnp.asarray(labels), len(super_class))
+    held, *predicted = np.asarray(probe_predict(logistic, jnp.asarray(z)))
+    clp: dict[str, Any] = {
+        view: asdict(score_clusters(arrays, clusters, by, super_class))
+        for (view, clusters), by in zip(found.items(), predicted, strict=True)
+    }
+    seen = np.asarray(probe_predict(logistic, jnp.asarray(x)))[0]
+    probes = {
+        "logistic_train": float((seen == y).mean()),
+        "logistic_test": float((held == w).mean()),
+        "logistic_converged": bool(logistic.converged[0]),
+        **simple_probes(arrays, len(super_class)),
+    }
     return probes, clp, left_out
 
 
-def fine_probes(x: jax.Array, y: jax.Array, z: jax.Array, w: jax.Array, classes: int) -> dict[str, Any]:
-    """Accuracies in [0, 1] of every probe trained on `x`, `y` and tested on `z`, `w`."""
-    logistic = fit_probe(x, y, classes)
+def _clusters(
+    features: FeatureArrays, super_class: tuple[int, ...], variants: tuple[Variant, ...]
+) -> tuple[dict[Variant, Clusters], list[str]]:
+    """Clusters of each view, or none and a line that says why."""
+    if not variants:
+        return {}, []
+    if max(super_class) + 1 == len(super_class):
+        return {}, ["clp: no label map that merges classes"]
+    try:
+        key = jax.random.key(0)
+        return {view: cluster_super_classes(key, features, super_class, view) for view in variants}, []
+    except UserError as error:
+        return {}, [f"clp: {error}"]
+
+
+def simple_probes(features: FeatureArrays, classes: int) -> dict[str, Any]:
+    """Test accuracies in [0, 1] of the probes on fine labels that need no iterations."""
+    x, y, z, w = map(jnp.asarray, (features.train, features.train_fine, features.test, features.test_fine))
     episodes = few_shot(jax.random.key(0), x, y, z, w, classes, shots=SHOTS)
     neighbours = min(NEIGHBOURS, len(y))
-
-    def share(found: jax.Array, truth: jax.Array) -> float:
-        return float((found == truth).mean())
-
     return {
-        "logistic_train": share(probe_predict(logistic, x), y),
-        "logistic_test": share(probe_predict(logistic, z), w),
-        "logistic_converged": bool(logistic.converged),
-        "ridge_test": share(ridge_probe(x, y, classes).predict(z), w),
-        "knn_test": share(nearest_neighbours(x, y, z, classes, neighbours), w),
+        "ridge_test": float((ridge_probe(x, y, classes).predict(z) == w).mean()),
+        "knn_test": float((nearest_neighbours(x, y, z, classes, neighbours) == w).mean()),
         "knn_neighbours": neighbours,
         "few_shot_test": float(episodes.mean()),
         "few_shot_std": float(episodes.std()),

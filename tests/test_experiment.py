@@ -279,6 +279,16 @@ def test_damaged_features_are_named(digits, tmp_path, capsys):
     assert "no features of epoch 3" in refused(capsys, "features", copy, "--epochs", 3)
 
 
+def test_features_with_one_bit_changed_are_refused(digits, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(digits, copy)
+    file = max((copy / "features" / "6" / "d").iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert f"d/{file.name} is not what was written" in refused(capsys, "evaluate", copy)
+
+
 def test_class_without_an_example_is_named(capsys, tmp_path):
     options = ["--data.train-examples", 160, "--data.test-examples", 4, "--optim.epochs", 1, "--optim.batch", 80]
     with pytest.raises(SystemExit):

@@ -72,7 +72,7 @@ def test_reads_the_collectives_of_a_program() -> None:
 def test_a_step_of_k_means_adds_up_what_the_model_says() -> None:
     """Plain Lloyd: sums and masses of the clusters and the inertia, once a step; nothing the size of the points."""
     mesh, (n, d, k, restarts) = Mesh(np.array(jax.devices()), ("data",)), (4096, 16, 3, 2)
-    run = sharded._compiled(mesh, "data", k, "k-means++", restarts, 5, 1e-4, True)
+    run = sharded._compiled(mesh, P("data"), k, "k-means++", restarts, 5, 1e-4, True)
     spread, key = NamedSharding(mesh, P("data")), jax.eval_shape(lambda: jax.random.key(0))
     points, weights = (jax.ShapeDtypeStruct(s, jnp.float32, sharding=spread) for s in ((n, d), (n,)))
     found = list(plan.collectives(run.lower(key, points, weights, None).compile().as_text()))

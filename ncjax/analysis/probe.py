@@ -19,20 +19,20 @@ HIGHEST = lax.Precision.HIGHEST
 
 
 class Probe(NamedTuple):
-    """A linear classifier of features as they are, with the evidence that it is optimal."""
+    """Linear classifiers of features as they are, one or `*p`, with the evidence that each is optimal."""
 
-    weights: Float[Array, "d c"]
-    bias: Float[Array, "c"]
-    loss: Float[Array, ""]  # mean cross-entropy in nats plus the penalty
-    gradient_norm: Float[Array, ""]  # of the preconditioned problem
-    iterations: Int32[Array, ""]
-    converged: Bool[Array, ""]
+    weights: Float[Array, "*p d c"]
+    bias: Float[Array, "*p c"]
+    loss: Float[Array, "*p"]  # mean cross-entropy in nats plus the penalty
+    gradient_norm: Float[Array, "*p"]  # of the preconditioned problem
+    iterations: Int32[Array, "*p"]
+    converged: Bool[Array, "*p"]
 
 
 @partial(jax.jit, static_argnames=("classes", "max_iterations", "mesh"))
 def fit_probe(
     features: Float[Array, "n d"],
-    labels: Int32[Array, "n"],
+    labels: Int32[Array, "*p n"],
     classes: int,
     *,
     weights: Float[Array, "n"] | None = None,
@@ -49,7 +49,7 @@ def fit_probe(
 
     Args:
         features: `n` examples.
-        labels: classes in `0..c-1`.
+        labels: classes in `0..c-1`; with a leading axis, a probe for each labelling of the examples.
         classes: number of classes `c`.
         weights: of the examples, such as 0 for those that fill up a device; none: all 1.
         mesh: over which the examples are spread (`ncjax.devices`); none: one device.
@@ -69,16 +69,19 @@ def fit_probe(
     def weights_of(v: Array) -> Array:
         return solve_triangular(lower.T, v, lower=False)
 
-    def loss(parameters: tuple[Array, Array]) -> Array:
-        v, bias = parameters
-        logits = round_z @ v + bias[None, :]
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return _mean(cross_entropy, weights) + 0.5 * l2 * (weights_of(v) ** 2).sum()
+    def solve(labels: Array) -> Probe:
+        def loss(parameters: tuple[Array, Array]) -> Array:
+            v, bias = parameters
+            logits = round_z @ v + bias[None, :]
+            cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return _mean(cross_entropy, weights) + 0.5 * l2 * (weights_of(v) ** 2).sum()
 
-    start = (jnp.zeros((z.shape[1], classes)), jnp.zeros(classes))
-    (v, bias), value, norm, iterations = _lbfgs(loss, start, max_iterations, tol)
-    weights = weights_of(v) / std[:, None]
-    return Probe(weights, bias - mean @ weights, value, norm, iterations, norm <= tol)
+        start = (jnp.zeros((z.shape[1], classes)), jnp.zeros(classes))
+        (v, bias), value, norm, iterations = _lbfgs(loss, start, max_iterations, tol)
+        found = weights_of(v) / std[:, None]
+        return Probe(found, bias - mean @ found, value, norm, iterations, norm <= tol)
+
+    return solve(labels) if labels.ndim == 1 else lax.map(solve, labels)
 
 
 def _mean(values: Array, weights: Array | None) -> Array:
@@ -122,7 +125,7 @@ def _lbfgs(
 
 
 @jax.jit
-def probe_predict(probe: Probe, features: Float[Array, "n d"]) -> Int32[Array, "n"]:
-    """The most probable class of each example."""
-    logits = jnp.matmul(features, probe.weights, precision=HIGHEST) + probe.bias[None, :]
-    return logits.argmax(axis=1).astype(jnp.int32)
+def probe_predict(probe: Probe, features: Float[Array, "n d"]) -> Int32[Array, "*p n"]:
+    """The most probable class of each example, by each probe."""
+    logits = jnp.matmul(features, probe.weights, precision=HIGHEST) + probe.bias[..., None, :]
+    return logits.argmax(axis=-1).astype(jnp.int32)

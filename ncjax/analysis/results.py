@@ -73,16 +73,14 @@ def evaluate_features(
         restarts: of k-means.
         mesh: over which examples are spread (`ncjax.devices`); none: one device.
     """
-    fine = len(super_class)
     train, test = spread_rows(features.train, mesh), spread_rows(features.test, mesh)
     present = None if mesh is None else spread_rows(np.ones(len(features.train), np.float32), mesh)
     clusters = [
         cluster_super_classes(key, features, super_class, view, restarts=restarts, mesh=mesh) for view in variants
     ]
-    probe, *clp_probes = (
-        fit_probe(train, spread_rows(labels, mesh), fine, weights=present, mesh=mesh)
-        for labels in (features.train_fine, *(found.train for found in clusters))
-    )
+    labels = np.stack([features.train_fine, *(found.train for found in clusters)])
+    probes = fit_probe(train, spread_rows(labels, mesh, axis=1), len(super_class), weights=present, mesh=mesh)
+    seen, (held, *clp) = _predict(probes, train, len(features.train))[0], _predict(probes, test, len(features.test))
     collapse = collapse_table(
         Labelled(features.train, features.train_fine),
         Labelled(features.test, features.test_fine),
@@ -91,21 +89,17 @@ def evaluate_features(
         mesh,
     )
     return EvaluationResult(
-        probe_train_accuracy=_accuracy(probe, train, features.train_fine),
-        probe_test_accuracy=_accuracy(probe, test, features.test_fine),
-        probe_gradient_norm=float(to_host(probe.gradient_norm)),
+        probe_train_accuracy=float((seen == features.train_fine).mean()),
+        probe_test_accuracy=float((held == features.test_fine).mean()),
+        probe_gradient_norm=float(to_host(probes.gradient_norm)[0]),
         collapse=collapse,
         clp={
-            variant: score_clusters(features, found, _predict(clp_probe, test, len(features.test)), super_class)
-            for variant, found, clp_probe in zip(variants, clusters, clp_probes, strict=True)
+            variant: score_clusters(features, found, predicted, super_class)
+            for variant, found, predicted in zip(variants, clusters, clp, strict=True)
         },
     )
 
 
-def _accuracy(probe: Probe, points: Array, labels: np.ndarray) -> float:
-    return float((_predict(probe, points, len(labels)) == labels).mean())
-
-
-def _predict(probe: Probe, points: Array, count: int) -> np.ndarray:
-    """Of the first examples; those behind them fill up the devices."""
-    return to_host(probe_predict(probe, points))[:count]
+def _predict(probes: Probe, points: Array, count: int) -> np.ndarray:
+    """By each probe, of the first examples; those behind them fill up the devices."""
+    return to_host(probe_predict(probes, points))[:, :count]

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of a run: asynchronous and atomic by Orbax, each with a seal that tells whether it is still whole."""
 
-import hashlib
-import json
 import logging
 import sys
 from collections.abc import Callable
@@ -19,10 +17,11 @@ from jaxtyping import PyTree
 
 from ncjax.errors import UserError
 from ncjax.processes import any_of, is_lead, lead, lost_another, say
+from ncjax.seal import broken_seal, write_seal
 from ncjax.train.step import TrainState
 
 KEPT = 2
-SEAL = "sha256.json"  # of every file of a checkpoint, written before it is given its final name
+CONTENT = "default"  # the part of a checkpoint that is sealed, before it is given its final name
 
 
 def open_checkpoints(workdir: Path, keep_steps: int = 0) -> ocp.CheckpointManager:
@@ -83,7 +82,7 @@ def restore_latest(checkpoints: ocp.CheckpointManager, like: TrainState) -> Trai
     folder = Path(checkpoints.directory)
     damaged: dict[int, str] = {}
     for step in sorted(checkpoints.all_steps(), reverse=True):
-        reason = say(_damage(folder / str(step)) if is_lead() else "")
+        reason = say(broken_seal(folder / str(step), CONTENT) if is_lead() else "")
         state = None
         if not reason:
             state, reason = _read(checkpoints, step, like)
@@ -119,30 +118,7 @@ def _seal(folder: Path) -> None:
     """Called by Orbax, in its own thread, when all files of a checkpoint are written and it has no final name yet."""
     if is_lead():
         for draft in folder.glob("*.orbax-checkpoint-tmp*"):
-            (draft / SEAL).write_text(json.dumps(_digests(draft)))
-
-
-def _digests(checkpoint: Path) -> dict[str, str]:
-    files = sorted(path for path in (checkpoint / "default").rglob("*") if path.is_file())
-    return {str(file.relative_to(checkpoint)): _digest(file) for file in files}
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _damage(checkpoint: Path) -> str:
-    """What is wrong with a checkpoint, empty where nothing is; one without a seal is taken as it is."""
-    try:
-        seal = json.loads((checkpoint / SEAL).read_text())
-        found = _digests(checkpoint)
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError) as error:
-        return f"{SEAL} cannot be read: {_reason(error)}"
-    changed = [name for name in seal if found.get(name) != seal[name]] if isinstance(seal, dict) else [SEAL]
-    return f"{changed[0]} is not what was written" if changed else ""
+            write_seal(draft, CONTENT)
 
 
 def _read(checkpoints: ocp.CheckpointManager, step: int, like: TrainState) -> tuple[TrainState | None, str]:

@@ -59,6 +59,18 @@ def test_probe_is_scikit_learns(data, l2):
     assert float(ours.loss) == pytest.approx(loss + l2 / 2 * (weights**2).sum(), rel=2e-3)
 
 
+def test_probes_at_once_are_those_one_by_one():
+    train, labels, test, _ = digits()
+    labellings = np.stack([labels, labels % 5, (labels * 3 + np.arange(len(labels)) % 2) % 10]).astype(np.int32)
+    together = fit_probe(jnp.asarray(train), jnp.asarray(labellings), 10)
+    assert together.converged.all()
+    for i, own in enumerate(labellings):
+        alone = fit_probe(jnp.asarray(train), jnp.asarray(own), 10)
+        assert float(together.loss[i]) == pytest.approx(float(alone.loss), rel=1e-4)
+        found = probe_predict(together, jnp.asarray(test))[i] == probe_predict(alone, jnp.asarray(test))
+        assert found.mean() > 0.99
+
+
 def test_probe_survives_constant_features_and_one_missing_class():
     train, labels, _, _ = digits()
     train[:, 3] = 7

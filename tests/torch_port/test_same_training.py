@@ -51,7 +51,7 @@ CASES = {
     "vgg11": (ModelConfig(name="vgg11", width=8), True, "constant", 0.002),
     "resnet18": (ModelConfig(name="resnet18", width=4), True, "one_cycle", 0.002),
 }
-DOUBLE = ("densenet", "vgg11", "resnet18")
+DOUBLE = ("cnn, plain momentum", "densenet", "vgg11", "resnet18")
 SLOW = ("densenet", "vgg11")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from ncjax.config import Config, MeshConfig, ModelConfig
 from ncjax.errors import UserError
+from ncjax.seal import SEAL
 from ncjax.train import checkpoint
 from ncjax.train.loop import prepare
 from ncjax.train.step import StepMetrics, TrainState, init_state
@@ -81,7 +82,7 @@ def test_damage_anywhere_in_the_newest_checkpoint_falls_back_to_the_one_before(s
 def test_checkpoint_without_a_seal_is_read_as_it_is(small, tmp_path):
     state = small
     save_at(tmp_path, state, 3)
-    (tmp_path / "checkpoints" / "3" / checkpoint.SEAL).unlink()
+    (tmp_path / "checkpoints" / "3" / SEAL).unlink()
     assert int(restored(tmp_path, state).step) == 3
 
 
