@@ -123,6 +123,7 @@ def test_imports_are_declared_and_declarations_are_imported() -> None:
     assert needed <= used
 
 
+@pytest.mark.slow
 def test_demo_runs_from_the_installed_wheel_outside_the_repository(wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"

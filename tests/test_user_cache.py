@@ -125,6 +125,7 @@ def finish(process: subprocess.Popen[str], workdir: Path) -> tuple[list[dict], l
     return [{name: value for name, value in line.items() if name != "wall_secs"} for line in lines], features
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_what_is_kept(tmp_path):
     """Two runs at once fill a folder; a third finds it filled, but every second file of it cut short."""
     names = ("one", "at the same time", "later")

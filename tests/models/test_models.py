@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,12 @@ from ncjax.config import ModelConfig
 from ncjax.models import make_model
 
 FLOAT32 = jnp.dtype("float32")
+
+
+@nnx.jit
+def see(model, x):
+    """Logits and features in evaluation mode."""
+    return model(x, train=False)
 
 
 def weights(model):
@@ -26,12 +34,12 @@ def test_resnet18_has_the_published_number_of_weights():
 def test_shapes_and_modes(name, width, features, image):
     model = make_model(ModelConfig(name=name, width=width), image, 5, FLOAT32, nnx.Rngs(params=0))
     x = jax.random.normal(jax.random.key(1), (4, *image))
-    logits, last = model(x, train=False)
+    logits, last = see(model, x)
     assert logits.shape == (4, 5)
     assert last.shape == (4, features)
     linear = model.head.linear
     np.testing.assert_allclose(logits, last @ linear.kernel[...] + linear.bias[...][None, :], atol=1e-5)
-    one_by_one = jnp.concatenate([model(x[i : i + 1], train=False)[0] for i in range(4)])
+    one_by_one = jnp.concatenate([see(model, x[i : i + 1])[0] for i in range(4)])
     np.testing.assert_allclose(logits, one_by_one, atol=1e-5)
 
 
@@ -51,7 +59,7 @@ def test_training_mode_normalises_with_the_batch_and_moves_the_statistics():
 def test_bfloat16_computes_close_to_float32_and_keeps_float32_state():
     config, x = ModelConfig(name="resnet18", width=4), jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     models = [make_model(config, (8, 8, 3), 5, jnp.dtype(d), nnx.Rngs(params=0)) for d in ("float32", "bfloat16")]
-    (exact, _), (rough, features) = (model(x, train=True) for model in models)
+    (exact, _), (rough, features) = (nnx.jit(partial(type(model).__call__, train=True))(model, x) for model in models)
     assert features.dtype == rough.dtype == jnp.float32
     assert 0 < np.abs(exact - rough).max() < 0.1 * np.abs(exact).max()
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(models[1]))} == {FLOAT32}

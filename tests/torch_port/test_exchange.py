@@ -117,6 +117,7 @@ def test_weights_survive_export_import_export_bit_for_bit(imported, files, capsy
     assert all(found[name].tobytes() == array.tobytes() for name, array in expected.items())
 
 
+@pytest.mark.slow
 def test_evaluation_of_an_imported_run_says_where_its_weights_come_from(imported, files):
     ncjax("evaluate", imported)
     written = json.loads((imported / "results" / "evaluation.json").read_text())
