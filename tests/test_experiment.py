@@ -16,7 +16,8 @@ from ncjax.features import load_features, save_features
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem != "__init__" and not p.stem.startswith("theory_"))
-SLOW = {"coarse_cifar10", "coarse_cifar10_cpu", "coarse_cifar10_grid", "coarse_fashion", "fine_cifar10"}  # the same networks
+# The same networks.
+SLOW = {"coarse_cifar10", "coarse_cifar10_cpu", "coarse_cifar10_grid", "coarse_fashion", "fine_cifar10"}
 LABELS = (np.arange(20) % 10).astype(np.uint8)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int32
 
 HIGHEST = lax.Precision.HIGHEST
 TINY = 1e-30
+NARROW = 128  # columns: products of fewer are slower than what symmetry saves
 
 
 class ClassStatistics(NamedTuple):
@@ -72,7 +73,17 @@ def class_statistics(
     squares = jnp.matmul(member.T, residual**2, precision=HIGHEST)
     if weights is not None:
         residual *= jnp.sqrt(weights)[:, None]
-    return ClassStatistics(counts, origin, means, squares, jnp.matmul(residual.T, residual, precision=HIGHEST))
+    return ClassStatistics(counts, origin, means, squares, gram(residual))
+
+
+def gram(rows: Float[Array, "n d"]) -> Float[Array, "d d"]:
+    """`X^T X`, of which what symmetry gives is not computed: 5/8 of the products where `d` is large."""
+    half, odd = divmod(rows.shape[1], 2)
+    if odd or half < NARROW:
+        return jnp.matmul(rows.T, rows, precision=HIGHEST)
+    left, right = rows[:, :half], rows[:, half:]
+    corner = jnp.matmul(left.T, right, precision=HIGHEST)
+    return jnp.block([[gram(left), corner], [corner.T, gram(right)]])
 
 
 @jax.jit

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from ncjax.analysis.collapse import average, class_distances
-from ncjax.analysis.statistics import HIGHEST, TINY, ClassStatistics
+from ncjax.analysis.statistics import HIGHEST, TINY, ClassStatistics, gram
 
 TOP_NEURONS = 30  # of Carbonnelle and De Vleeschouwer
 
@@ -182,7 +182,7 @@ def cosine_spread(
         unit, share = points / _lengths(points)[:, None], weight / jnp.maximum(weight.sum(), 1)
         mean = jnp.matmul(share, unit, precision=HIGHEST)
         apart = (unit - mean[None, :]) * jnp.sqrt(share)[:, None]
-        return mean, jnp.matmul(apart.T, apart, precision=HIGHEST)
+        return mean, gram(apart)
 
     def deviation(mean: Array, covariance: Array) -> Array:
         return jnp.sqrt(2 * mean @ covariance @ mean + (covariance**2).sum())

@@ -55,7 +55,10 @@ def test_outputs_and_features_agree_in_evaluation(architecture, weights):
     assert relative(features, their_features) < 1e-4
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow), "vgg11", "densenet", "cnn", "mlp"], indirect=True)
+SLOW = pytest.param("resnet50", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", SLOW, "vgg11", "densenet", "cnn", "mlp"], indirect=True)
 def test_outputs_gradients_and_statistics_agree_in_training(architecture, weights):
     config, image_shape = architecture
     params, batch_stats = weights(config, image_shape)

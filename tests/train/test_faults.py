@@ -95,7 +95,9 @@ def test_draft_of_a_killed_process_is_removed(small, tmp_path):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
 
 
-@pytest.mark.parametrize("shard", [pytest.param(False, marks=pytest.mark.slow), True], ids=["whole", "sharded parameters"])
+@pytest.mark.parametrize(
+    "shard", [pytest.param(False, marks=pytest.mark.slow, id="whole"), pytest.param(True, id="sharded parameters")]
+)
 def test_checkpoint_of_eight_devices_is_read_on_one_two_and_four(three, dataset, tmp_path, shard):
     """Three members on 4 x 2 have four places, on 1 x 1 and 1 x 2 three."""
     written = state_of(dataclasses.replace(three, mesh=MeshConfig(member=4, data=2, shard_params=shard)), dataset)
