@@ -7,4 +7,4 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):
-    """A signal asked a training to end; its checkpoint is written, and the same command goes on with it."""
+    """A signal asked a run to end, or another process did not come; the same command goes on from what is written."""

@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from ncjax.errors import UserError
+from ncjax.errors import Stopped, UserError
 
 EXPLICIT = ("NCJAX_COORDINATOR", "NCJAX_PROCESSES", "NCJAX_PROCESS")
 LOST_SECS = 30  # without a sign of life of a process, after which the others end
@@ -32,7 +32,8 @@ def initialise() -> None:
     the launcher promised; `NCJAX_JOIN_SECONDS` is how long processes wait for each other (300).
 
     Raises:
-        UserError: the environment is incomplete, a process is missing, or there are fewer or more devices.
+        UserError: the environment is incomplete, or there are fewer or more devices.
+        Stopped: a process did not come; it may come when the same command is given again.
     """
     arguments = _arguments()
     if arguments is not None:
@@ -42,8 +43,10 @@ def initialise() -> None:
         arguments |= {"heartbeat_timeout_seconds": LOST_SECS} if "heartbeat_timeout_seconds" in known else {}
         try:
             jax.distributed.initialize(**arguments)
-        except (RuntimeError, ValueError) as error:
+        except ValueError as error:
             raise UserError(f"the processes of this run cannot join ({_first_line(error)})") from error
+        except RuntimeError as error:
+            raise Stopped(f"the processes of this run did not find each other ({_first_line(error)})") from error
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # JAX took it, for a service of its own
     _check_devices()
 

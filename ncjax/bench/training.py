@@ -10,7 +10,7 @@ from functools import partial
 from ncjax.bench.interleave import Peer, Timer
 from ncjax.config import Config
 
-MEASURED_SECS = 1.0  # of one call of a timer, at least
+MEASURED_SECS = 4.0  # of one call of a timer, at least
 
 
 def leave_memory() -> None:
