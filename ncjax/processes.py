@@ -33,14 +33,19 @@ def initialise() -> None:
 
     Raises:
         UserError: the environment is incomplete, or there are fewer or more devices.
-        Stopped: a process did not come; it may come when the same command is given again.
+        Stopped: the processes did not find each other; they may when the same command is given again. Where one does
+            not come at all, JAX ends the others by SIGABRT.
     """
     arguments = _arguments()
     if arguments is not None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         known = inspect.signature(jax.distributed.initialize).parameters  # JAX 0.6 has no heartbeat_timeout_seconds
-        arguments |= {"initialization_timeout": _number("NCJAX_JOIN_SECONDS", 300)}
+        patience = _number("NCJAX_JOIN_SECONDS", 300)
+        arguments |= {"initialization_timeout": patience}
         arguments |= {"heartbeat_timeout_seconds": LOST_SECS} if "heartbeat_timeout_seconds" in known else {}
+        if "process_id" in arguments:  # JAX ends a process that waits in vain, with a stack of its own
+            who = "process {process_id} of {num_processes} waits for the others at {coordinator_address}"
+            print(f"ncjax: {who.format(**arguments)}, at most {patience} s", file=sys.stderr, flush=True)
         try:
             jax.distributed.initialize(**arguments)
         except ValueError as error:
