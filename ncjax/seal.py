@@ -5,12 +5,14 @@ import hashlib
 import json
 from pathlib import Path
 
+from ncjax.workdir import write_json
+
 SEAL = "sha256.json"
 
 
 def write_seal(folder: Path, part: str = "") -> None:
     """Seal all files of a folder, or of one part of it."""
-    (folder / SEAL).write_text(json.dumps(_digests(folder, part)))
+    write_json(folder / SEAL, _digests(folder, part))
 
 
 def broken_seal(folder: Path, part: str = "") -> str:

@@ -52,7 +52,7 @@ def step_timer(advance: Callable[[int], None], most: int, images_per_step: int) 
     """The timer of a training: `advance(n)` takes `n` steps and waits for them.
 
     It takes as many steps at a go as fit the time, and `most` at most, until the time is over. A first go is not
-    measured: while others had their turn, the memory that is free between two goes went back to the system.
+    measured: after a pause, in which others have their turn, it can be slower than the next.
     """
     advance(1)
     started = time.perf_counter()

@@ -104,7 +104,8 @@ def restore_latest(checkpoints: ocp.CheckpointManager, like: TrainState) -> Trai
 @cache
 def _quiet_orbax() -> None:
     """An error that Orbax raises is said once: without its log, and without those of writes that end after it."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     before = sys.unraisablehook
 
     def report(unraisable: Any) -> None:

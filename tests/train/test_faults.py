@@ -148,7 +148,7 @@ def test_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
     ((code, err),) = ended([start(wide, before=FULL)])
     assert code == 2, err
     last = err.strip().splitlines()[-1]
-    assert "cannot be written" in last
+    assert "cannot be written" in last, err
     assert "Traceback" not in err
     ((code, err),) = ended([start(wide)])
     assert code == 0, err
