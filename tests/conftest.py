@@ -6,14 +6,21 @@ And a small run that trains in a second.
 
 import dataclasses
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Two workers run side by side, and threads of OpenMP that have no core to themselves wait for each other for long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # On processors with AVX2 and no AVX-512, PyTorch 2.13 writes past the gradient of a convolution of four channels.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "SSE41")
-# No test finds what was compiled before, here or in a process that it starts.
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+# What one process compiles, the others find, those that tests start too; nobody finds what is of an earlier run.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    programs = tempfile.TemporaryDirectory(prefix="ncjax-programs-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as ncjax/user_cache.py says why
 
 import jax
 import numpy as np

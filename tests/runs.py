@@ -26,6 +26,12 @@ def command(verb: str, workdir: Path, *options: object) -> list[object]:
     return [verb, DEMO, "--workdir", workdir, *TINY, *options]
 
 
+def environment_of_a_user() -> dict[str, str]:
+    """That of this process without what tests say about compiled programs."""
+    ours = ("JAX_COMPILATION_CACHE", "JAX_ENABLE_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE", "TF_CPP_MIN_LOG_LEVEL")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 def start(
     arguments: Sequence[object], *, devices: int = 1, before: str = "", **environment: object
 ) -> subprocess.Popen:

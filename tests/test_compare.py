@@ -28,6 +28,7 @@ def compared(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("compared") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [])
+        patch.setattr(compare, "ROUNDS", 1)
         patch.setattr(compare, "torch_options", lambda config: (TorchOptions(channels_last=True),))
         ncjax("compare", CONFIG, *OPTIONS, "--workdir", workdir, "--budget-minutes", 60)
     return workdir
@@ -43,7 +44,7 @@ def test_both_sides_are_measured_and_end_alike(result):
     assert result["torch_chosen"] == "eager, channels_last"
     for name in ("ncjax", "eager, channels_last"):
         speed = result["speed"][name]
-        assert len(speed["images_per_sec"]) == 5
+        assert len(speed["images_per_sec"]) == 1
         assert min(speed["images_per_sec"]) > 0
         assert speed["peak_mib"] > 1
         assert speed["error"] == ""
@@ -67,7 +68,7 @@ def test_time_to_the_same_accuracy_follows_from_curves_and_speed(compared, resul
         for side, curve in curves.items():
             first = next(epoch for epoch, values in enumerate(curve, start=1) if values[member] >= target)
             assert reached["epochs"][side][member] == first
-    rate = sorted(result["speed"]["ncjax"]["images_per_sec"])[2]
+    rate = sorted(result["speed"]["ncjax"]["images_per_sec"])[0]
     expected = max(reached["epochs"]["ncjax"]) * 2 * (1433 // 64) * 64 / rate
     assert reached["secs"]["ncjax"] == pytest.approx(expected, abs=0.01)
 
@@ -80,7 +81,7 @@ def test_report_and_tables_show_both(compared, result, capsys):
     page = (compared / "report.html").read_text()
     assert "Side by side with PyTorch" in page
     cost, ways, quality = comparison_tables(result)
-    ours, theirs = (sorted(result["speed"][name]["images_per_sec"])[2] for name in ("ncjax", "eager, channels_last"))
+    ours, theirs = (sorted(result["speed"][name]["images_per_sec"])[0] for name in ("ncjax", "eager, channels_last"))
     assert cost.lines[0][-1] == f"{ours / theirs:.2f}"
     assert [line[0] for line in ways.lines] == ["ncjax", "eager, channels_last"]
     assert [line[1] for line in quality.lines] == ["ncjax", "PyTorch", "difference, seed by seed"]

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.runs import environment_of_a_user
+
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/coming_from_pytorch.md")
 BLOCK = re.compile(r"^<!-- test -->\n+```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -30,11 +32,10 @@ def test_marks_stand_before_blocks(page: str) -> None:
 @pytest.mark.parametrize("page", [PAGES[0], *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES[1:])])
 def test_blocks_run_as_printed(page: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    environment = os.environ | {
+    environment = environment_of_a_user() | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "JAX_PLATFORMS": "cpu",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "JAX_ENABLE_COMPILATION_CACHE": "true",  # as for a user: a later block finds what an earlier one compiled
     }
     for language, block in BLOCK.findall((ROOT / page).read_text()):
         done = subprocess.run(

@@ -13,6 +13,7 @@ import pytest
 from ncjax import user_cache
 from ncjax.features import load_features
 from ncjax.user_cache import keep_compiled_programs
+from tests.runs import environment_of_a_user
 
 ROOT = Path(__file__).parents[1]
 HEAVY = "jax flax optax orbax numpy scipy sklearn torch matplotlib PIL tqdm jaxtyping"
@@ -102,11 +103,7 @@ sys.exit(f"imported: {{found}}" if found else 0)
 
 def variables(folder: Path) -> dict[str, str]:
     """Those of a user whose cache folder is `folder`."""
-    return os.environ | {
-        "JAX_ENABLE_COMPILATION_CACHE": "true",
-        "XDG_CACHE_HOME": str(folder),
-        "PYTHONPATH": str(ROOT),
-    }
+    return environment_of_a_user() | {"XDG_CACHE_HOME": str(folder), "PYTHONPATH": str(ROOT)}
 
 
 def start(folder: Path, workdir: Path) -> subprocess.Popen[str]:

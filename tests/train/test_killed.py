@@ -6,8 +6,8 @@ that was left alone.
 import os
 import shutil
 import signal
+import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -22,20 +22,13 @@ OFTEN = ["--checkpoint-minutes", 1e-6]  # after every chunk: three in an epoch o
 STEPS = 60
 
 
-@pytest.fixture(scope="module")
-def go(tmp_path_factory: pytest.TempPathFactory) -> Callable:
-    """Starts the run of a work directory; programs are compiled once for all."""
-    cache = {
-        "JAX_ENABLE_COMPILATION_CACHE": "true",
-        "JAX_COMPILATION_CACHE_DIR": tmp_path_factory.mktemp("programs"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": 0,
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": -1,
-    }
-    return lambda workdir: start(command("train", workdir, *OPTIONS, *OFTEN), **cache)
+def go(workdir: Path) -> subprocess.Popen:
+    """Start the run of a work directory."""
+    return start(command("train", workdir, *OPTIONS, *OFTEN))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(go: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("undisturbed")
     ((code, err),) = ended([go(workdir)])
     assert code == 0, err
@@ -69,7 +62,7 @@ def last_state(workdir: Path) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
-def assert_goes_on_like(undisturbed: Path, workdir: Path, go: Callable) -> None:
+def assert_goes_on_like(undisturbed: Path, workdir: Path) -> None:
     ((code, err),) = ended([go(workdir)])
     assert code == 0, err
     assert records(workdir) == records(undisturbed)
@@ -81,32 +74,30 @@ def assert_goes_on_like(undisturbed: Path, workdir: Path, go: Callable) -> None:
 
 
 def test_run_killed_in_the_middle_of_a_write_ends_bit_for_bit_like_an_undisturbed_one(
-    undisturbed: Path, go: Callable, tmp_path: Path
+    undisturbed: Path, tmp_path: Path
 ) -> None:
     assert stop(tmp_path, go(tmp_path), signal.SIGKILL, after=0, first_step=16, in_write=True) == -signal.SIGKILL
     assert 16 <= last_step(tmp_path) < STEPS
-    assert_goes_on_like(undisturbed, tmp_path, go)
+    assert_goes_on_like(undisturbed, tmp_path)
 
 
-def test_signal_is_answered_with_a_checkpoint_and_code_75(undisturbed: Path, go: Callable, tmp_path: Path) -> None:
+def test_signal_is_answered_with_a_checkpoint_and_code_75(undisturbed: Path, tmp_path: Path) -> None:
     for number, first_step in ((signal.SIGTERM, 7), (signal.SIGINT, 22)):
         process = go(tmp_path)
         assert stop(tmp_path, process, number, after=0, first_step=first_step) == 75
         assert first_step <= last_step(tmp_path) < STEPS
-    assert_goes_on_like(undisturbed, tmp_path, go)
+    assert_goes_on_like(undisturbed, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(5400)
-def test_thirty_killed_runs_end_bit_for_bit_like_an_undisturbed_one(
-    undisturbed: Path, go: Callable, tmp_path: Path
-) -> None:
+def test_thirty_killed_runs_end_bit_for_bit_like_an_undisturbed_one(undisturbed: Path, tmp_path: Path) -> None:
     """Ten at any moment after the start of the process, twenty at any moment of the training, then inside a write.
 
     Prints the rows of the table in docs/reliability.md.
     """
     rng, started = np.random.default_rng(int(os.environ.get("SEED", "0"))), time.monotonic()
-    assert_goes_on_like(undisturbed, tmp_path / "measured", go)
+    assert_goes_on_like(undisturbed, tmp_path / "measured")
     longest = time.monotonic() - started
     for run in range(30):
         workdir, in_write, code = tmp_path / str(run), run >= 10, 0
@@ -120,5 +111,5 @@ def test_thirty_killed_runs_end_bit_for_bit_like_an_undisturbed_one(
         where = f"in a write, after step {first_step}" if in_write else f"{after:.1f} s after the start"
         epochs = len(records(workdir)) if (workdir / "metrics.jsonl").exists() else 0
         found = f"| {run + 1} | {where} | {last_step(workdir)} | {epochs} | {len(drafts(workdir))} |"
-        assert_goes_on_like(undisturbed, workdir, go)
+        assert_goes_on_like(undisturbed, workdir)
         print(f"{found} yes |")
