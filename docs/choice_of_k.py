@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncjax.cluster import choose_k
-from ncjax.workdir import write_json
+from ncjax.storage.workdir import write_json
 
 MOST = 5
 

@@ -13,8 +13,8 @@ from functools import partial
 import jax
 from jax import lax
 
-from ncjax.models.conv import compiler_options, conv2d_canonical, conv2d_patches, conv2d_xla
-from ncjax.models.winograd import conv2d_winograd
+from ncjax.ops.conv import compiler_options, conv2d_canonical, conv2d_patches, conv2d_xla
+from ncjax.ops.winograd import conv2d_winograd
 
 LAYERS, STEPS = 2, 2
 SHAPES = ((8, 16), (32, 16), (16, 32), (8, 64), (4, 128), (32, 32), (32, 64))

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncjax.analysis.clp import FeatureArrays, cluster_super_classes
-from ncjax.analysis.probe import fit_probe, probe_predict
+from ncjax.evaluation.clp import FeatureArrays, cluster_super_classes
+from ncjax.evaluation.linear_probe import fit_probe, probe_predict
 from ncjax.cluster import match_clusters
-from ncjax.features import load_features
+from ncjax.features.extraction import load_features
 
 workdir, epoch, variant = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 splits = load_features(workdir, epoch)

@@ -16,8 +16,8 @@ from ncjax.config import load_config
 from ncjax.data import load_dataset
 from ncjax.torch_port.step import TorchOptions
 from ncjax.torch_port.train import network_of
-from ncjax.train.loop import prepare
-from ncjax.train.step import init_state
+from ncjax.training.loop import prepare
+from ncjax.training.step import init_state
 from tests.torch_port.test_same_training import STEPS, one_step, torch_losses
 
 config = load_config(Path(__file__).parents[1] / "configs" / "coarse_cifar10_cpu.py")

@@ -14,11 +14,11 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from ncjax.data import load_dataset
-from ncjax.parsing import base_config, parse
-from ncjax.train.loop import prepare
-from ncjax.train.mesh import EVERYWHERE, put
-from ncjax.train.observe import make_observer
-from ncjax.train.step import compile_chunk, init_state
+from ncjax.cli.parsing import base_config, parse
+from ncjax.training.loop import prepare
+from ncjax.distributed.mesh import EVERYWHERE, put
+from ncjax.training.monitor import make_observer
+from ncjax.training.step import compile_chunk, init_state
 
 
 def main() -> None:

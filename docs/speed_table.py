@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from ncjax.bench.result import replace_speed_table, speed_table
-from ncjax.workdir import read_json
+from ncjax.storage.workdir import read_json
 
 ROOT = Path(__file__).parents[1]
 readme = ROOT / "README.md"

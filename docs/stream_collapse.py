@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ncjax.analysis.measure import Labelled
-from ncjax.analysis.table import collapse_table
+from ncjax.collapse.measure import Labelled
+from ncjax.evaluation.old_table import collapse_table
 
 D, CLASSES, BLOCK = 64, 10, 2**17
 

@@ -85,10 +85,10 @@ def _train(options: argparse.Namespace, devices: Any) -> Any:
     from jax.sharding import Mesh, NamedSharding
     from ncjax.configs.coarse_cifar10 import get_config
 
-    from ncjax.models.conv import compiler_options
-    from ncjax.train import step
-    from ncjax.train.ensemble import Ensemble, Images
-    from ncjax.train.mesh import EVERYWHERE, member_sharding
+    from ncjax.ops.conv import compiler_options
+    from ncjax.training import step
+    from ncjax.training.members import Ensemble, Images
+    from ncjax.distributed.mesh import EVERYWHERE, member_sharding
 
     replace, shape = dataclasses.replace, jax.ShapeDtypeStruct
     config, s = get_config(), options.members or options.member

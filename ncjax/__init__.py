@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ncjax.cluster.estimator import KMeans
-    from ncjax.given import evaluate_arrays
+    from ncjax.features.old_given import evaluate_arrays
 
 __version__ = "0.1.0"
 __all__ = ["KMeans", "__version__", "evaluate_arrays"]
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
 
         return KMeans
     if name == "evaluate_arrays":
-        from ncjax.given import evaluate_arrays
+        from ncjax.features.old_given import evaluate_arrays
 
         return evaluate_arrays
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m ncjax` is `ncjax`."""
 
-from ncjax.cli import main
+from ncjax.cli.main import main
 
 main()

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ncjax.features import load_features
+from ncjax.features.extraction import load_features
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "configs" / "digits_demo.py"
@@ -38,7 +38,7 @@ def start(
     """`ncjax ARGUMENTS` in a process with so many fake devices; `before` is run first."""
     flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     return subprocess.Popen(
-        [sys.executable, "-c", f"{before}\nfrom ncjax.cli import main\nmain()", *map(str, arguments)],
+        [sys.executable, "-c", f"{before}\nfrom ncjax.cli.main import main\nmain()", *map(str, arguments)],
         env=os.environ | flags | {"PYTHONPATH": str(ROOT)} | {k: str(v) for k, v in environment.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -40,7 +40,7 @@ def test_sizes_and_heavy_imports(path: Path) -> None:
 
 
 def heavy_here(path: Path) -> set[str]:
-    """torch_port is made of PyTorch, and is itself imported inside functions: `import ncjax.cli` must not load it."""
+    """torch_port is made of PyTorch, and is itself imported inside functions: `import ncjax.cli.main` must not load it."""
     return HEAVY - {"torch"} if path.parent.name == "torch_port" else HEAVY
 
 

@@ -44,8 +44,8 @@ def ncjax_timer() -> Callable[[], float]:
     """The table that `ncjax evaluate FILE` prints for one split, without probes."""
     import jax.numpy as jnp
 
-    from ncjax.analysis.measure import Classifier, Labelled
-    from ncjax.analysis.table import collapse_table
+    from ncjax.collapse.measure import Classifier, Labelled
+    from ncjax.evaluation.old_table import collapse_table
 
     points, labels = points_and_labels()
     weights = np.random.default_rng(2).normal(size=(SUPER_CLASSES, points.shape[1])).astype(np.float32)

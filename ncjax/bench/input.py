@@ -26,13 +26,13 @@ def bench_input(config: Config, command: str, *, rounds: int) -> dict[str, Any]:
         UserError: the config does not fit its data, or Grain is not installed.
     """
     from ncjax.data import load_dataset
-    from ncjax.train.ensemble import list_members
+    from ncjax.training.members import list_members
 
     leave_memory()
     resident, streamed = (_with(config, streamed=flag) for flag in (False, True))
     count = len(list_members(config, load_dataset(streamed.data)))
-    inputs = Peer(partial(input_timer, streamed), ("ncjax.train.loop", "grain"))
-    whole = Peer(partial(streamed_timer, streamed), ("ncjax.train.loop", "grain"))
+    inputs = Peer(partial(input_timer, streamed), ("ncjax.training.loop", "grain"))
+    whole = Peer(partial(streamed_timer, streamed), ("ncjax.training.loop", "grain"))
     peers = {INPUT: inputs, STEP: our_peer(resident), WHOLE: whole}
     rows = [row_of(name, UNIT, found) for name, found in interleave(peers, rounds=rounds).items()]
     pairs = ((INPUT, STEP), (WHOLE, STEP))
@@ -47,8 +47,8 @@ def input_timer(config: Config) -> Timer:
     import jax
 
     from ncjax.data import load_dataset
-    from ncjax.train.feed import chunks
-    from ncjax.train.loop import prepare
+    from ncjax.training.streaming import chunks
+    from ncjax.training.loop import prepare
 
     run = prepare(config, load_dataset(config.data))
     assert run.feed is not None
@@ -71,9 +71,9 @@ def streamed_timer(config: Config) -> Timer:
     from jax.sharding import NamedSharding
 
     from ncjax.data import load_dataset
-    from ncjax.train.loop import chunk_images, prepare
-    from ncjax.train.mesh import EVERYWHERE, put
-    from ncjax.train.step import compile_chunk, init_state
+    from ncjax.training.loop import chunk_images, prepare
+    from ncjax.distributed.mesh import EVERYWHERE, put
+    from ncjax.training.step import compile_chunk, init_state
 
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=ENDLESS))
     run = prepare(config, load_dataset(config.data))

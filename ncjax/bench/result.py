@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ncjax.bench.interleave import Measured
-from ncjax.workdir import environment
+from ncjax.storage.workdir import environment
 
 MARKS = ("<!-- speed -->", "<!-- /speed -->")
 

@@ -36,7 +36,7 @@ def bench_ensemble(config: Config, command: str, *, rounds: int) -> dict[str, An
         UserError: the config does not fit its data, or asks for several devices.
     """
     from ncjax.data import load_dataset
-    from ncjax.train.ensemble import list_members
+    from ncjax.training.members import list_members
 
     alone, count = _first_member(config), len(list_members(config, load_dataset(config.data)))
     at_once = f"ncjax, {count} at once"

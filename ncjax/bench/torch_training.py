@@ -35,7 +35,7 @@ def save_batches(config: Config, path: Path) -> None:
     """Write the first batches of member 0, so that PyTorch is measured without what makes them."""
     from ncjax.data import load_dataset
     from ncjax.torch_port.train import epoch_batches
-    from ncjax.train.loop import prepare
+    from ncjax.training.loop import prepare
 
     run = prepare(config, load_dataset(config.data))
     _, images, targets = next(epoch_batches(run, 0, 0))

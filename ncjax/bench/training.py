@@ -20,7 +20,7 @@ def leave_memory() -> None:
 
 def our_peer(config: Config) -> Peer:
     """All members of a config at once."""
-    return Peer(partial(jax_timer, config), ("ncjax.train.loop",))
+    return Peer(partial(jax_timer, config), ("ncjax.training.loop",))
 
 
 def jax_timer(config: Config) -> Timer:
@@ -31,9 +31,9 @@ def jax_timer(config: Config) -> Timer:
     from jax.sharding import NamedSharding
 
     from ncjax.data import load_dataset
-    from ncjax.train.loop import prepare
-    from ncjax.train.mesh import EVERYWHERE
-    from ncjax.train.step import compile_chunk, init_state
+    from ncjax.training.loop import prepare
+    from ncjax.distributed.mesh import EVERYWHERE
+    from ncjax.training.step import compile_chunk, init_state
 
     run = prepare(config, load_dataset(config.data))
     state = init_state(run.spec, run.ensemble)

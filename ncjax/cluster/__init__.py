@@ -2,10 +2,10 @@
 """Clustering of features."""
 
 from ncjax.cluster.choose import ClusterCounts, choose_k
-from ncjax.cluster.kmeans import KMeansResult, kmeans
+from ncjax.cluster.solver import KMeansResult, kmeans
 from ncjax.cluster.matching import ClusterScores, match_clusters, score_against_classes
 from ncjax.cluster.sharded import sharded_kmeans
-from ncjax.cluster.stream import stream_kmeans
+from ncjax.cluster.streamed import stream_kmeans
 
 __all__ = [
     "ClusterCounts",

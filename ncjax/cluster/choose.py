@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from ncjax.cluster.kmeans import kmeans
+from ncjax.cluster.solver import kmeans
 from ncjax.cluster.points import HIGHEST, squared_norms
 
 SILHOUETTE_POINTS = 2000

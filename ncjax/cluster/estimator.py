@@ -13,13 +13,13 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ncjax.cluster.kmeans import assign_to, kmeans
+from ncjax.cluster.solver import assign_to, kmeans
 
 PADDED = 4096  # points up to so many are filled up to a power of two: few sizes, so few compilations
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
-    """k-means with parameters and attributes of `sklearn.cluster.KMeans`, computed by `ncjax.cluster.kmeans`.
+    """k-means with parameters and attributes of `sklearn.cluster.KMeans`, computed by `ncjax.cluster.solver`.
 
     Distances are computed in float32; float64 points are centred and scaled in float64 first, so nothing is lost by a
     large offset. Starting points are not scikit-learn's for the same `random_state`. Sparse points are refused.

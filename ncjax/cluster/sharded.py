@@ -11,9 +11,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
-from ncjax.cluster.kmeans import KMeansResult, check_count, check_finite, kmeans
-from ncjax.devices import shard_map
-from ncjax.processes import to_host
+from ncjax.cluster.solver import KMeansResult, check_count, check_finite, kmeans
+from ncjax.distributed.sharding import shard_map
+from ncjax.distributed.processes import to_host
 
 
 def sharded_kmeans(

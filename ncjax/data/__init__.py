@@ -25,7 +25,7 @@ from ncjax.data.folder import folder_classes, list_folder, open_folder, read_fol
 from ncjax.data.streamed import stat_fingerprint, stream_split
 from ncjax.data.tfds import SPLITS, list_tfds, open_rows, open_tfds, read_tfds, tfds_classes
 from ncjax.errors import UserError
-from ncjax.user_cache import cache_folder
+from ncjax.storage.caches import cache_folder
 
 __all__ = ["Dataset", "Split", "Streamed", "load_dataset"]
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from ncjax.models.conv import conv2d
+from ncjax.ops.conv import conv2d
 
 
 class Conv(nnx.Module):

@@ -15,7 +15,7 @@ from ncjax.theory.network import hidden
 from ncjax.theory.predictions import predict
 from ncjax.theory.simulate import make_problem, record_steps, train
 from ncjax.theory.sweep import read_means, read_part, runs_of, save_arrays, sweep
-from ncjax.workdir import open_workdir, write_json
+from ncjax.storage.workdir import open_workdir, write_json
 
 PICTURES = 4  # times at which the hidden representation is drawn
 

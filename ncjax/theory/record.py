@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, Key
 
-from ncjax.analysis.collapse import class_distances, class_statistics, nc1
+from ncjax.collapse.neural_collapse import class_distances, class_statistics, nc1
 from ncjax.cluster import kmeans
 from ncjax.theory.config import TheoryConfig
 

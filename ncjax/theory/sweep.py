@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt32
 from tqdm import tqdm
 
-from ncjax.devices import shard_map
+from ncjax.distributed.sharding import shard_map
 from ncjax.errors import UserError
 from ncjax.theory.config import Settings, Shape, TheoryConfig, settings_of, shapes_of
 from ncjax.theory.simulate import Run, simulate

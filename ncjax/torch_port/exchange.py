@@ -13,14 +13,14 @@ import numpy as np
 from ncjax.config import Config, MeshConfig
 from ncjax.data import Dataset, load_dataset
 from ncjax.errors import UserError
-from ncjax.features import extract, save_features
+from ncjax.features.extraction import extract, save_features
 from ncjax.torch_port.files import read_state_dict, write_state_dict
 from ncjax.torch_port.foreign import to_torchvision_names
 from ncjax.torch_port.weights import from_state_dict, to_state_dict
-from ncjax.train import checkpoint
-from ncjax.train.loop import Run, prepare
-from ncjax.train.step import TrainState, init_state
-from ncjax.workdir import open_workdir, read_config, write_json
+from ncjax.training import checkpoints as checkpoint
+from ncjax.training.loop import Run, prepare
+from ncjax.training.step import TrainState, init_state
+from ncjax.storage.workdir import open_workdir, read_config, write_json
 
 
 def export_member(workdir: Path, member: int, path: Path) -> None:

@@ -36,7 +36,7 @@ def make_step(network: nn.Module, optim: OptimConfig, weight_decay: float, class
     """A function of images `[b ch h w]`, targets `[b]` and learning rate: one step of SGD on the mean cross-entropy.
 
     It changes `network` in place, over the first `classes` outputs alone, and returns loss (nats) and accuracy. The
-    rate multiplies the momentum buffer and decay is added to the gradient, as in `ncjax.train.step`.
+    rate multiplies the momentum buffer and decay is added to the gradient, as in `ncjax.training.step`.
     """
     device = torch_device()
     network.train().to(device)

@@ -18,16 +18,16 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ncjax.data import Dataset
-from ncjax.data.augment import normalise
-from ncjax.features import FeatureSet, SplitFeatures
+from ncjax.training.augmentation import normalise
+from ncjax.features.extraction import FeatureSet, SplitFeatures
 from ncjax.torch_port.networks import logits_and_features, make_network
 from ncjax.torch_port.step import TorchOptions, make_step, synchronise, to_images, torch_device
 from ncjax.torch_port.weights import to_state_dict
-from ncjax.train import metrics
-from ncjax.train.ensemble import Ensemble, Images, example_order
-from ncjax.train.loop import Run
-from ncjax.train.schedule import schedule_factor
-from ncjax.train.step import Batch, Spec, TrainState, init_state, make_batch
+from ncjax.training import metrics
+from ncjax.training.members import Ensemble, Images, example_order
+from ncjax.training.loop import Run
+from ncjax.training.schedules import schedule_factor
+from ncjax.training.step import Batch, Spec, TrainState, init_state, make_batch
 
 
 class SplitOutputs(NamedTuple):
@@ -56,12 +56,12 @@ class MemberHistory(NamedTuple):
 
 
 def train(run: Run, dataset: Dataset, workdir: Path, options: TorchOptions) -> FeatureSet:
-    """Train the members of a run one after another with PyTorch, as `ncjax.train.loop.train` does at once.
+    """Train the members of a run one after another with PyTorch, as `ncjax.training.loop.train` does at once.
 
     Writes metrics.jsonl: `wall_secs` counts the steps of all members up to that epoch and nothing else.
 
     Args:
-        run: what `ncjax.train.loop.prepare` made, on a mesh of one device.
+        run: what `ncjax.training.loop.prepare` made, on a mesh of one device.
         dataset: what `run` was prepared from.
         workdir: gets metrics.jsonl.
         options: how PyTorch computes.

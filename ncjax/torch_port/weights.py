@@ -14,7 +14,7 @@ from ncjax.config import ModelConfig
 from ncjax.errors import UserError
 from ncjax.models import make_model
 from ncjax.torch_port.names import layer_names
-from ncjax.train.step import arrays_of
+from ncjax.training.step import arrays_of
 
 StateDict = dict[str, np.ndarray]
 ImageShape = tuple[int, int, int]

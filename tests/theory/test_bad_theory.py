@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncjax.cli import main
+from ncjax.cli.main import main
 from ncjax.config import from_dict_of, load_config_of, to_dict
 from ncjax.theory.config import TheoryConfig, check_theory
 

@@ -179,7 +179,7 @@ sweep.save_arrays = save_and_die
 
 
 def command_line(workdir: Path, before: str = "") -> subprocess.CompletedProcess:
-    program = f"{before}\nfrom ncjax.cli import main\nmain()"
+    program = f"{before}\nfrom ncjax.cli.main import main\nmain()"
     options = "--seeds 4 --mixture.train 8 --mixture.dimension 4 --mixture.noise 0.1 0.2 --network.width 6 "
     options += (
         "--descent.steps 20 --descent.weight-decay 0.0 --descent.records 3 --descent.restarts 1 --memory-gib 2e-5"

@@ -15,10 +15,10 @@ from ncjax.config import DataConfig, ModelConfig
 from ncjax.data import load_dataset
 from ncjax.torch_port.step import TorchOptions, make_step, to_images
 from ncjax.torch_port.train import epoch_batches, network_of, schedule_factors, train
-from ncjax.train import loop
-from ncjax.train.ensemble import example_order
-from ncjax.train.loop import prepare
-from ncjax.train.step import init_state, make_batch, train_step
+from ncjax.training import loop
+from ncjax.training.members import example_order
+from ncjax.training.loop import prepare
+from ncjax.training.step import init_state, make_batch, train_step
 
 STEPS = 20
 

@@ -13,7 +13,7 @@ from ncjax.config import ModelConfig
 from ncjax.models import make_model
 from ncjax.torch_port.networks import logits_and_features, make_network
 from ncjax.torch_port.weights import from_state_dict, to_state_dict
-from ncjax.train.step import arrays_of
+from ncjax.training.step import arrays_of
 from tests.torch_port.conftest import CLASSES
 
 

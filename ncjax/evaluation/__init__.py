@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one evaluator: views, clusters, linear probes, CLP, uncertainty."""

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A linear probe: multinomial logistic regression on frozen features, to convergence."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.scipy.linalg import solve_triangular
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int32
+
+from ncjax.distributed.sharding import ROWS, shard_map
+
+HIGHEST = lax.Precision.HIGHEST
+
+
+class Probe(NamedTuple):
+    """Linear classifiers of features as they are, one or `*p`, with the evidence that each is optimal."""
+
+    weights: Float[Array, "*p d c"]
+    bias: Float[Array, "*p c"]
+    loss: Float[Array, "*p"]  # mean cross-entropy in nats plus the penalty
+    gradient_norm: Float[Array, "*p"]  # of the preconditioned problem
+    iterations: Int32[Array, "*p"]
+    converged: Bool[Array, "*p"]
+
+
+@partial(jax.jit, static_argnames=("classes", "max_iterations", "mesh"))
+def fit_probe(
+    features: Float[Array, "n d"],
+    labels: Int32[Array, "*p n"],
+    classes: int,
+    *,
+    weights: Float[Array, "n"] | None = None,
+    mesh: Mesh | None = None,
+    l2: float | Float[Array, ""] = 1e-4,
+    max_iterations: int = 1000,
+    tol: float | Float[Array, ""] = 1e-4,
+) -> Probe:
+    """Minimise `mean_i -log softmax(z_i W + b)[y_i] + l2/2 |W|^2`, where `z` are the standardised features.
+
+    The same as scikit-learn's `StandardScaler` and `LogisticRegression(C=1 / (n * l2))`. Solved by L-BFGS in the
+    coordinates `V = L^T W`, `L L^T = S / 10 + l2 I` with `S` the correlation matrix of the features: there the problem
+    is round, however collapsed the features are.
+
+    Args:
+        features: `n` examples.
+        labels: classes in `0..c-1`; with a leading axis, a probe for each labelling of the examples.
+        classes: number of classes `c`.
+        weights: of the examples, such as 0 for those that fill up a device; none: all 1.
+        mesh: over which the examples are spread (`ncjax.distributed.sharding`); none: one device.
+        l2: strength of the penalty on standardised weights; the bias is free.
+        max_iterations: L-BFGS steps at most.
+        tol: largest gradient norm that counts as converged.
+    """
+    mean = _mean(features, weights)
+    std = jnp.sqrt(_mean((features - mean[None, :]) ** 2, weights))
+    std = jnp.where(std > 1e-6 * std.max(), std, 1.0)
+    z = (features - mean[None, :]) / std[None, :]
+    counted, count = (z, z.shape[0]) if weights is None else (z * weights[:, None], weights.sum())
+    correlation = jnp.matmul(counted.T, z, precision=HIGHEST) / count
+    lower = jnp.linalg.cholesky(0.1 * correlation + l2 * jnp.eye(z.shape[1]))
+    round_z = _rounder(mesh)(lower, z)
+
+    def weights_of(v: Array) -> Array:
+        return solve_triangular(lower.T, v, lower=False)
+
+    def solve(labels: Array) -> Probe:
+        def loss(parameters: tuple[Array, Array]) -> Array:
+            v, bias = parameters
+            logits = round_z @ v + bias[None, :]
+            cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return _mean(cross_entropy, weights) + 0.5 * l2 * (weights_of(v) ** 2).sum()
+
+        start = (jnp.zeros((z.shape[1], classes)), jnp.zeros(classes))
+        (v, bias), value, norm, iterations = _lbfgs(loss, start, max_iterations, tol)
+        found = weights_of(v) / std[:, None]
+        return Probe(found, bias - mean @ found, value, norm, iterations, norm <= tol)
+
+    return solve(labels) if labels.ndim == 1 else lax.map(solve, labels)
+
+
+def _mean(values: Array, weights: Array | None) -> Array:
+    return values.mean(axis=0) if weights is None else weights @ values / weights.sum()
+
+
+def _rounder(mesh: Mesh | None) -> Callable[[Array, Array], Array]:
+    """`L^-1` times each example; on each device its own, for XLA would gather all examples for it."""
+
+    def rounded(lower: Array, z: Array) -> Array:
+        return solve_triangular(lower, z.T, lower=True).T
+
+    if mesh is None:
+        return rounded
+    spread = PartitionSpec(ROWS)
+    return shard_map(rounded, mesh=mesh, in_specs=(PartitionSpec(), spread), out_specs=spread)
+
+
+def _lbfgs(
+    loss: Callable[..., Array], start: tuple[Array, Array], max_iterations: int, tol: float | Array
+) -> tuple[Any, ...]:
+    solver = optax.lbfgs()
+    value_and_grad = optax.value_and_grad_from_state(loss)
+
+    def norm_of(gradient: tuple[Array, Array]) -> Array:
+        return jnp.sqrt((gradient[0] ** 2).sum() + (gradient[1] ** 2).sum())
+
+    def unfinished(carry: tuple[Any, ...]) -> Array:
+        _, _, _, norm, iteration = carry
+        return (iteration == 0) | ((norm > tol) & (iteration < max_iterations))
+
+    def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        parameters, state, _, _, iteration = carry
+        value, gradient = value_and_grad(parameters, state=state)
+        updates, state = solver.update(gradient, state, parameters, value=value, grad=gradient, value_fn=loss)
+        return optax.apply_updates(parameters, updates), state, value, norm_of(gradient), iteration + 1
+
+    carry: tuple[Any, ...] = (start, solver.init(start), jnp.float32(0), jnp.float32(jnp.inf), jnp.int32(0))
+    parameters, _, value, norm, iterations = lax.while_loop(unfinished, step, carry)
+    return parameters, value, norm, iterations
+
+
+@jax.jit
+def probe_predict(probe: Probe, features: Float[Array, "n d"]) -> Int32[Array, "*p n"]:
+    """The most probable class of each example, by each probe."""
+    logits = jnp.matmul(features, probe.weights, precision=HIGHEST) + probe.bias[..., None, :]
+    return logits.argmax(axis=-1).astype(jnp.int32)

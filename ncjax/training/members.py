@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs between the members of a run, as arrays, and the data that they share."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import product
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Bool, Float, Int32, UInt8
+
+from ncjax.config import Config
+from ncjax.data import Dataset
+from ncjax.data.dataset import channel_statistics
+from ncjax.errors import UserError
+from ncjax.data.label_maps import LabelMap, parse_label_maps
+from ncjax.distributed.mesh import EVERYWHERE, member_sharding, places, put
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One network training."""
+
+    seed: int
+    lr: float
+    weight_decay: float
+    label_map: LabelMap
+
+
+class Ensemble(NamedTuple):
+    """What differs between members, on the devices; every array has the leading axis `s`."""
+
+    seed: Int32[Array, "s"]
+    lr: Float[Array, "s"]
+    weight_decay: Float[Array, "s"]
+    class_mask: Bool[Array, "s c"]  # the classes that a member has
+    train_targets: Int32[Array, "s n"]
+    test_targets: Int32[Array, "s m"]
+
+
+class Fed(NamedTuple):
+    """Training images of a chunk of `t` steps, or of one step, on the devices.
+
+    The members of one of the `p` places along the mesh's member axis that have the same seed see the same images: these
+    lie there once, as one of the place's `g` sequences.
+    """
+
+    pixels: UInt8[Array, "*t p g b h w ch"]
+    slot: Int32[Array, "s"]  # which sequence of its place a member sees
+
+
+class Images(NamedTuple):
+    """The data set on the devices: the whole of it on each, or what a chunk of steps needs of a streamed one."""
+
+    train: UInt8[Array, "n h w ch"]  # none when streamed
+    test: UInt8[Array, "m h w ch"]
+    mean: Float[Array, "ch"]  # of the training pixels, in units of the full scale
+    std: Float[Array, "ch"]
+    fed: Fed | None = None  # when streamed
+
+
+def list_members(config: Config, dataset: Dataset) -> tuple[Member, ...]:
+    """All members of a run: label maps x learning rates x weight decays x seeds, the last varying fastest.
+
+    Raises:
+        UserError: a label map does not fit the data, or the batch is larger than the training split.
+    """
+    examples = dataset.train.labels.size
+    if config.optim.batch > examples:
+        raise UserError(f"optim.batch is {config.optim.batch}, but {dataset.name} has {examples} training images")
+    maps = parse_label_maps(config.labels, dataset.class_names)
+    settings = product(maps, config.optim.lr, config.optim.weight_decay, range(config.seeds))
+    return tuple(
+        Member(seed=seed, lr=lr, weight_decay=weight_decay, label_map=label_map)
+        for label_map, lr, weight_decay, seed in settings
+    )
+
+
+def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> Ensemble:
+    """The arrays of the members, laid over the mesh; copies of member 0 fill its last row."""
+    members += members[:1] * (places(len(members), mesh) - len(members))
+    classes = np.array([member.label_map.classes for member in members])
+    train = {m.label_map.name: m.label_map.targets(dataset.train.labels, "train") for m in members}
+    test = {m.label_map.name: m.label_map.targets(dataset.test.labels, "test") for m in members}
+    arrays = {
+        "seed": np.array([member.seed for member in members], np.int32),
+        "lr": np.array([member.lr for member in members], np.float32),
+        "weight_decay": np.array([member.weight_decay for member in members], np.float32),
+        "class_mask": np.arange(classes.max())[None, :] < classes[:, None],
+        "train_targets": np.stack([train[member.label_map.name] for member in members]),
+        "test_targets": np.stack([test[member.label_map.name] for member in members]),
+    }
+    return Ensemble(**put(arrays, member_sharding(arrays, mesh)))
+
+
+def put_images(dataset: Dataset, mesh: Mesh, *, streamed: bool = False) -> Images:
+    """The data set with its channel statistics, on every device of the mesh; of a streamed one the statistics alone."""
+    mean, std = channel_statistics(dataset.train.images)
+    none = np.zeros((0, *dataset.train.images.shape[1:]), np.uint8)
+    arrays = {
+        "train": none if streamed else dataset.train.images,
+        "test": none if streamed else dataset.test.images,
+        "mean": mean,
+        "std": std,
+    }
+    return Images(**put(arrays, NamedSharding(mesh, EVERYWHERE)))
+
+
+def fed_images(fed: Fed) -> UInt8[Array, "s b h w ch"]:
+    """The images of one step for every member."""
+    places = fed.pixels.shape[0]
+    chosen = jax.vmap(lambda pixels, slot: pixels[slot])(fed.pixels, fed.slot.reshape(places, -1))
+    return chosen.reshape(-1, *fed.pixels.shape[2:])
+
+
+def example_order(seeds: Int32[Array, "s"], epoch: Int32[Array, ""], examples: int) -> Int32[Array, "s n"]:
+    """The order in which each member sees the training images in an epoch: a function of (seed, epoch) alone."""
+
+    def order(seed: Array) -> Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), Stream.ORDER), epoch)
+        return jax.random.permutation(key, jnp.arange(examples, dtype=jnp.int32))
+
+    return jax.vmap(order)(seeds)
+
+
+class Stream(IntEnum):
+    """The named random streams of a member: `fold_in(fold_in(key(seed), stream), step)`."""
+
+    INIT = 0
+    ORDER = 1
+    AUGMENT = 2

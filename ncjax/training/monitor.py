@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collapse during training: the cheap measures of all members on some training images, without leaving the device."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Array, Float, Int32, UInt8
+
+from ncjax.collapse.neural_collapse import cdnv, geometry, nc1
+from ncjax.collapse.statistics import ClassStatistics, class_statistics
+from ncjax.data import Dataset
+from ncjax.ops.conv import compiler_options
+from ncjax.distributed.processes import to_host
+from ncjax.training.members import Ensemble, Images
+from ncjax.distributed.mesh import EVERYWHERE, put
+from ncjax.training.step import Spec, TrainState, forward
+
+Observe = Callable[[int, TrainState], dict[str, list[float]]]
+
+
+def make_observer(spec: Spec, dataset: Dataset, ensemble: Ensemble, images: Images, members: int) -> Observe:
+    """A function of (epoch, state) that gives member-wise numbers where they are due, else nothing.
+
+    Every `evaluate.observe_epochs` epochs: NC1, its ratio, CDNV and NC2 to the labels that each member is trained on
+    and to the fine ones, on `evaluate.observe_images` evenly spaced training images. One compiled program; what
+    comes to the host is a few numbers a member.
+    """
+    config, count = spec.config.evaluate, dataset.train.labels.size
+    rows = np.linspace(0, count - 1, min(count, config.observe_images)).astype(np.int32)
+    program = jax.jit(partial(_observe, spec, len(dataset.class_names)), compiler_options=compiler_options())
+
+    @cache
+    def sample() -> tuple[Array, Array, Array]:
+        seen = np.asarray(dataset.train.images[rows]), dataset.train.labels[rows], rows
+        return put(seen, NamedSharding(spec.mesh, EVERYWHERE))
+
+    def observe(epoch: int, state: TrainState) -> dict[str, list[float]]:
+        if not config.observe_epochs or epoch % config.observe_epochs:
+            return {}
+        found = to_host(program(state, ensemble, *sample(), images.mean, images.std))
+        return {name: values[:members].tolist() for name, values in found.items()}
+
+    return observe
+
+
+def _observe(
+    spec: Spec,
+    fine_classes: int,
+    state: TrainState,
+    ensemble: Ensemble,
+    images: UInt8[Array, "n h w ch"],
+    fine: Int32[Array, "n"],
+    rows: Int32[Array, "n"],
+    mean: Float[Array, "ch"],
+    std: Float[Array, "ch"],
+) -> dict[str, Float[Array, "s"]]:
+    features, _ = forward(spec, state, images, mean, std)
+
+    def member(features: Array, targets: Array) -> dict[str, Array]:
+        features = features.astype(jnp.float32)
+        coarse = cheap(class_statistics(features, targets, spec.classes))
+        natural = cheap(class_statistics(features, fine, fine_classes))
+        levels = {"coarse": coarse, "fine": natural}
+        return {f"{name}_{level}": value for level, found in levels.items() for name, value in found.items()}
+
+    return jax.vmap(member)(features, ensemble.train_targets[:, rows])
+
+
+def cheap(statistics: ClassStatistics) -> dict[str, Any]:
+    """The measures that need no eigenvalues but those of the class means."""
+    collapse, shape = nc1(statistics), geometry(statistics)
+    return {
+        "nc1": collapse.nc1,
+        "nc1_ratio": collapse.nc1_ratio,
+        "cdnv": cdnv(statistics),
+        "nc2_equinorm": shape.equinorm,
+        "nc2_equiangularity": shape.equiangularity,
+        "nc2_etf": shape.etf,
+    }

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole experiments through the command line, on stand-ins of the data sets: every config takes two steps."""
+
+import json
+import shutil
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from ncjax.cli.main import main
+from ncjax.features.extraction import load_features, save_features
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem != "__init__" and not p.stem.startswith("theory_"))
+# The same networks.
+SLOW = {"coarse_cifar10", "coarse_cifar10_cpu", "coarse_cifar10_grid", "coarse_fashion", "fine_cifar10"}
+LABELS = (np.arange(20) % 10).astype(np.uint8)
+
+
+def ncjax(*arguments: object) -> None:
+    sys.argv = ["ncjax", *map(str, arguments)]
+    main()
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [])
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory):
+    """CIFAR-10's binary files, with four training images in each and twenty test images."""
+    root = tmp_path_factory.mktemp("cifar")
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 3072), dtype=np.uint8)
+    content = np.concatenate([LABELS[:, None], pixels], axis=1)
+    for i in range(5):
+        (root / f"data_batch_{i + 1}.bin").write_bytes(content[4 * i : 4 * i + 4].tobytes())
+    (root / "test_batch.bin").write_bytes(content.tobytes())
+    return root
+
+
+@pytest.fixture(scope="module")
+def fashion(tmp_path_factory):
+    """The four files of Fashion-MNIST, with twenty images a split."""
+    root = tmp_path_factory.mktemp("fashion")
+    images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    for split in ("train", "t10k"):
+        (root / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, 20, 28, 28) + images.tobytes())
+        (root / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, 20) + LABELS.tobytes())
+    return root
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES])
+def test_every_config_takes_two_steps(name, cifar, fashion):
+    options = ["--optim.epochs", 1, "--optim.batch", 10, "--evaluate.epochs", 1]
+    if name == "digits_demo":
+        options += ["--data.train-examples", 160, "--optim.batch", 80]
+    elif name == "coarse_fashion":
+        options += ["--data.path", fashion]
+    else:
+        options += ["--data.source", "cifar10", "--data.path", cifar]
+    if name == "coarse_cifar10_grid":
+        options += ["--model.width", 2]
+    ncjax("train", CONFIGS / f"{name}.py", *options)
+    (line,) = (Path("runs") / name / "metrics.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert record["step"] == 2
+    assert np.isfinite(record["train_loss"]).all()
+    assert len(record["train_loss"]) == {"coarse_cifar10_grid": 45, "digits_demo": 6, "coarse_fashion": 3}.get(name, 1)
+
+
+def test_run_ends_with_the_place_of_the_report(capsys):
+    options = ["--seeds", 1, "--optim.lr", 1e-4, "--optim.epochs", 1, "--evaluate.variants", "raw"]
+    ncjax("run", CONFIGS / "digits_demo.py", "--workdir", "run", *options)
+    assert {"raw_pixels", "random_init", "trained", "fine", "shuffled"} == {row["kind"] for row in rows_of(Path("run"))}
+    report = Path("run", "report.html").absolute()
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {report}"
+    assert "Main table" in report.read_text()
+    accuracies_are_over_the_classes_that_a_member_has(Path("run"))
+    duality_is_that_of_the_classes_that_a_member_has(Path("run"))
+
+
+def accuracies_are_over_the_classes_that_a_member_has(workdir):
+    """After one epoch of a tiny rate, the five outputs that a coarse member never uses still win often."""
+    (record,) = (workdir / "metrics.jsonl").read_text().splitlines()
+    trained = rows_of(workdir, epoch=1)
+    assert [row["coarse_test_accuracy"] for row in trained] == pytest.approx(json.loads(record)["test_accuracy"])
+    test = load_features(workdir, 1).test
+    of_all_outputs = (test.logits.argmax(-1) == test.coarse).mean(axis=1)
+    assert of_all_outputs[0] < trained[0]["coarse_test_accuracy"] - 0.05
+
+
+def duality_is_that_of_the_classes_that_a_member_has(workdir):
+    """NC3 and NC4 of the test split by NumPy, from the logits that were kept."""
+    train, test, heads = load_features(workdir, 1)
+    for row in rows_of(workdir, epoch=1):
+        index, found = row["member"], row["collapse"]["test"]
+        if row["kind"] == "shuffled":
+            assert "nc3 and nc4: the classes of shuffled:mod:5:0 are no function of the fine labels" in row["left_out"]
+            assert found["coarse"]["nc3"] is found["coarse"]["nc4"] is None
+            continue
+        level, classes = {"trained": ("coarse", 5), "fine": ("fine", 10)}[row["kind"]]
+        weights = heads.weights[index, :, :classes].T.astype(np.float64)
+        means = np.stack([train.features[index, train.coarse[index] == c].mean(0) for c in range(classes)])
+        centred = np.stack([test.features[index, test.coarse[index] == c].mean(0) for c in range(classes)])
+        centred = (centred - centred.mean(0)).astype(np.float64)
+        wanted = np.linalg.norm(weights / np.linalg.norm(weights) - centred / np.linalg.norm(centred))
+        assert found[level]["nc3"] == pytest.approx(wanted, rel=1e-4)
+        nearest = ((test.features[index][:, None] - means[None]) ** 2).sum(-1).argmin(1)
+        differing = (nearest != test.logits[index, :, :classes].argmax(-1)).mean()
+        assert found[level]["nc4"] == pytest.approx(differing, abs=0.006)  # two images at a tie
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A run of two members, coarse and fine, on digits for twelve epochs."""
+    workdir = tmp_path_factory.mktemp("digits") / "run"
+    ncjax(
+        *("run", CONFIGS / "digits_demo.py", "--workdir", workdir, "--labels", "mod:5", "shuffled:mod:5:0", "--seeds"),
+        *(1, "--optim.epochs", 12, "--evaluate.epochs", 0, 6),
+    )
+    return workdir
+
+
+def rows_of(workdir, **wanted):
+    rows = json.loads((workdir / "results" / "evaluation.json").read_text())["rows"]
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def test_coarse_training_beats_its_controls(digits):
+    (coarse,) = rows_of(digits, kind="trained", epoch=12)
+    (shuffled,) = rows_of(digits, kind="shuffled", epoch=12)
+    (start,) = rows_of(digits, kind="random_init")
+    assert coarse["coarse_test_accuracy"] > 0.9
+    assert shuffled["coarse_test_accuracy"] < 0.4  # of five labels that mean nothing
+    assert coarse["probe_test_accuracy"] > 0.9
+    assert coarse["clp"]["raw"]["test_accuracy"] > 0.85
+    assert coarse["nc1_coarse_train"] < 0.5 * start["nc1_coarse_train"]
+    assert start["coarse_test_accuracy"] is None
+    assert [row["epoch"] for row in rows_of(digits, kind="trained")] == [6, 12]
+
+
+def test_run_says_that_pixels_of_digits_cluster_already(digits, capsys):
+    ncjax("evaluate", digits, "--variants", "raw")
+    printed = capsys.readouterr().out
+    assert "note: Raw pixels of this data set already cluster at 9" in printed
+    assert set(rows_of(digits, kind="trained")[0]["clp"]) == {"raw"}
+    ncjax("evaluate", digits)
+    assert set(rows_of(digits, kind="trained")[0]["clp"]) == {"raw", "normalised", "residual_pca"}
+
+
+def test_exported_features_are_the_input_of_the_last_layer(digits):
+    ncjax("features", digits, "--epochs", 12)
+    with ocp.StandardCheckpointer() as checkpointer:
+        folder = max((digits / "checkpoints").iterdir(), key=lambda path: int(path.name))
+        linear = checkpointer.restore((folder / "default").absolute())["params"]["head"]["linear"]
+    with np.load(digits / "features" / "12.npz", allow_pickle=False) as arrays:
+        assert arrays["train_features"].shape == (2, 1433, 64)
+        for split in ("train", "test"):
+            expected = (
+                np.einsum("snd,sdc->snc", arrays[f"{split}_features"], linear["kernel"])
+                + np.asarray(linear["bias"])[:, None]
+            )
+            np.testing.assert_array_equal(arrays["classifier_weights"], linear["kernel"])
+            np.testing.assert_array_equal(arrays["classifier_bias"], linear["bias"])
+            np.testing.assert_allclose(arrays[f"{split}_logits"], expected, atol=1e-3)
+            np.testing.assert_array_equal(arrays[f"{split}_coarse"][0], arrays[f"{split}_fine"] % 5)
+    assert not (digits / "features" / "6.npz").exists()
+
+
+def test_standard_deviations_are_of_seeds_or_of_resamples(digits):
+    written = json.loads((digits / "results" / "evaluation.json").read_text())
+    (summary,) = [one for one in written["summary"] if one["kind"] == "trained" and one["epoch"] == 12]
+    (row,) = rows_of(digits, kind="trained", epoch=12)
+    assert (summary["networks"], summary["over"]) == (1, "resamples")
+    assert summary["mean"]["collapse"] == row["collapse"]
+    assert summary["std"]["collapse"] == row["collapse_std"]
+    measured, spread = (row[name]["test"]["coarse"]["cdnv"] for name in ("collapse", "collapse_std"))
+    assert 0 < spread < measured
+    assert row["collapse_std"]["test"]["coarse"]["nc4"] is not None
+    assert "nc3 and nc4: there are no classifier weights" in rows_of(digits, kind="raw_pixels")[0]["left_out"]
+
+
+def test_features_of_earlier_versions_are_measured_without_their_classifier(digits, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(digits, copy)
+    shutil.rmtree(copy / "features")
+    save_features(copy, 12, load_features(digits, 12)._replace(classifier=None))
+    assert load_features(copy, 12).classifier is None
+    ncjax("evaluate", copy, "--variants", "raw", "--bootstrap", 0)
+    (row,), (before,) = (rows_of(folder, kind="trained", epoch=12) for folder in (copy, digits))
+    assert any(line.startswith("nc3 and nc4: the classifier was not kept") for line in row["left_out"])
+    assert row["collapse"]["test"]["coarse"]["nc3"] is None
+    assert row["collapse"]["test"]["coarse"]["nc1"] == pytest.approx(before["collapse"]["test"]["coarse"]["nc1"])
+    assert "collapse_std" not in row
+
+
+def test_finished_run_is_left_as_it_is(digits):
+    before = (digits / "metrics.jsonl").read_bytes()
+    secs = json.loads(before.splitlines()[-1])["wall_secs"]
+    options = ["--labels", "mod:5", "shuffled:mod:5:0", "--seeds", 1, "--optim.epochs", 12, "--evaluate.epochs", 0, 6]
+    ncjax("train", CONFIGS / "digits_demo.py", "--workdir", digits, *options)
+    assert (digits / "metrics.jsonl").read_bytes() == before
+    again = json.loads((digits / "results" / "training.json").read_text())["train_secs"]
+    assert again == pytest.approx(secs, abs=0.5)
+
+
+# ------------------------------------------------------------------ bad input
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        ncjax(*arguments)
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("ncjax: error: ")
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--sedes", 3), "--sedes"),
+        (("--seeds", "three"), "--seeds"),
+        (("--optim.lr", "fast"), "--optim.lr"),
+        (("--optim.schedule", "linear"), "'linear'"),
+        (("--optim.batch", 5000), "optim.batch is 5000, but digits has 1433 training images"),
+        (("--optim.batch", 0), "optim.batch is 0"),
+        (("--labels", "mod:11"), "mod:11"),
+        (("--labels", "modulo"), "unknown label map 'modulo'"),
+        (("--labels", "file:map.json"), "map.json must hold a list of 10 coarse labels"),
+        (("--mesh.data", 16), "needs 16 devices"),
+        (("--mesh.member", 0, "--mesh.data", 0), "mesh.data is 0, but must be 1 or more where mesh.member is 0"),
+        (("--evaluate.labels", "shuffled:mod:5:0"), "evaluate.labels"),
+        (("--data.source", "idx"), "--data.path"),
+    ],
+)
+def test_bad_config_is_one_line_and_leaves_nothing(arguments, message, tmp_path, capsys):
+    (tmp_path / "map.json").write_text("[0, 1, 2]")
+    assert message in refused(capsys, "train", CONFIGS / "digits_demo.py", "--workdir", "new", *arguments)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("trian",), "unknown verb 'trian'"),
+        (("train",), "needs a config file"),
+        (("train", "none.py"), "no config file at none.py"),
+        (("evaluate", "none"), "cannot read none/config.json"),
+        (("report", "none"), "none/results/evaluation.json is missing"),
+        (("features", "none"), "none holds no features"),
+        (("evaluate",), "error: ncjax evaluate needs a run's work directory, or a file of features"),
+    ],
+)
+def test_bad_command_is_one_line(arguments, message, capsys):
+    assert message.lower() in refused(capsys, *arguments).lower()
+
+
+def test_work_directory_of_another_config_is_refused_and_kept(digits, capsys):
+    before = (digits / "config.json").read_bytes()
+    line = refused(capsys, "train", CONFIGS / "digits_demo.py", "--workdir", digits, "--seeds", 3)
+    assert "seeds: 1 there, 3 now" in line
+    assert (digits / "config.json").read_bytes() == before
+
+
+def test_damaged_features_are_named(digits, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(digits, copy)
+    for file in (copy / "features" / "6").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    assert "features/6 cannot be read" in refused(capsys, "evaluate", copy)
+    assert "no features of epoch 3" in refused(capsys, "features", copy, "--epochs", 3)
+
+
+def test_features_with_one_bit_changed_are_refused(digits, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(digits, copy)
+    file = max((copy / "features" / "6" / "d").iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert f"d/{file.name} is not what was written" in refused(capsys, "evaluate", copy)
+
+
+def test_class_without_an_example_is_named(capsys, tmp_path):
+    options = ["--data.train-examples", 160, "--data.test-examples", 4, "--optim.epochs", 1, "--optim.batch", 80]
+    with pytest.raises(SystemExit):
+        ncjax("run", CONFIGS / "digits_demo.py", *options)
+    assert "has no test image" in capsys.readouterr().err
+
+
+def test_help_lists_every_field_with_its_unit(capsys):
+    with pytest.raises(SystemExit) as stop:
+        ncjax("train", CONFIGS / "digits_demo.py", "--help")
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for field in ("--seeds", "--optim.lr", "--data.crop-padding", "--mesh.member", "--evaluate.restarts"):
+        assert field in text
+    assert "Global batch of one member [images]" in text
+    ncjax("--help")
+    assert "ncjax demo" in capsys.readouterr().out

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiled programs are kept for commands alone, where the user and JAX want them, and change no result."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ncjax import user_cache
+from ncjax.features.extraction import load_features
+from ncjax.storage.caches import keep_compiled_programs
+from tests.runs import environment_of_a_user
+
+ROOT = Path(__file__).parents[1]
+HEAVY = "jax flax optax orbax numpy scipy sklearn torch matplotlib PIL tqdm jaxtyping"
+SMALL = (
+    "--labels mod:5 --seeds 2 --model.name mlp --model.width 8 --optim.epochs 2 --data.train-examples 128 "
+    "--data.test-examples 64 --evaluate.epochs 1"
+)
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """That of a process which has not imported JAX; what is done to it is undone."""
+    variables = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    monkeypatch.setattr(os, "environ", variables)
+    monkeypatch.delitem(sys.modules, "jax")
+    return variables
+
+
+def test_programs_are_kept_in_a_folder_for_this_processor(environment, tmp_path, monkeypatch):
+    keep_compiled_programs()
+    here = Path(environment.pop("JAX_COMPILATION_CACHE_DIR"))
+    assert here.parent == tmp_path / "cache" / "ncjax" / "xla"
+    assert here.is_dir()
+    keep_compiled_programs()
+    assert environment.pop("JAX_COMPILATION_CACHE_DIR") == str(here)
+    monkeypatch.setattr(user_cache.platform, "machine", lambda: "another")
+    keep_compiled_programs()
+    assert Path(environment["JAX_COMPILATION_CACHE_DIR"]).parent == here.parent
+    assert environment["JAX_COMPILATION_CACHE_DIR"] != str(here)
+
+
+@pytest.mark.parametrize(
+    "given", [{"JAX_COMPILATION_CACHE_DIR": "/elsewhere"}, {"JAX_ENABLE_COMPILATION_CACHE": "False"}]
+)
+def test_the_variables_of_jax_decide(environment, tmp_path, given):
+    environment |= given
+    before = dict(environment)
+    keep_compiled_programs()
+    assert environment == before
+    assert not (tmp_path / "cache").exists()
+
+
+def test_nothing_is_set_for_a_program_that_uses_jax_already(environment, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", pytest)
+    before = dict(environment)
+    keep_compiled_programs()
+    assert environment == before
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(environment, tmp_path, capsys):
+    (tmp_path / "cache").write_text("a file")
+    keep_compiled_programs()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ncjax: note: compiled programs are not kept in ")
+    assert line.endswith(": Not a directory")
+    assert "JAX_COMPILATION_CACHE_DIR" not in environment
+
+
+def test_the_oldest_programs_make_room(tmp_path):
+    for age, name in enumerate(("new", "middle", "old")):
+        path = tmp_path / f"{name}-cache"
+        path.write_bytes(bytes(100))
+        os.utime(path, (1e9 - age, 1e9 - age))
+    user_cache._drop_oldest(tmp_path, 250)
+    assert {path.name for path in tmp_path.iterdir()} == {"new-cache", "middle-cache"}
+
+
+@pytest.mark.parametrize("arguments", ["--help", "bench --help", "train --help", "bench train --help"])
+def test_help_imports_nothing_heavy(arguments, tmp_path):
+    program = f"""
+import sys
+from ncjax.cli.main import main
+sys.argv = ["ncjax", *{arguments.split()}]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code
+found = {set(HEAVY.split())} & set(sys.modules)
+sys.exit(f"imported: {{found}}" if found else 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=variables(tmp_path), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage: ncjax" in done.stdout
+
+
+def variables(folder: Path) -> dict[str, str]:
+    """Those of a user whose cache folder is `folder`."""
+    return environment_of_a_user() | {"XDG_CACHE_HOME": str(folder), "PYTHONPATH": str(ROOT)}
+
+
+def start(folder: Path, workdir: Path) -> subprocess.Popen[str]:
+    arguments = ["train", str(ROOT / "configs" / "digits_demo.py"), "--workdir", str(workdir), *SMALL.split()]
+    command = [sys.executable, "-m", "ncjax", *arguments]
+    return subprocess.Popen(command, env=variables(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str], workdir: Path) -> tuple[list[dict], list[np.ndarray]]:
+    """Metrics without times, and features, of a run that said nothing on stderr but its progress."""
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert [line for line in errors.splitlines() if line and not line.startswith("train:")] == []
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    features = [array for split in load_features(workdir, 2) for array in split]
+    return [{name: value for name, value in line.items() if name != "wall_secs"} for line in lines], features
+
+
+@pytest.mark.slow
+def test_results_do_not_depend_on_what_is_kept(tmp_path):
+    """Two runs at once fill a folder; a third finds it filled, but every second file of it cut short."""
+    names = ("one", "at the same time", "later")
+    together = [start(tmp_path / "cache", tmp_path / name) for name in names[:2]]
+    found = [finish(process, tmp_path / name) for process, name in zip(together, names[:2], strict=True)]
+    kept = sorted((tmp_path / "cache").rglob("*-cache"))
+    assert len(kept) > 10
+    for path in kept[::2]:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    found.append(finish(start(tmp_path / "cache", tmp_path / names[2]), tmp_path / names[2]))
+    assert sorted((tmp_path / "cache").rglob("*-cache")) == kept
+    for metrics, features in found[1:]:
+        assert metrics == found[0][0]
+        for ours, theirs in zip(features, found[0][1], strict=True):
+            np.testing.assert_array_equal(ours, theirs)

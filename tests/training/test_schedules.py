@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ncjax.training.schedules import schedule_factor
+
+
+def at(kind, step, total=300):
+    return float(schedule_factor(kind, total, jnp.asarray(step)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "expected"),
+    [
+        ("constant", 299, 1.0),
+        ("step", 99, 1.0),
+        ("step", 100, 0.1),
+        ("step", 199, 0.1),
+        ("step", 200, 0.01),
+        ("cosine", 0, 1.0),
+        ("cosine", 150, 0.5),
+        ("cosine", 300, 0.0),
+        ("one_cycle", 0, 1 / 25),
+        ("one_cycle", 90, 1.0),
+        ("one_cycle", 300, 1 / 250_000),
+    ],
+)
+def test_values(kind, step, expected):
+    assert at(kind, step) == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["constant", "step", "cosine", "one_cycle"])
+@pytest.mark.parametrize("total", [1, 2, 3, 7])
+def test_short_runs_stay_in_range(kind, total):
+    factors = [at(kind, step, total) for step in range(total + 1)]
+    assert np.isfinite(factors).all()
+    assert min(factors) >= 0
+    assert max(factors) <= 1 + 1e-6

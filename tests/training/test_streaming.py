@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is fed to a chunk of steps, beside a NumPy gather of the resident order; threads, parts and bad images."""
+
+import dataclasses
+import os
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ncjax.config import MeshConfig
+from ncjax.data import Streamed
+from ncjax.data.dataset import Reader, channel_counts
+from ncjax.errors import UserError
+from ncjax.training.members import example_order, fed_images
+from ncjax.training.streaming import chunks, make_feed
+from ncjax.distributed.mesh import make_mesh
+
+BATCH, CHUNK, EXAMPLES = 8, 3, 40  # five steps an epoch: chunks of 3, 2, 3, 2, ...
+SEEDS = np.array([0, 1, 0, 1, 2, 2, 2, 2], np.int32)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (EXAMPLES, 4, 3, 2), dtype=np.uint8)
+
+
+@pytest.fixture
+def streamed(images):
+    """The same images behind a reader that counts what it reads, in any thread."""
+    read, lock = [], threading.Lock()
+
+    def one(row):
+        with lock:
+            read.append(row)
+        return images[row], 0
+
+    reader = Reader(name="here", count=EXAMPLES, read=one)
+    rows, counts = np.arange(EXAMPLES), channel_counts(images)
+    return Streamed(reader=reader, rows=rows, shape=images.shape, counts=counts), read
+
+
+def feed_of(images, member, data, seeds=SEEDS):
+    mesh = make_mesh(MeshConfig(member=member, data=data), BATCH)
+    return make_feed(images, seeds, mesh, batch=BATCH, chunk_steps=CHUNK)
+
+
+def expected(images, step, seeds=SEEDS):
+    """`[s b h w ch]` of a step."""
+    epoch, place = divmod(step, EXAMPLES // BATCH)
+    order = np.asarray(example_order(jnp.asarray(seeds), jnp.asarray(epoch), EXAMPLES))
+    return images[order[:, place * BATCH : (place + 1) * BATCH]]
+
+
+@pytest.mark.parametrize("mesh", [(1, 1), (2, 4), (8, 1), (1, 8), (4, 2)])
+def test_every_step_is_the_gather_of_its_order(images, mesh):
+    feed = feed_of(images, *mesh)
+    step = 0
+    for count, fed in zip((3, 2, 3, 2), chunks(feed, 0, 10), strict=True):
+        assert fed.pixels.sharding.num_devices == mesh[0] * mesh[1]
+        for i in range(count):
+            now = fed_images(fed._replace(pixels=fed.pixels[i]))
+            np.testing.assert_array_equal(now, expected(images, step))
+            step += 1
+        assert not np.asarray(fed.pixels[count:]).any()
+    assert step == 10
+
+
+@pytest.mark.parametrize(("member", "sequences"), [(1, 3), (2, 2), (4, 2), (8, 1)])
+def test_members_of_one_place_with_one_seed_share_their_images(images, member, sequences):
+    feed = feed_of(images, member, 1)
+    assert feed.shape == (CHUNK, member, sequences, BATCH, 4, 3, 2)
+
+
+def test_any_step_can_be_the_first(images):
+    feed = feed_of(images, 2, 2)
+    (first,) = chunks(feed, 8, 10)
+    for i in range(2):
+        np.testing.assert_array_equal(fed_images(first._replace(pixels=first.pixels[i])), expected(images, 8 + i))
+
+
+def test_each_image_of_a_step_is_read_once(streamed):
+    images, read = streamed
+    same = np.zeros(8, np.int32)
+    assert len(list(chunks(feed_of(images, 4, 2, same), 0, 5))) == 2
+    assert sorted(read) == list(range(EXAMPLES))  # one epoch of one seed, though four places hold it
+
+
+def test_a_device_is_fed_without_talking_to_another(images):
+    fed = next(chunks(feed_of(images, 4, 2), 0, 10))
+    program = jax.jit(lambda fed: fed_images(fed._replace(pixels=fed.pixels[1]))).lower(fed).compile().as_text()
+    assert not any(name in program for name in ("all-gather", "all-reduce", "collective-permute", "all-to-all"))
+
+
+def test_little_is_read_ahead(streamed):
+    images, read = streamed
+    fed = chunks(feed_of(images, 1, 1, np.zeros(1, np.int32)), 0, 1000)
+    next(fed)
+    fed.close()
+    assert CHUNK * BATCH <= len(read) <= (3 * CHUNK + 2 * (os.cpu_count() or 1)) * BATCH
+
+
+def test_an_image_that_cannot_be_read_ends_the_feed(streamed):
+    images, _ = streamed
+
+    def broken(row):
+        if row == 17:
+            raise UserError("train/bee/17.png is not an image that can be read")
+        return images.reader.read(row)
+
+    damaged = dataclasses.replace(images, reader=dataclasses.replace(images.reader, read=broken))
+    with pytest.raises(UserError, match=r"^train/bee/17\.png is not an image"):
+        list(chunks(feed_of(damaged, 1, 1), 0, 5))
