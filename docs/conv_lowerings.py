@@ -13,7 +13,8 @@ from functools import partial
 import jax
 from jax import lax
 
-from ncjax.ops.conv import compiler_options, conv2d_canonical, conv2d_patches, conv2d_xla
+from ncjax.ops.xla import compiler_options
+from ncjax.ops.conv import conv2d_canonical, conv2d_patches, conv2d_xla
 from ncjax.ops.winograd import conv2d_winograd
 
 LAYERS, STEPS = 2, 2

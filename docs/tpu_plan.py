@@ -85,7 +85,7 @@ def _train(options: argparse.Namespace, devices: Any) -> Any:
     from jax.sharding import Mesh, NamedSharding
     from ncjax.configs.coarse_cifar10 import get_config
 
-    from ncjax.ops.conv import compiler_options
+    from ncjax.ops.xla import compiler_options
     from ncjax.training import step
     from ncjax.training.members import Ensemble, Images
     from ncjax.distributed.mesh import EVERYWHERE, member_sharding

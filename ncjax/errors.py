@@ -8,3 +8,8 @@ class UserError(ValueError):
 
 class Stopped(Exception):
     """A signal asked a run to end, or another process did not come; the same command goes on from what is written."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -23,7 +23,7 @@ from ncjax.distributed.sharding import row_mesh
 from ncjax.errors import UserError
 from ncjax.features.extraction import FeatureSet, extract, load_features, save_features, saved_epochs
 from ncjax.data.label_maps import LabelMap, parse_label_maps
-from ncjax.distributed.processes import is_lead, lead
+from ncjax.distributed.processes import is_main_process, on_main_process
 from ncjax.training.members import Member, list_members
 from ncjax.training.loop import Outcome, prepare
 from ncjax.training.loop import train as train_run
@@ -54,10 +54,10 @@ def train(config: Config, workdir: Path, command: str) -> None:
             save_features(workdir, epoch, extract(run, state, dataset))
 
     with ExitStack() as held:
-        lead(lambda: held.enter_context(locked(workdir)))
-        lead(lambda: open_workdir(workdir, config, command))
+        on_main_process(lambda: held.enter_context(locked(workdir)))
+        on_main_process(lambda: open_workdir(workdir, config, command))
         outcome = train_run(run, workdir, keep_features)
-        lead(lambda: _report_training(workdir, outcome))
+        on_main_process(lambda: _report_training(workdir, outcome))
 
 
 def _report_training(workdir: Path, outcome: Outcome) -> None:
@@ -125,7 +125,7 @@ def evaluate(
     }
     path = workdir / "results" / "evaluation.json"
     notes = [*left_out, *_notes(rows)]
-    for note in notes if is_lead() else ():
+    for note in notes if is_main_process() else ():
         print(f"note: {note}")
     notes = [*training["failures"], *training.get("imported", ()), *notes]
     write_json(path, {"run": run, "rows": rows, "summary": summarise_rows(rows), "notes": notes})

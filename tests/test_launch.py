@@ -31,12 +31,12 @@ INFO = "ncjax-1.dist-info/"
 COMMANDS = ("ncjax", "ruff", "mypy", "lint-imports", "shellcheck")
 FILES = {
     "stand_in.py": """import os, sys
-def say(name=None):
+def broadcast_message(name=None):
     name = name or os.path.basename(sys.argv[0])
     print(name, *sys.argv[1:], "in", os.getcwd())
     sys.exit(int(os.environ.get("FAIL_" + name.replace("-", "_"), 0)))
 """,
-    "pytest.py": "import stand_in\\nstand_in.say('pytest')\\n",
+    "pytest.py": "import stand_in\\nstand_in.broadcast_message('pytest')\\n",
     INFO + "METADATA": "Metadata-Version: 2.1\\nName: ncjax\\nVersion: 1\\nProvides-Extra: dev\\n",
     INFO + "WHEEL": "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
     INFO + "entry_points.txt": "[console_scripts]\\n" + "".join(f"{name} = stand_in:say\\n" for name in COMMANDS),

@@ -30,10 +30,10 @@ def evaluate_verb(arguments: list[str], join: Callable[[], None]) -> None:
             raise UserError(f"{paths[0]} is a run's work directory: its labels and results have their place there")
         join()
         from ncjax.pipeline import evaluate
-        from ncjax.distributed.processes import lead
+        from ncjax.distributed.processes import on_main_process
 
         path = evaluate(paths[0], variants, bootstrap=bootstrap)
-        lead(lambda: print(f"results: {path.absolute()}"))
+        on_main_process(lambda: print(f"results: {path.absolute()}"))
         return
     _evaluate_files(paths, variants, sources, label_map, bootstrap, output, command("evaluate", arguments))
 

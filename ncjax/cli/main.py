@@ -114,16 +114,16 @@ def _exit_code(verbs: dict[str, Verb], arguments: list[str]) -> int:
 def _is_of_several() -> bool:
     if "jax" not in sys.modules:
         return False
-    from ncjax.distributed.processes import several
+    from ncjax.distributed.processes import is_distributed
 
-    return several()
+    return is_distributed()
 
 
 def _failed_among_several(error: Exception) -> int:
     """The others are left at once, for they wait in vain; one that another has left can only start again."""
-    from ncjax.distributed.processes import lost_another
+    from ncjax.distributed.processes import lost_peer
 
-    if not lost_another(error):
+    if not lost_peer(error):
         traceback.print_exception(error)
         return 1
     print(f"ncjax: another process of this run ended or cannot be reached; {AGAIN}", file=sys.stderr)
@@ -160,21 +160,21 @@ def _run(arguments: list[str]) -> None:
 def _run_all(config: Config, workdir: Path, command: str) -> None:
     _join()
     from ncjax.pipeline import evaluate, train
-    from ncjax.distributed.processes import lead
+    from ncjax.distributed.processes import on_main_process
 
     train(config, workdir, command)
     evaluate(workdir)
-    lead(lambda: _write_report(workdir))
+    on_main_process(lambda: _write_report(workdir))
 
 
 def _train(arguments: list[str]) -> None:
     config, workdir = _config_and_workdir("train", arguments)
     _join()
     from ncjax.pipeline import train
-    from ncjax.distributed.processes import lead
+    from ncjax.distributed.processes import on_main_process
 
     train(config, workdir, command("train", arguments))
-    lead(lambda: print(f"features: {(workdir / 'features').absolute()}"))
+    on_main_process(lambda: print(f"features: {(workdir / 'features').absolute()}"))
 
 
 def _features(arguments: list[str]) -> None:

@@ -43,7 +43,7 @@ from ncjax.collapse.within import (
     unit_sums,
 )
 from ncjax.cluster.streamed import Rows
-from ncjax.distributed.sharding import spread_rows, to_first
+from ncjax.distributed.sharding import shard_rows, to_first
 from ncjax.distributed.processes import to_host
 
 BLOCK_BYTES = 2**22  # read at a time for each device: small enough for a processor's cache
@@ -135,7 +135,7 @@ def blocks(data: Labelled, mesh: Mesh | None = None) -> Iterator[Block]:
             part = np.concatenate([part, np.zeros((missing, d), np.float32)])
             labels, weights = (np.concatenate([x, np.zeros(missing, x.dtype)]) for x in (labels, weights))
         columns = np.asarray(part, np.float32), np.asarray(labels, np.int32), np.asarray(weights, np.float32)
-        return Block(*(spread_rows(column, mesh) for column in columns))
+        return Block(*(shard_rows(column, mesh) for column in columns))
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(read, 0)
@@ -178,7 +178,7 @@ def measure_split(data: Labelled, super_class: tuple[int, ...], mesh: Mesh | Non
     levels = _levels(moments.fine, owner, classes)  # eigenvalues keep one core busy while examples are read
     sums = [_silhouettes(block, moments, owner) for block in blocks(data, mesh)]
     silhouettes = jax.tree.map(lambda *parts: sum(map(to_host, parts)), *sums)
-    sample = (spread_rows(part, mesh, axis=1) for part in _sample(data, np.asarray(super_class)[data.fine], classes))
+    sample = (shard_rows(part, mesh, axis=1) for part in _sample(data, np.asarray(super_class)[data.fine], classes))
     c4 = to_first(_c4(*sample, moments.fine.counts, owner), mesh)
     within = _within(moments.fine, silhouettes, c4, owner, classes)
     return Split(**levels, within=within), moments

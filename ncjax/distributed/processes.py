@@ -97,41 +97,41 @@ def _check_devices() -> None:
         )
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def is_lead() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes files and prints: process 0, or the only one."""
-    return not several() or jax.process_index() == 0
+    return not is_distributed() or jax.process_index() == 0
 
 
-def lead(write: Callable[[], object]) -> None:
+def on_main_process(write: Callable[[], object]) -> None:
     """Do something on process 0 alone, while the others wait.
 
     Raises:
         UserError: on every process, when process 0 meets one or an OSError.
     """
-    if not several():
+    if not is_distributed():
         write()
         return
     message = ""
-    if is_lead():
+    if is_main_process():
         try:
             write()
         except UserError as error:
             message = str(error)
         except OSError as error:
             message = f"{error.filename}: {error.strerror}"
-    message = say(message)
+    message = broadcast_message(message)
     if message:
         raise UserError(message)
 
 
-def say(message: str) -> str:
+def broadcast_message(message: str) -> str:
     """What process 0 says, on every process."""
-    if not several():
+    if not is_distributed():
         return message
     encoded = message.encode()[:MESSAGE_BYTES]
     sent = np.frombuffer(encoded.ljust(MESSAGE_BYTES, b"\0"), np.uint8)
@@ -139,9 +139,9 @@ def say(message: str) -> str:
     return np.asarray(heard, np.uint8).tobytes().rstrip(b"\0").decode(errors="ignore")
 
 
-def any_of(flags: tuple[bool, ...]) -> tuple[bool, ...]:
+def on_any_process(flags: tuple[bool, ...]) -> tuple[bool, ...]:
     """Each flag, when it is up on any process."""
-    if not several():
+    if not is_distributed():
         return flags
     return tuple(map(bool, multihost_utils.process_allgather(np.array(flags)).any(axis=0)))
 
@@ -181,14 +181,14 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(name, handler)
 
 
-def lost_another(error: BaseException) -> bool:
+def lost_peer(error: BaseException) -> bool:
     """Whether an error of this process comes from another one that ended or cannot be reached."""
-    return several() and (isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error))
+    return is_distributed() and (isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error))
 
 
 def leave(code: int) -> None:
     """End this process at once where it is one of several: the others would wait for it in vain, and notice."""
-    if several():
+    if is_distributed():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

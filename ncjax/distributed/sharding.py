@@ -29,7 +29,7 @@ def row_mesh(config: MeshConfig) -> Mesh | None:
     return Mesh(np.array(devices[:wanted]), (ROWS,)) if wanted > 1 else None
 
 
-def spread_rows(array: Shaped[np.ndarray, "..."], mesh: Mesh | None, axis: int = 0) -> Shaped[Array, "..."]:
+def shard_rows(array: Shaped[np.ndarray, "..."], mesh: Mesh | None, axis: int = 0) -> Shaped[Array, "..."]:
     """An array of the host with one axis spread over all devices, each of which gets its part alone.
 
     Args:

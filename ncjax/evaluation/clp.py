@@ -19,7 +19,7 @@ from jaxtyping import Array, Float32, Int32, Key
 from ncjax.evaluation.linear_probe import fit_probe, probe_predict
 from ncjax.cluster import KMeansResult, kmeans, match_clusters, sharded_kmeans
 from ncjax.config import Variant
-from ncjax.distributed.sharding import ROWS, spread_rows
+from ncjax.distributed.sharding import ROWS, shard_rows
 from ncjax.errors import UserError
 from ncjax.distributed.processes import to_host
 
@@ -129,7 +129,7 @@ def _residual_pca(
     views = np.zeros((len(train), dimensions), np.float32), np.zeros((len(test), dimensions), np.float32)
     for group in np.unique(train_super):
         own = train[train_super == group]
-        inside = spread_rows(own, mesh)
+        inside = shard_rows(own, mesh)
         products = to_host(jnp.matmul(inside.T, inside, precision=jax.lax.Precision.HIGHEST))
         values, axes = np.linalg.eigh(products.astype(np.float64) / len(own))
         least = max(1e-12 * values[-1], np.finfo(np.float32).tiny)
@@ -182,7 +182,7 @@ def _kmeans(
     """Several problems at once; the results on the host."""
     if mesh is None:
         return jax.device_get(kmeans(keys, jnp.asarray(points), k, weights=jnp.asarray(weights), restarts=restarts))
-    spread, present = (spread_rows(part, mesh, axis=1) for part in (points, weights))
+    spread, present = (shard_rows(part, mesh, axis=1) for part in (points, weights))
     return to_host(sharded_kmeans(keys, spread, k, mesh=mesh, axis_name=ROWS, weights=present, restarts=restarts))
 
 

@@ -14,7 +14,7 @@ from ncjax.collapse.measure import Classifier, Labelled
 from ncjax.evaluation.linear_probe import Probe, fit_probe, probe_predict
 from ncjax.evaluation.old_table import CollapseTable, collapse_table
 from ncjax.config import Variant
-from ncjax.distributed.sharding import spread_rows
+from ncjax.distributed.sharding import shard_rows
 from ncjax.distributed.processes import to_host
 
 DISTANCES = ("distance_same_class", "distance_merged_classes", "distance_other_classes")
@@ -73,13 +73,13 @@ def evaluate_features(
         restarts: of k-means.
         mesh: over which examples are spread (`ncjax.distributed.sharding`); none: one device.
     """
-    train, test = spread_rows(features.train, mesh), spread_rows(features.test, mesh)
-    present = None if mesh is None else spread_rows(np.ones(len(features.train), np.float32), mesh)
+    train, test = shard_rows(features.train, mesh), shard_rows(features.test, mesh)
+    present = None if mesh is None else shard_rows(np.ones(len(features.train), np.float32), mesh)
     clusters = [
         cluster_super_classes(key, features, super_class, view, restarts=restarts, mesh=mesh) for view in variants
     ]
     labels = np.stack([features.train_fine, *(found.train for found in clusters)])
-    probes = fit_probe(train, spread_rows(labels, mesh, axis=1), len(super_class), weights=present, mesh=mesh)
+    probes = fit_probe(train, shard_rows(labels, mesh, axis=1), len(super_class), weights=present, mesh=mesh)
     seen, (held, *clp) = _predict(probes, train, len(features.train))[0], _predict(probes, test, len(features.test))
     collapse = collapse_table(
         Labelled(features.train, features.train_fine),

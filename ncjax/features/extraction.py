@@ -14,8 +14,8 @@ from jaxtyping import Array, Float32, Int32
 
 from ncjax.data import Dataset, Split
 from ncjax.errors import UserError
-from ncjax.ops.conv import compiler_options
-from ncjax.distributed.processes import is_lead, lost_another, to_host
+from ncjax.ops.xla import compiler_options
+from ncjax.distributed.processes import is_main_process, lost_peer, to_host
 from ncjax.storage.checksums import broken_seal, write_seal
 from ncjax.training.streaming import batches
 from ncjax.training.loop import Run
@@ -99,10 +99,10 @@ def save_features(workdir: Path, epoch: int, features: FeatureSet) -> None:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(_folder(workdir, epoch), content, save_args=in_chunks, force=True)
-        if is_lead():
+        if is_main_process():
             write_seal(_folder(workdir, epoch))
     except (ValueError, OSError) as error:
-        if lost_another(error):
+        if lost_peer(error):
             raise
         reason = str(error).splitlines()[0]
         raise UserError(

@@ -10,7 +10,7 @@ docs/performance.md has the measurements.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,6 @@ BLOCK = 2**17  # values of an input that are transposed at a go: 0.5 MiB in floa
 SMALL = 2**18  # values of an input; a strided convolution of fewer is faster as a matrix product
 NARROW = 16  # channels; of at most as many, the gradient by the kernel is faster as one product of shifted arrays
 WIDE = 32  # channels of input and output, from which a 3x3 convolution is faster in Winograd's form
-YNN_FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
 
 
 def conv2d(
@@ -211,20 +210,3 @@ def _convolve(
 ) -> Array:
     numbers = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(x, kernel, strides, padding, lhs_dilation, rhs_dilation, numbers)
-
-
-@cache
-def compiler_options() -> dict[str, str | bool]:
-    """What `jax.jit` has to be told so that convolutions and products on CPUs reach XLA's faster kernels.
-
-    Newer releases hand them to YNNPACK, which takes up to three times as long; of its operations only reductions are
-    faster. Older releases do not know the option.
-    """
-    if jax.default_backend() != "cpu":
-        return {}
-    wanted: dict[str, str | bool] = {YNN_FUSIONS: "LIBRARY_FUSION_TYPE_REDUCE"}
-    try:
-        jax.jit(jnp.negative).lower(0.0).compile(compiler_options=wanted)
-    except RuntimeError:
-        return {}
-    return wanted

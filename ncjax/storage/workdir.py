@@ -16,7 +16,7 @@ import jax
 
 from ncjax.config import C, Config, from_dict_of, to_dict
 from ncjax.errors import UserError
-from ncjax.distributed.processes import is_lead
+from ncjax.distributed.processes import is_main_process
 
 FREE = ("mesh", "checkpoint_minutes")  # what may change from one start of a run to the next
 PACKAGES = ("ncjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
@@ -24,7 +24,7 @@ PACKAGES = ("ncjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nump
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; of several processes, the first does."""
-    if not is_lead():
+    if not is_main_process():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from ncjax.errors import UserError
-from ncjax.distributed.processes import any_of, is_lead, lead, lost_another, say
+from ncjax.distributed.processes import on_any_process, is_main_process, on_main_process, lost_peer, broadcast_message
 from ncjax.storage.checksums import broken_seal, write_seal
 from ncjax.training.step import TrainState
 
@@ -62,7 +62,7 @@ def _written(write: Callable[[], object], checkpoints: ocp.CheckpointManager) ->
     try:
         write()
     except (ValueError, OSError) as error:
-        if lost_another(error):
+        if lost_peer(error):
             raise
         raise UserError(
             f"a checkpoint cannot be written to {checkpoints.directory} ({_reason(error)}); is the disk full? "
@@ -82,13 +82,13 @@ def restore_latest(checkpoints: ocp.CheckpointManager, like: TrainState) -> Trai
     folder = Path(checkpoints.directory)
     damaged: dict[int, str] = {}
     for step in sorted(checkpoints.all_steps(), reverse=True):
-        reason = say(broken_seal(folder / str(step), CONTENT) if is_lead() else "")
+        reason = broadcast_message(broken_seal(folder / str(step), CONTENT) if is_main_process() else "")
         state = None
         if not reason:
             state, reason = _read(checkpoints, step, like)
-        if not any(any_of((bool(reason),))):
+        if not any(on_any_process((bool(reason),))):
             if damaged:
-                lead(partial(_set_aside, folder, damaged, step))
+                on_main_process(partial(_set_aside, folder, damaged, step))
                 checkpoints.reload()
             return state
         damaged[step] = reason or "another process cannot read it"
@@ -117,7 +117,7 @@ def _quiet_orbax() -> None:
 
 def _seal(folder: Path) -> None:
     """Called by Orbax, in its own thread, when all files of a checkpoint are written and it has no final name yet."""
-    if is_lead():
+    if is_main_process():
         for draft in folder.glob("*.orbax-checkpoint-tmp*"):
             write_seal(draft, CONTENT)
 

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from ncjax.config import Config
 from ncjax.data import Dataset
 from ncjax.errors import Stopped
-from ncjax.ops.conv import compiler_options
-from ncjax.distributed.processes import any_of, is_lead, stop_requests, to_host
+from ncjax.ops.xla import compiler_options
+from ncjax.distributed.processes import on_any_process, is_main_process, stop_requests, to_host
 from ncjax.training import checkpoints as checkpoint, metrics
 from ncjax.training.members import Ensemble, Images, Member, list_members, make_ensemble, put_images
 from ncjax.training.streaming import Feed, batches, chunks, fed_like, make_feed
@@ -115,7 +115,7 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         else:
             state = restored
         at = int(state.step)
-        earlier_secs = metrics.keep_until(workdir / "metrics.jsonl", at) if is_lead() else 0.0
+        earlier_secs = metrics.keep_until(workdir / "metrics.jsonl", at) if is_main_process() else 0.0
         started = time.perf_counter() - earlier_secs
         is_due = _clock(run.config.checkpoint_minutes)
         writer = metrics.open_metrics(workdir, tensorboard=run.config.tensorboard)
@@ -129,7 +129,7 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
                     record = _record(run, state, at, tested, time.perf_counter() - started)
                     write(record | observe(epoch, state))
                     on_epoch(epoch, state)
-                stop, due = any_of((asked_to_stop(), is_due() and is_lead()))
+                stop, due = on_any_process((asked_to_stop(), is_due() and is_main_process()))
                 if stop or due or at == spec.total_steps or (keep_steps and at % keep_steps == 0):
                     checkpoint.save(checkpoints, state)
                 if stop:
@@ -199,7 +199,7 @@ def _progress(run: Run, step: int) -> tqdm:
         unit="image",
         unit_scale=True,
         desc="train",
-        disable=not is_lead(),
+        disable=not is_main_process(),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ncjax.errors import UserError
-from ncjax.distributed.processes import is_lead
+from ncjax.distributed.processes import is_main_process
 
 Write = Callable[[dict[str, Any]], None]
 
@@ -54,7 +54,7 @@ def open_metrics(workdir: Path, *, tensorboard: bool) -> Iterator[Write]:
     Raises:
         UserError: TensorBoard is asked for and tensorboardX is not installed.
     """
-    if not is_lead():
+    if not is_main_process():
         yield lambda record: None
         return
     events = _event_writer(workdir) if tensorboard else None

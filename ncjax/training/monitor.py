@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int32, UInt8
 from ncjax.collapse.neural_collapse import cdnv, geometry, nc1
 from ncjax.collapse.statistics import ClassStatistics, class_statistics
 from ncjax.data import Dataset
-from ncjax.ops.conv import compiler_options
+from ncjax.ops.xla import compiler_options
 from ncjax.distributed.processes import to_host
 from ncjax.training.members import Ensemble, Images
 from ncjax.distributed.mesh import EVERYWHERE, put

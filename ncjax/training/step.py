@@ -19,7 +19,7 @@ from ncjax.config import Config
 from ncjax.training.augmentation import augment, normalise
 from ncjax.distributed.sharding import shard_map
 from ncjax.models import make_model
-from ncjax.ops.conv import compiler_options
+from ncjax.ops.xla import compiler_options
 from ncjax.training.members import Ensemble, Images, Stream, example_order, fed_images
 from ncjax.distributed.mesh import DATA, EVERYWHERE, MEMBER, MEMBER_BATCH, member_sharding, parameter_sharding, put
 from ncjax.training.schedules import schedule_factor

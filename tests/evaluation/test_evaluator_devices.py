@@ -16,7 +16,7 @@ from ncjax.collapse.measure import Classifier, Labelled, blocks, gather_moments
 from ncjax.evaluation.linear_probe import fit_probe
 from ncjax.evaluation.old_results import FeatureArrays, evaluate_features
 from ncjax.config import MeshConfig
-from ncjax.distributed.sharding import ROWS, row_mesh, spread_rows
+from ncjax.distributed.sharding import ROWS, row_mesh, shard_rows
 from tests.runs import assert_close
 
 KEY = jax.random.key(0)
@@ -95,12 +95,12 @@ def test_several_blocks_far_from_0_are_spread_too(monkeypatch):
 
 def test_each_device_holds_its_part_alone():
     rows = np.arange(22, dtype=np.float32).reshape(11, 2)
-    spread = spread_rows(rows, MESH)
+    spread = shard_rows(rows, MESH)
     assert spread.shape == (16, 2)
     assert [shard.data.shape for shard in spread.addressable_shards] == [(2, 2)] * 8
     np.testing.assert_array_equal(spread, np.pad(rows, ((0, 5), (0, 0))))
-    assert spread_rows(rows.T, MESH, axis=1).addressable_shards[5].data.tolist() == [[20, 0], [21, 0]]
-    assert spread_rows(rows, None).shape == (11, 2)
+    assert shard_rows(rows.T, MESH, axis=1).addressable_shards[5].data.tolist() == [[20, 0], [21, 0]]
+    assert shard_rows(rows, None).shape == (11, 2)
 
 
 def largest_collective(program: str) -> int:
@@ -115,7 +115,7 @@ def largest_collective(program: str) -> int:
 def test_devices_exchange_sums_and_no_examples():
     n, d, classes = 4096, 32, 10
     rows, labels = np.ones((n, d), np.float32), np.zeros(n, np.int32)
-    x, y, w = (spread_rows(part, MESH) for part in (rows, labels, rows[:, 0]))
+    x, y, w = (shard_rows(part, MESH) for part in (rows, labels, rows[:, 0]))
     probe = fit_probe.lower(x, y, classes, weights=w, mesh=MESH).compile().as_text()
     assert largest_collective(probe) <= d * d
     block = measure.Block(x, y, w)

@@ -8,7 +8,8 @@ import pytest
 from scipy.signal import correlate
 
 from ncjax.models import conv, winograd
-from ncjax.ops.conv import compiler_options, conv2d, conv2d_canonical, conv2d_patches, conv2d_pointwise, conv2d_xla
+from ncjax.ops.xla import compiler_options
+from ncjax.ops.conv import conv2d, conv2d_canonical, conv2d_patches, conv2d_pointwise, conv2d_xla
 from ncjax.ops.winograd import conv2d_winograd
 
 
