@@ -1,255 +1,211 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stages of an experiment, from a config to results: each reads and writes files of the work directory."""
+"""Train, extract, evaluate over a work directory, or files: what the command line calls."""
 
-import math
+import dataclasses
+import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from ncjax.collapse.measure import Classifier, Labelled
-from ncjax.evaluation.old_results import FeatureArrays, evaluate_features
-from ncjax.evaluation.old_table import NO_CLASSIFIER
-from ncjax.evaluation.uncertainty import bootstrap as bootstrap_deviations
-from ncjax.evaluation.uncertainty import summarise_rows
-from ncjax.config import Config, Variant
-from ncjax.data import Dataset, Streamed, load_dataset
-from ncjax.distributed.sharding import row_mesh
+from ncjax.config import Config
+from ncjax.data import Dataset, load_dataset
+from ncjax.distributed.environment import environment
+from ncjax.distributed.processes import on_main_process
 from ncjax.errors import UserError
-from ncjax.features.extraction import FeatureSet, extract, load_features, save_features, saved_epochs
-from ncjax.data.label_maps import LabelMap, parse_label_maps
-from ncjax.distributed.processes import is_main_process, on_main_process
-from ncjax.training.members import Member, list_members
-from ncjax.training.loop import Outcome, prepare
-from ncjax.training.loop import train as train_run
-from ncjax.training.step import TrainState
-from ncjax.storage.workdir import environment, locked, open_workdir, read_config, read_json, write_json
+from ncjax.evaluation.controls import describe_controls, pixel_features, pixels_left_out
+from ncjax.evaluation.evaluator import DEFAULT_VIEWS, check_views, evaluate
+from ncjax.evaluation.store import write_evaluation
+from ncjax.features.extraction import check_layers, extract
+from ncjax.features.feature_set import FEATURES, FeatureSet
+from ncjax.features.run import Run
+from ncjax.features.store import describe_members, load_features, save_features, write_members
+from ncjax.results import Evaluation, Provenance, TrainingSummary, join
+from ncjax.storage.atomic import write_json
+from ncjax.storage.workdir import locked, open_workdir, read_run_file
+from ncjax.training.loop import Outcome, fit, prepare
+from ncjax.training.state import TrainState
+from ncjax.typed_json import unstructure
 
-PIXELS_GIB = 4  # of training pixels of a streamed data set, as features; larger ones are no row
-RESAMPLES = 20  # of the examples, for standard deviations where there is one seed
-RESAMPLED_MEMBERS = 10  # at most; more of them show by themselves how measures vary
-PIXELS_CLUSTER = 0.9  # share of digits that k-means on raw pixels gets right; above it the report warns
 
+def train(
+    config: Config, dataset: Dataset | None = None, *, workdir: str | Path | None = None, command: str = ""
+) -> Run:
+    """Trains the members of a config in one compiled program, or goes on from the last checkpoint.
 
-def train(config: Config, workdir: Path, command: str) -> None:
-    """Train the members of a config, or go on from the last checkpoint, and keep the features asked for.
+    Members are label maps x learning rates x weight decays x seeds. Features are kept after the epochs in
+    `config.evaluate.epochs` and after the last.
 
-    Writes config.json, metrics.jsonl, checkpoints/, features/EPOCH/ and results/training.json.
+    Args:
+        config: the experiment.
+        dataset: the images; None: what `config.data` names.
+        workdir: gets config.json, members.json, metrics.jsonl, checkpoints/, features/EPOCH/ and results/training.json;
+            a stopped run in it goes on. None: a temporary folder, deleted when the run is no longer used.
+        command: kept in config.json.
+
+    Returns:
+        The run: `.members`, `.metrics()`, `.features(epoch)`, `.state(epoch)`.
 
     Raises:
         UserError: the config does not fit its data, the devices or the work directory.
+        Stopped: a signal asked for the end; a checkpoint was written.
+
+    Example:
+        >>> from ncjax import Config, ModelConfig, OptimConfig
+        >>> config = Config(model=ModelConfig(name="mlp", width=4), optim=OptimConfig(batch=64, epochs=1, lr=(0.1,)))
+        >>> run = train(config)  # of the digits, which need no files
+        >>> [member.name for member in run.members]
+        ['mod:5/lr=0.1/wd=5e-4/seed=0']
     """
-    dataset = load_dataset(config.data)
-    run = prepare(config, dataset)
-    _evaluation_map(config, dataset)
+    check_views(config.evaluate.variants)
+    images = dataset or load_dataset(config.data)
+    prepared = prepare(config, images)
+    described = describe_members(config, images, from_memory=dataset is not None)
+    check_layers(prepared, config.evaluate.layers)
+    folder = tempfile.TemporaryDirectory(prefix="ncjax-") if workdir is None else None
+    path = Path(folder.name if folder else workdir or "")
     kept = {*config.evaluate.epochs, config.optim.epochs}
 
     def keep_features(epoch: int, state: TrainState) -> None:
         if epoch in kept:
-            save_features(workdir, epoch, extract(run, state, dataset))
+            save_features(path, extract(prepared, state, images, config.evaluate.layers, epoch, described))
 
     with ExitStack() as held:
-        on_main_process(lambda: held.enter_context(locked(workdir)))
-        on_main_process(lambda: open_workdir(workdir, config, command))
-        outcome = train_run(run, workdir, keep_features)
-        on_main_process(lambda: _report_training(workdir, outcome))
+        on_main_process(lambda: held.enter_context(locked(path)))
+        on_main_process(lambda: open_workdir(path, config, command, environment()))
+        on_main_process(lambda: write_members(path, described))
+        outcome = fit(prepared, path, keep_features)
+        on_main_process(lambda: _write_summary(path, outcome))
+    return Run(path, config, described, dataset, folder)
 
 
-def _report_training(workdir: Path, outcome: Outcome) -> None:
-    for line in outcome.failures:
-        print(f"warning: {line}")
-    path = workdir / "results" / "training.json"
-    earlier = read_json(path) if path.exists() else {}
-    write_json(
-        path,
-        {
-            **earlier,
-            "compile_secs": round(outcome.compile_secs, 2),
-            "train_secs": round(outcome.train_secs, 2),
-            "failures": list(outcome.failures),
-        },
+def _write_summary(workdir: Path, outcome: Outcome) -> None:
+    summary = TrainingSummary(
+        compile_secs=round(outcome.compile_secs, 2),
+        train_secs=round(outcome.train_secs, 2),
+        failures=outcome.failures,
     )
-    print(f"compiled in {outcome.compile_secs:.1f} s, trained in {outcome.train_secs:.1f} s")
+    write_json(workdir / "results" / "training.json", unstructure(summary))
 
 
-def evaluate(
-    workdir: Path, variants: tuple[Variant, ...] = (), *, controls: bool = True, bootstrap: int = RESAMPLES
-) -> Path:
-    """Evaluate the features of a run with its controls; writes results/evaluation.json and returns its path.
+def evaluate_run(
+    workdir: str | Path, views: Sequence[str] = (), *, controls: bool = True, bootstrap: int = 20
+) -> Evaluation:
+    """Evaluates the kept features of a run with its controls.
 
-    The rows: the members at every kept epoch, the first label map's members at random initialisation, raw pixels.
+    The rows: raw pixels, the first label map's members at random initialization, all members at every kept epoch.
+    Writes results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views is kept.
 
     Args:
         workdir: of a run that has been trained.
-        variants: what k-means sees; none named: those of the config.
+        views: what k-means sees; none: those of the config.
         controls: whether raw pixels are a row.
-        bootstrap: resamples for standard deviations of up to ten networks where there is one seed; 0: none.
+        bootstrap: as for `ncjax.evaluate`.
 
     Raises:
         UserError: the work directory holds no features, or its data cannot be read.
     """
-    config, started = read_config(workdir), time.perf_counter()
-    dataset = load_dataset(config.data)
-    members = list_members(config, dataset)
-    epochs = saved_epochs(workdir)
-    if not epochs:
+    run, started = Run.open(workdir), time.perf_counter()
+    if not run.epochs:
         raise UserError(f"{workdir} holds no features; run: ncjax train CONFIG --workdir {workdir}")
-    variants = variants or config.evaluate.variants
-    default = _evaluation_map(config, dataset)
-    resamples = bootstrap if config.seeds == 1 and len(members) <= RESAMPLED_MEMBERS else 0
-    evaluation = _Evaluation(config=config, dataset=dataset, default=default, variants=variants, bootstrap=resamples)
-    left_out = _pixels_left_out(dataset) if controls else []
-    rows = [evaluation.pixels()] if controls and not left_out else []
-    for epoch in epochs:
-        features = load_features(workdir, epoch)
-        wanted = [i for i, m in enumerate(members) if epoch or m.label_map.name == members[0].label_map.name]
-        rows += [evaluation.member(features, members[i], i, epoch) for i in wanted]
-    training = read_json(workdir / "results" / "training.json")
-    written = read_json(workdir / "config.json")
-    run = {
-        "name": config.name,
-        "dataset": dataset.name,
-        "command": written["command"],
-        "config": written["config"],
-        **environment(),
-        "wall_secs": {
-            "compile": training["compile_secs"],
-            "train": training["train_secs"],
-            "evaluate": round(time.perf_counter() - started, 2),
-        },
+    chosen = tuple(views) or run.config.evaluate.variants
+    check_views(chosen)
+    restarts = run.config.evaluate.restarts
+    parts, notes = [], pixels_left_out(run) if controls else []
+    if controls and not notes:
+        pixels = pixel_features(run.dataset, run.described.default_map, run.config.mesh)
+        parts.append(evaluate(pixels, views=chosen, restarts=restarts, bootstrap=0))
+    for epoch in run.epochs:
+        features = load_features(run.workdir, epoch)
+        if epoch == 0:
+            first = run.members[0].label_map.name
+            features = features.select([i for i, m in enumerate(run.members) if m.label_map.name == first])
+        parts.append(evaluate(features, views=chosen, restarts=restarts, bootstrap=bootstrap))
+    found = join(parts)
+    training = run.training
+    notes = [*training.failures, *training.imported, *notes, *found.notes, *describe_controls(found.rows)]
+    secs = {
+        "compile": training.compile_secs,
+        "train": training.train_secs,
+        "evaluate": round(time.perf_counter() - started, 2),
     }
-    path = workdir / "results" / "evaluation.json"
-    notes = [*left_out, *_notes(rows)]
-    for note in notes if is_main_process() else ():
-        print(f"note: {note}")
-    notes = [*training["failures"], *training.get("imported", ()), *notes]
-    write_json(path, {"run": run, "rows": rows, "summary": summarise_rows(rows), "notes": notes})
-    return path
-
-
-def _evaluation_map(config: Config, dataset: Dataset) -> LabelMap:
-    """The label map whose super-classes are used for members that have none of their own."""
-    (found,) = parse_label_maps((config.evaluate.labels,), dataset.class_names)
-    if found.super_class is None:
-        raise UserError(f"evaluate.labels is {config.evaluate.labels}, but must merge classes, such as mod:5")
+    found = dataclasses.replace(found, notes=tuple(notes), provenance=_provenance(run, secs))
+    on_main_process(lambda: write_evaluation(run.workdir, found))
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Evaluation:
-    """Makes rows of the table for one run."""
+def _provenance(run: Run, wall_secs: dict[str, float | None]) -> Provenance:
+    written, now = read_run_file(run.workdir), environment()
+    return Provenance(
+        name=run.config.name,
+        dataset=run.described.dataset,
+        class_names=run.described.class_names,
+        command=written.command,
+        config=written.config,
+        versions=now.versions,
+        commit=now.commit,
+        device=now.device,
+        wall_secs=wall_secs,
+    )
 
-    config: Config
-    dataset: Dataset
-    default: LabelMap
-    variants: tuple[Variant, ...]
-    bootstrap: int
 
-    def pixels(self) -> dict[str, Any]:
-        flat = [s.images[:].astype(np.float32).reshape(len(s.labels), -1) / 255 for s in self._splits()]
-        return {
-            **_row("raw pixels", "raw_pixels", None, None, None, self.default),
-            **self._measure(flat[0], flat[1], self.default),
-        }
+def evaluate_files(
+    paths: Sequence[str | Path],
+    *,
+    labels: str = "",
+    test: str = "",
+    test_labels: str = "",
+    classifier: str = "",
+    label_map: str | None = None,
+    views: Sequence[str] | None = None,
+    bootstrap: int = 20,
+    command: str = "",
+) -> Evaluation:
+    """Evaluates files of features; several are layers of one network, in order, with the law of separation.
 
-    def member(self, features: FeatureSet, member: Member, index: int, epoch: int) -> dict[str, Any]:
-        own = member.label_map
-        merges = own.super_class is not None and own.classes < len(self.dataset.class_names)
-        kind = "random_init" if epoch == 0 else "trained" if merges else own.name.split(":")[0]
-        accuracies = {
-            f"coarse_{name}_accuracy": float(
-                (part.logits[index, :, : own.classes].argmax(-1) == part.coarse[index]).mean()
-            )
-            for name, part in (("train", features.train), ("test", features.test))
-            if epoch
-        }
-        classifier, missing = _classifier(features, index, own)
-        seen, used = [part.features[index] for part in features[:2]], own if merges else self.default
-        measured = self._measure(seen[0], seen[1], used, classifier)
-        if self.bootstrap:
-            measured |= self._deviations(seen, used, classifier)
-        measured["left_out"] = [missing if line == NO_CLASSIFIER else line for line in measured["left_out"]]
-        return {
-            **_row(own.name if epoch else "random initialisation", kind, index, member, epoch, own),
-            **accuracies,
-            **measured,
-        }
+    Args:
+        paths: as for `FeatureSet.open`.
+        labels: as for `FeatureSet.open`, of every file.
+        test: as for `FeatureSet.open`, of every file.
+        test_labels: as for `FeatureSet.open`, of every file.
+        classifier: as for `FeatureSet.open`, of the last file.
+        label_map: as for `ncjax.evaluate`.
+        views: as for `ncjax.evaluate`; None: its default.
+        bootstrap: as for `ncjax.evaluate`.
+        command: kept with the results.
 
-    def _measure(
-        self, train: np.ndarray, test: np.ndarray, super_classes: LabelMap, classifier: Classifier | None = None
-    ) -> dict[str, Any]:
-        fine_train, fine_test = (split.labels for split in self._splits())
-        arrays = FeatureArrays(train=train, train_fine=fine_train, test=test, test_fine=fine_test)
-        assert super_classes.super_class is not None
-        result = evaluate_features(
-            jax.random.key(0),
-            arrays,
-            super_classes.super_class,
-            self.variants,
-            classifier,
-            restarts=self.config.evaluate.restarts,
-            mesh=row_mesh(self.config.mesh),
+    Raises:
+        UserError: a file is missing, unreadable or lacks what is asked for, or its content does not fit.
+    """
+    sets = []
+    for number, path in enumerate(map(Path, paths), start=1):
+        last = number == len(paths)
+        opened = FeatureSet.open(
+            path, labels=labels, test=test, test_labels=test_labels, classifier=classifier if last else ""
         )
-        return result.to_json()
-
-    def _deviations(
-        self, seen: list[np.ndarray], super_classes: LabelMap, classifier: Classifier | None
-    ) -> dict[str, Any]:
-        train, test = (Labelled(rows, part.labels) for rows, part in zip(seen, self._splits(), strict=True))
-        assert super_classes.super_class is not None
-        spread = bootstrap_deviations(train, test, super_classes.super_class, classifier, self.bootstrap)
-        return {"collapse_std": spread, "bootstrap": self.bootstrap}
-
-    def _splits(self) -> tuple[Any, Any]:
-        return self.dataset.train, self.dataset.test
+        sets.append(dataclasses.replace(opened, classifier=opened.classifier if last else None))
+    named = [_named_layers(one, Path(path).name) for one, path in zip(sets, paths, strict=True)]
+    chosen = DEFAULT_VIEWS if views is None else tuple(views)
+    found = evaluate(named, label_map=label_map, views=chosen, bootstrap=bootstrap)
+    now = environment()
+    made = Provenance(command=command, versions=now.versions, commit=now.commit, device=now.device)
+    return dataclasses.replace(found, provenance=made)
 
 
-def _classifier(features: FeatureSet, index: int, label_map: LabelMap) -> tuple[Classifier | None, str]:
-    """The classifier of a member on the classes that it has, or why NC3 and NC4 are left out."""
-    if label_map.super_class is None:
-        return None, f"nc3 and nc4: the classes of {label_map.name} are no function of the fine labels"
-    if features.classifier is None:
-        return None, "nc3 and nc4: the classifier was not kept with the features; import or train again"
-    weights, bias = (array[index, ..., : label_map.classes] for array in features.classifier)
-    return Classifier(jnp.asarray(weights.T), jnp.asarray(bias)), ""
+def _named_layers(features: FeatureSet, name: str) -> FeatureSet:
+    """Layers by the name of their file."""
+    names = {layer: name if layer == FEATURES else f"{name}:{layer}" for layer in features.layers}
+    return features.rename_layers(names)
 
 
-def _row(
-    name: str, kind: str, index: int | None, member: Member | None, epoch: int | None, label_map: LabelMap
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "kind": kind,
-        "epoch": epoch,
-        "member": index,
-        "seed": member.seed if member else None,
-        "lr": member.lr if member and epoch else None,
-        "weight_decay": member.weight_decay if member and epoch else None,
-        "label_map": label_map.name if member and epoch else None,
-        "coarse_train_accuracy": None,
-        "coarse_test_accuracy": None,
-    }
+def export_features(workdir: str | Path, epochs: Sequence[int] = ()) -> tuple[Path, ...]:
+    """Writes the kept features of a run as features/EPOCH.npz; no epoch named: of all.
 
-
-def _pixels_left_out(dataset: Dataset) -> list[str]:
-    """Why raw pixels are no row of the table; empty where they are one."""
-    gib = 4 * math.prod(dataset.train.images.shape) / 2**30
-    if not isinstance(dataset.train.images, Streamed) or gib <= PIXELS_GIB:
-        return []
-    return [f"Raw pixels are no row of the table: as features they would fill {gib:.0f} GiB of memory."]
-
-
-def _notes(rows: list[dict[str, Any]]) -> list[str]:
-    of_pixels = (row["clp"].values() for row in rows if row["kind"] == "raw_pixels")
-    pixels = max((clp["cluster_accuracy_train"] for scores in of_pixels for clp in scores), default=0.0)
-    if pixels < PIXELS_CLUSTER:
-        return []
-    return [
-        f"Raw pixels of this data set already cluster at {100 * pixels:.0f} % inside the super-classes: here the table "
-        "shows that the pipeline works, not that a network hides structure."
-    ]
+    Raises:
+        UserError: there are none of an epoch.
+    """
+    run = Run.open(workdir)
+    wanted = tuple(epochs) or run.epochs
+    if not wanted:
+        raise UserError(f"{workdir} holds no features; run: ncjax train CONFIG --workdir {workdir}")
+    return tuple(run.features(epoch).save(run.workdir / "features" / f"{epoch}.npz") for epoch in wanted)

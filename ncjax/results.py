@@ -36,7 +36,7 @@ class MetricInfo:
     """How a metric is shown."""
 
     label: str  # in full, with its formula where that is short
-    scope: Scope  # level: of coarse and of fine labels; within: of fine classes inside super-classes; all: of all examples
+    scope: Scope  # level: coarse and fine labels; within: fine classes inside super-classes; all: all examples
     short: str = ""  # for the columns of the page; empty: not among them
     low: float | None = None  # the least value; None: no bound
     high: float | None = None
@@ -90,6 +90,9 @@ class Row:
         class_distances: mean squared distance between examples of two fine classes, training split `[f f]`.
         left_out: lines that say what is missing, and why.
         bootstrap: resamples behind `std` of the measures of collapse; 0: none.
+
+    Raises:
+        UserError: class distances are not square.
     """
 
     name: str
@@ -107,18 +110,34 @@ class Row:
     left_out: tuple[str, ...] = ()
     bootstrap: int = 0
 
+    def __post_init__(self) -> None:
+        if any(len(line) != len(self.class_distances) for line in self.class_distances):
+            raise UserError(f"class_distances of {self.name} must be a square of numbers, a line a class")
+
     @cached_property
     def _by_key(self) -> dict[Key, Measurement]:
         return {(m.metric, m.split, m.level, m.view, m.index): m for m in self.measurements}
 
     def find(
-        self, metric: str, *, split: str = "test", level: str = "fine", view: str | None = None, index: int | None = None
+        self,
+        metric: str,
+        *,
+        split: str = "test",
+        level: str = "fine",
+        view: str | None = None,
+        index: int | None = None,
     ) -> Measurement | None:
         """The measurement of this name, None where there is none."""
         return self._by_key.get((metric, split, level, view, index))
 
     def value(
-        self, metric: str, *, split: str = "test", level: str = "fine", view: str | None = None, index: int | None = None
+        self,
+        metric: str,
+        *,
+        split: str = "test",
+        level: str = "fine",
+        view: str | None = None,
+        index: int | None = None,
     ) -> float | None:
         """The value of a measurement, None where it is undefined or was not measured."""
         found = self.find(metric, split=split, level=level, view=view, index=index)
@@ -187,6 +206,52 @@ class Provenance:
     commit: str | None = None
     device: str = ""
     wall_secs: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSummary:
+    """How the training of a run went: results/training.json."""
+
+    compile_secs: float | None
+    train_secs: float | None
+    failures: tuple[str, ...] = ()  # members whose loss or gradient was not finite
+    imported: tuple[str, ...] = ()  # members whose weights came from files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Images per second of one way to train."""
+
+    images_per_sec: tuple[float, ...]  # one a round; none where it failed
+    setup_secs: float
+    peak_mib: float
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeToAccuracy:
+    """When every member is as good as both sides end up; by side."""
+
+    accuracy: tuple[float, ...]  # of each member
+    epochs: Mapping[str, tuple[int, ...]]
+    secs: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One experiment with ncjax and with PyTorch: results/comparison.json."""
+
+    members: int
+    images_per_epoch: int
+    asked_epochs: int
+    epochs: int
+    budget_minutes: float
+    torch_options: Mapping[str, bool]
+    torch_chosen: str
+    speed: Mapping[str, Speed]
+    time_to_accuracy: TimeToAccuracy | None = None  # None: not trained yet
+    rows: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  # of the last epoch, by side
+    provenance: Provenance = Provenance()
 
 
 @dataclass(frozen=True, kw_only=True)

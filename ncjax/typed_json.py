@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frozen dataclasses to plain JSON content and back, by cattrs; nothing is coerced but a whole number to a float."""
 
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from ncjax.errors import UserError
+from ncjax.errors import UserError, first_line
 
 T = TypeVar("T")
+WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def structure(kind: type[T], content: Any, where: str) -> T:
@@ -17,19 +20,17 @@ def structure(kind: type[T], content: Any, where: str) -> T:
 
     Args:
         kind: a dataclass.
-        content: as `json.loads` gives it.
+        content: as `json.loads` returns it.
         where: begins the message of an error.
 
     Raises:
-        UserError: a field is unknown, missing or of another type; it is named.
+        UserError: a field is unknown, missing, of another type or out of range; it is named.
     """
     try:
         return converter().structure(content, kind)
-    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
-        if isinstance(error, UserError):
-            raise
-        reasons = cattrs.transform_error(error, path="", format_exception=_reason) if _is_group(error) else [str(error)]
-        raise UserError(f"{where}: {reasons[0].replace(' @ .', ' in ').replace(' @ ', '')}") from error
+    except (cattrs.BaseValidationError, ValueError, TypeError) as error:
+        path, cause = next(_causes(error, ""))
+        raise UserError(f"{where}: {_reason(path, cause)}") from error
 
 
 def unstructure(content: Any) -> Any:
@@ -38,12 +39,10 @@ def unstructure(content: Any) -> Any:
 
 
 def register(kind: type[Any], *, omit_defaults: bool = False, leave_out: tuple[str, ...] = ()) -> None:
-    """Say how a dataclass is written: without fields that have their default, or without some fields at all."""
+    """Sets how a dataclass is written: without fields that have their default, or without some fields at all."""
     overrides: Any = {name: override(omit=True) for name in leave_out}
     own = converter()
-    own.register_structure_hook(
-        kind, make_dict_structure_fn(kind, own, _cattrs_forbid_extra_keys=True, **overrides)
-    )
+    own.register_structure_hook(kind, _dataclass_hook(kind, own, **overrides))
     own.register_unstructure_hook(
         kind, make_dict_unstructure_fn(kind, own, _cattrs_omit_if_default=omit_defaults, **overrides)
     )
@@ -53,29 +52,101 @@ def register(kind: type[Any], *, omit_defaults: bool = False, leave_out: tuple[s
 def converter() -> cattrs.Converter:
     """The one converter."""
     made = cattrs.Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
-
-    def exactly(*kinds: type) -> Any:
-        def check(value: Any, wanted: type) -> Any:
-            if type(value) not in kinds:
-                raise TypeError(f"{value!r} is not {wanted.__name__}")
-            return wanted(value)
-
-        return check
-
-    for kind in (str, int, bool):
-        made.register_structure_hook(kind, exactly(kind))
-    made.register_structure_hook(float, exactly(float, int))
+    for kind, words in WORDS.items():
+        accepted = (float, int) if kind is float else (kind,)
+        made.register_structure_hook(kind, _exactly(accepted, words))
+    made.register_structure_hook_factory(dataclasses.is_dataclass, lambda kind: _dataclass_hook(kind, made))
+    made.register_structure_hook_factory(_is(tuple), lambda kind: _tuple_hook(kind, made))
+    made.register_structure_hook_factory(_is(Mapping), lambda kind: _dict_hook(kind, made))
+    made.register_structure_hook_factory(_is(Literal), _literal_hook)
     return made
 
 
-def _is_group(error: Exception) -> bool:
-    return isinstance(error, cattrs.BaseValidationError)
+Hook = Callable[[Any, Any], Any]
 
 
-def _reason(error: BaseException, kind: type | None) -> str:
-    match error:
+def _is(generic: Any) -> Callable[[Any], bool]:
+    return lambda kind: get_origin(kind) is generic
+
+
+def _exactly(accepted: tuple[type, ...], words: str) -> Hook:
+    def check(value: Any, wanted: Any) -> Any:
+        if type(value) not in accepted:
+            raise TypeError(f"is {value!r}, but must be {words}")
+        return wanted(value)
+
+    return check
+
+
+def _dataclass_hook(kind: type[Any], own: cattrs.Converter, **overrides: Any) -> Hook:
+    make = make_dict_structure_fn(kind, own, _cattrs_forbid_extra_keys=True, **overrides)
+
+    def check(value: Any, wanted: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"is {value!r}, but must be an object with fields")
+        return make(value, wanted)
+
+    return check
+
+
+def _tuple_hook(kind: Any, own: cattrs.Converter) -> Hook:
+    """For `tuple[X, ...]`: text and objects, which can be iterated too, are refused."""
+    item = get_args(kind)[0]
+
+    def check(value: Any, _: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"is {value!r}, but must be a list")
+        return tuple(own.structure(value, list[item]))  # type: ignore[valid-type]
+
+    return check
+
+
+def _dict_hook(kind: Any, own: cattrs.Converter) -> Hook:
+    key, item = get_args(kind)
+
+    def check(value: Any, _: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"is {value!r}, but must be an object")
+        return own.structure(value, dict[key, item])  # type: ignore[valid-type]
+
+    return check
+
+
+def _literal_hook(kind: Any) -> Hook:
+    words = " or ".join(map(str, get_args(kind)))
+
+    def check(value: Any, _: Any) -> Any:
+        if value not in get_args(kind):
+            raise TypeError(f"is {value!r}, but must be {words}")
+        return value
+
+    return check
+
+
+def _causes(error: BaseException, path: str) -> Iterator[tuple[str, BaseException]]:
+    """The errors at the leaves of nested groups, each with the path of its field."""
+    if not isinstance(error, cattrs.BaseValidationError):
+        yield path, error
+        return
+    for inner in error.exceptions:
+        where = path
+        for note in getattr(inner, "__notes__", ()):
+            match note:
+                case cattrs.AttributeValidationNote():
+                    where = f"{path}.{note.name}" if path else note.name
+                case cattrs.IterableValidationNote():
+                    where = f"{path}[{note.index}]"
+        yield from _causes(inner, where)
+
+
+def _reason(path: str, cause: BaseException) -> str:
+    """One line that names the field; a UserError of the dataclass itself does so already."""
+    match cause:
+        case UserError():
+            return str(cause)
         case cattrs.ForbiddenExtraKeysError():
-            return f"unknown field {sorted(error.extra_fields)[0]}"
+            name = sorted(map(str, cause.extra_fields))[0]
+            return f"unknown field {path}.{name}" if path else f"unknown field {name}"
         case KeyError():
-            return f"missing field {error.args[0]}"
-    return str(error)
+            return f"missing field {path}"
+    return f"{path} {first_line(cause)}".lstrip()

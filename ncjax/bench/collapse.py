@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds of all measures of collapse at both levels, beside one product `X^T X` of the same features."""
+"""Seconds of all collapse metrics at both levels, compared with one product `X^T X` of the same features."""
 
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from ncjax.bench.interleave import Peer, interleave
 from ncjax.bench.kmeans import make_problems
-from ncjax.bench.result import Comparison, row_of, to_json
+from ncjax.bench.result import BenchResult, Pair, bench_result, row_of
 
 OURS, PRODUCT, NUMPY = "ncjax, all measures", "JAX, X^T X", "NumPy, X^T X"
 CLASSES, SUPER_CLASSES = 10, 5
 MEASURED_SECS = 2.0
 
 
-def bench_collapse(command: str, *, rounds: int) -> dict[str, Any]:
+def bench_collapse(command: str, *, rounds: int) -> BenchResult:
     """The full table of one split of 50,000 x 512, ten fine and five coarse classes, with a classifier.
 
     Args:
@@ -31,7 +30,7 @@ def bench_collapse(command: str, *, rounds: int) -> dict[str, Any]:
     notes = [
         "One product X^T X is 26.2 GFLOP over 102 MB; the measures need one, two readings, and 3 x 512 eigenvalues."
     ]
-    return to_json(command, rows, [Comparison(title, OURS, name) for name in (PRODUCT, NUMPY)], notes)
+    return bench_result(command, rows, [Pair(title, OURS, name) for name in (PRODUCT, NUMPY)], notes)
 
 
 def points_and_labels() -> tuple[np.ndarray, np.ndarray]:
@@ -41,17 +40,16 @@ def points_and_labels() -> tuple[np.ndarray, np.ndarray]:
 
 
 def ncjax_timer() -> Callable[[], float]:
-    """The table that `ncjax evaluate FILE` prints for one split, without probes."""
+    """All collapse metrics of one split, with a classifier, as `ncjax evaluate FILE` computes them."""
     import jax.numpy as jnp
 
-    from ncjax.collapse.measure import Classifier, Labelled
-    from ncjax.evaluation.old_table import collapse_table
+    from ncjax.collapse.measure import Classifier, Labelled, measure
 
     points, labels = points_and_labels()
     weights = np.random.default_rng(2).normal(size=(SUPER_CLASSES, points.shape[1])).astype(np.float32)
     classifier = Classifier(jnp.asarray(weights), jnp.zeros(SUPER_CLASSES))
     super_class = tuple(label % SUPER_CLASSES for label in range(CLASSES))
-    return partial(_mean_secs, lambda: collapse_table(Labelled(points, labels), None, super_class, classifier))
+    return partial(_mean_secs, lambda: measure(Labelled(points, labels), None, super_class, classifier=classifier))
 
 
 def jax_product_timer() -> Callable[[], float]:
@@ -70,7 +68,7 @@ def numpy_product_timer() -> Callable[[], float]:
     return partial(_mean_secs, lambda: points.T @ points)
 
 
-def _mean_secs(call: Callable[[], Any]) -> float:
+def _mean_secs(call: Callable[[], object]) -> float:
     calls, started = 0, time.perf_counter()
     while calls == 0 or time.perf_counter() - started < MEASURED_SECS:
         call()

@@ -2,15 +2,14 @@
 """One experiment twice: with ncjax and with PyTorch, from the same weights, on the same batches, by one evaluator."""
 
 import dataclasses
-import json
 import multiprocessing
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,26 +17,31 @@ import numpy as np
 from ncjax.bench.interleave import Measured, interleave
 from ncjax.bench.torch_training import save_batches, torch_options, torch_peers
 from ncjax.bench.training import our_peer
-from ncjax.config import Config, MeshConfig
+from ncjax.config import Config, MeshConfig, to_dict
 from ncjax.data import load_dataset
+from ncjax.distributed.environment import environment
 from ncjax.errors import UserError
-from ncjax.pipeline import evaluate, train
-from ncjax.features.extraction import save_features
+from ncjax.features.store import describe_members, save_features, write_members
+from ncjax.pipeline import evaluate_run, train
+from ncjax.results import Comparison, Evaluation, Provenance, Row, Speed, TimeToAccuracy, TrainingSummary
+from ncjax.storage.atomic import write_json
+from ncjax.storage.metrics import read_records
+from ncjax.storage.workdir import open_workdir, read_json
 from ncjax.torch_port import train as torch_train
 from ncjax.torch_port.step import TorchOptions
-from ncjax.training.members import list_members
 from ncjax.training.loop import prepare
-from ncjax.storage.workdir import environment, open_workdir, read_json, write_json
+from ncjax.training.members import list_members
+from ncjax.typed_json import structure, unstructure
 
 ROUNDS = 5
 OURS, THEIRS = "ncjax", "PyTorch"
 
 
-def compare(config: Config, workdir: Path, command: str, *, budget_minutes: float) -> Path:
-    """Measure speed, train on both sides, evaluate both; writes results/comparison.json and returns its path.
+def compare_with_torch(config: Config, workdir: Path, command: str, *, budget_minutes: float) -> Path:
+    """Measures speed, trains on both sides, evaluates both; writes results/comparison.json and returns its path.
 
     The work directory is that of our run; WORKDIR/torch is one of the PyTorch run. An interrupted comparison goes on
-    where the same command is given again.
+    when the same command is run again.
 
     Args:
         config: the experiment, on a mesh of one device.
@@ -53,33 +57,45 @@ def compare(config: Config, workdir: Path, command: str, *, budget_minutes: floa
         raise UserError("mesh.member and mesh.data must be 1 in a comparison: PyTorch trains on one device")
     if config.data.streamed:
         raise UserError("data.streamed must be no in a comparison: both sides hold the data set on the device")
-    members = len(list_members(config, load_dataset(config.data)))
-    path = workdir / "results" / "speed.json"
-    if not path.exists():
-        write_json(path, _speed(config, members, budget_minutes))
-    speed = read_json(path)
-    if speed["asked_epochs"] != config.optim.epochs:
-        raise UserError(
-            f"{workdir} holds a comparison of {speed['asked_epochs']} epochs, not {config.optim.epochs}; "
-            "choose another --workdir"
-        )
-    config = _shorter(config, speed["epochs"])
-    train(config, workdir, command)
-    evaluate(workdir)
-    finished = workdir / "torch" / "results" / "training.json"
-    if not finished.exists():
-        options = TorchOptions(**speed["torch_options"])
+    measured = _speed_of(workdir, config, budget_minutes)
+    config = _shorter(config, measured.epochs)
+    train(config, workdir=workdir, command=command)
+    evaluate_run(workdir)
+    theirs = workdir / "torch"
+    if not (theirs / "results" / "training.json").exists():
+        options = TorchOptions(**measured.torch_options)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            pool.submit(_train_with_torch, config, workdir / "torch", command, options).result()
-    evaluate(workdir / "torch", controls=False)
-    result = workdir / "results" / "comparison.json"
-    write_json(
-        result, speed | _outcome(workdir, speed) | {"command": command, **environment(), "torch": version("torch")}
+            pool.submit(_train_with_torch, config, theirs, command, options).result()
+    evaluate_run(theirs, controls=False)
+    folders = {OURS: workdir, THEIRS: theirs}
+    found = dataclasses.replace(
+        measured,
+        time_to_accuracy=_time_to_accuracy(measured, folders),
+        rows={side: _last_rows(folder, measured.epochs) for side, folder in folders.items()},
+        provenance=_provenance(config, command),
     )
+    result = workdir / "results" / "comparison.json"
+    write_json(result, unstructure(found))
     return result
 
 
-def _speed(config: Config, members: int, budget_minutes: float) -> dict[str, Any]:
+def _speed_of(workdir: Path, config: Config, budget_minutes: float) -> Comparison:
+    """Measures speed, or reads what an earlier start measured."""
+    members = len(list_members(config, load_dataset(config.data)))
+    path = workdir / "results" / "speed.json"
+    if not path.exists():
+        write_json(path, unstructure(_measure_speed(config, members, budget_minutes)))
+    where = f"{path} does not fit; delete it and compare again"
+    measured: Comparison = structure(Comparison, read_json(path), where)
+    if measured.asked_epochs != config.optim.epochs:
+        raise UserError(
+            f"{workdir} holds a comparison of {measured.asked_epochs} epochs, not {config.optim.epochs}; "
+            "choose another --workdir"
+        )
+    return measured
+
+
+def _measure_speed(config: Config, members: int, budget_minutes: float) -> Comparison:
     """Images per second of both sides, PyTorch's fastest way in the config's number type, and the epochs that fit."""
     with tempfile.TemporaryDirectory() as folder:
         batches = Path(folder) / "batches.npz"
@@ -87,36 +103,36 @@ def _speed(config: Config, members: int, budget_minutes: float) -> dict[str, Any
         peers = {OURS: our_peer(config)} | torch_peers(config, batches, torch_options(config))
         measured = interleave(peers, rounds=ROUNDS)
     bfloat16 = config.optim.dtype == "bfloat16"
-    rates = {o: _median(measured[str(o)]) for o in torch_options(config) if o.bfloat16 == bfloat16}
-    fastest = max(rates, key=lambda options: rates[options])
-    if not (rates[fastest] and _median(measured[OURS])):
+    rates = {o: _median(measured[str(o)].values) for o in torch_options(config) if o.bfloat16 == bfloat16}
+    fastest, ours = max(rates, key=lambda options: rates[options]), _median(measured[OURS].values)
+    if not (rates[fastest] and ours):
         errors = "; ".join(f"{name}: {m.error}" for name, m in measured.items() if m.error)
         raise UserError(f"the training step cannot be measured: {errors}")
     per_epoch = len(load_dataset(config.data).train.labels) // config.optim.batch * config.optim.batch * members
-    epoch_secs = per_epoch / _median(measured[OURS]) + per_epoch / rates[fastest]
-    return {
-        "members": members,
-        "images_per_epoch": per_epoch,
-        "asked_epochs": config.optim.epochs,
-        "epochs": max(1, min(config.optim.epochs, int(60 * budget_minutes / epoch_secs))),
-        "budget_minutes": budget_minutes,
-        "torch_options": dataclasses.asdict(fastest),
-        "torch_chosen": str(fastest),
-        "speed": {name: _to_json(m) for name, m in measured.items()},
-    }
+    epoch_secs = per_epoch / ours + per_epoch / rates[fastest]
+    return Comparison(
+        members=members,
+        images_per_epoch=per_epoch,
+        asked_epochs=config.optim.epochs,
+        epochs=max(1, min(config.optim.epochs, int(60 * budget_minutes / epoch_secs))),
+        budget_minutes=budget_minutes,
+        torch_options=dataclasses.asdict(fastest),
+        torch_chosen=str(fastest),
+        speed={name: _to_speed(m) for name, m in measured.items()},
+    )
 
 
-def _median(measured: Measured) -> float:
-    return statistics.median(measured.values) if measured.values else 0.0
+def _median(values: tuple[float, ...]) -> float:
+    return statistics.median(values) if values else 0.0
 
 
-def _to_json(measured: Measured) -> dict[str, Any]:
-    return {
-        "images_per_sec": [round(value, 1) for value in measured.values],
-        "setup_secs": round(measured.setup_secs, 2),
-        "peak_mib": round(measured.peak_bytes / 2**20, 1),
-        "error": measured.error,
-    }
+def _to_speed(measured: Measured) -> Speed:
+    return Speed(
+        images_per_sec=tuple(round(value, 1) for value in measured.values),
+        setup_secs=round(measured.setup_secs, 2),
+        peak_mib=round(measured.peak_bytes / 2**20, 1),
+        error=measured.error,
+    )
 
 
 def _shorter(config: Config, epochs: int) -> Config:
@@ -133,44 +149,51 @@ def _train_with_torch(config: Config, workdir: Path, command: str, options: Torc
     jax.config.update("jax_platforms", "cpu")
     dataset = load_dataset(config.data)
     run = prepare(config, dataset)
-    open_workdir(workdir, config, command)
+    open_workdir(workdir, config, command, environment())
+    write_members(workdir, describe_members(config, dataset, from_memory=False))
     started = time.perf_counter()
-    features = torch_train.train(run, dataset, workdir, options)
-    save_features(workdir, config.optim.epochs, features)
-    secs = {"compile_secs": None, "train_secs": round(time.perf_counter() - started, 2)}
-    write_json(workdir / "results" / "training.json", secs | {"failures": []})
+    save_features(workdir, torch_train.fit(run, dataset, workdir, options))
+    summary = TrainingSummary(compile_secs=None, train_secs=round(time.perf_counter() - started, 2))
+    write_json(workdir / "results" / "training.json", unstructure(summary))
 
 
-def _outcome(workdir: Path, speed: dict[str, Any]) -> dict[str, Any]:
-    """Rows of the last epoch of both sides, and the time until every member is as good as both sides end up."""
-    folders = {OURS: workdir, THEIRS: workdir / "torch"}
-    histories = {side: np.array(_test_accuracies(folder)) for side, folder in folders.items()}
+def _time_to_accuracy(measured: Comparison, folders: Mapping[str, Path]) -> TimeToAccuracy:
+    """When every member is as good as both sides end up: our members train at once, theirs one after the other."""
+    histories = {side: _test_accuracies(folder) for side, folder in folders.items()}
     target = np.minimum(*(history[-1] for history in histories.values()))
     epochs = {side: 1 + (history >= target).argmax(axis=0) for side, history in histories.items()}
-    one_member = speed["images_per_epoch"] / speed["members"]
-    rates = {OURS: OURS, THEIRS: speed["torch_chosen"]}
-    rate = {side: statistics.median(speed["speed"][name]["images_per_sec"]) for side, name in rates.items()}
-    return {
-        "time_to_accuracy": {
-            "accuracy": target.round(6).tolist(),
-            "epochs": {side: counts.tolist() for side, counts in epochs.items()},
-            "secs": {
-                OURS: round(float(epochs[OURS].max() * speed["images_per_epoch"] / rate[OURS]), 2),
-                THEIRS: round(float(epochs[THEIRS].sum() * one_member / rate[THEIRS]), 2),
-            },
+    one_member = measured.images_per_epoch / measured.members
+    names = {OURS: OURS, THEIRS: measured.torch_chosen}
+    rate = {side: _median(measured.speed[name].images_per_sec) for side, name in names.items()}
+    return TimeToAccuracy(
+        accuracy=tuple(target.round(6).tolist()),
+        epochs={side: tuple(counts.tolist()) for side, counts in epochs.items()},
+        secs={
+            OURS: round(float(epochs[OURS].max() * measured.images_per_epoch / rate[OURS]), 2),
+            THEIRS: round(float(epochs[THEIRS].sum() * one_member / rate[THEIRS]), 2),
         },
-        "rows": {
-            side: [row for row in read_json(folder / "results" / "evaluation.json")["rows"] if _is_last(row, speed)]
-            for side, folder in folders.items()
-        },
-    }
+    )
 
 
-def _is_last(row: dict[str, Any], speed: dict[str, Any]) -> bool:
-    return row["member"] is not None and row["epoch"] == speed["epochs"]
-
-
-def _test_accuracies(workdir: Path) -> list[list[float]]:
+def _test_accuracies(workdir: Path) -> np.ndarray:
     """`[t s]`, on the labels that each member was trained with."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["test_accuracy"] for line in lines]
+    records = read_records(workdir / "metrics.jsonl")
+    return np.array([list(record.values["test_accuracy"].values()) for record in records])
+
+
+def _last_rows(workdir: Path, epochs: int) -> tuple[Row, ...]:
+    path = workdir / "results" / "evaluation.json"
+    rows = Evaluation.from_json(path.read_bytes(), str(path)).rows
+    return tuple(row for row in rows if row.member is not None and row.epoch == epochs)
+
+
+def _provenance(config: Config, command: str) -> Provenance:
+    where = environment()
+    return Provenance(
+        name=config.name,
+        command=command,
+        config=to_dict(config),
+        versions={**where.versions, "torch": version("torch")},
+        commit=where.commit,
+        device=where.device,
+    )

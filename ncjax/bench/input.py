@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images per second that streaming delivers to the devices, beside what the training step consumes."""
+"""Images per second that streaming delivers to the devices, compared with what the training step consumes."""
 
 import dataclasses
 import time
 from contextlib import closing
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from ncjax.bench.interleave import Peer, Timer, interleave
-from ncjax.bench.result import Comparison, row_of, to_json
+from ncjax.bench.result import BenchResult, Pair, bench_result, row_of
 from ncjax.bench.speed import UNIT, title
 from ncjax.bench.training import MEASURED_SECS, leave_memory, our_peer, step_timer
 from ncjax.config import Config, to_dict
@@ -19,7 +18,7 @@ INPUT, STEP, WHOLE = "input alone", "training step, data set on the device", "tr
 ENDLESS = 10_000  # epochs: no measurement meets the end of a run
 
 
-def bench_input(config: Config, command: str, *, rounds: int) -> dict[str, Any]:
+def bench_input(config: Config, command: str, *, rounds: int) -> BenchResult:
     """The streamed input of all members of a config alone; the step on resident images; and both together.
 
     Raises:
@@ -36,9 +35,9 @@ def bench_input(config: Config, command: str, *, rounds: int) -> dict[str, Any]:
     peers = {INPUT: inputs, STEP: our_peer(resident), WHOLE: whole}
     rows = [row_of(name, UNIT, found) for name, found in interleave(peers, rounds=rounds).items()]
     pairs = ((INPUT, STEP), (WHOLE, STEP))
-    comparisons = [Comparison(title(config, count), *pair) for pair in pairs]
+    compared = [Pair(title(config, count), *pair) for pair in pairs]
     notes = ["A measurement of the input alone starts with nothing read; the files may lie in the system's cache."]
-    return to_json(command, rows, comparisons, notes) | {"config": to_dict(config)}
+    return bench_result(command, rows, compared, notes, to_dict(config))
 
 
 def input_timer(config: Config) -> Timer:
@@ -47,8 +46,8 @@ def input_timer(config: Config) -> Timer:
     import jax
 
     from ncjax.data import load_dataset
-    from ncjax.training.streaming import chunks
     from ncjax.training.loop import prepare
+    from ncjax.training.streaming import chunks
 
     run = prepare(config, load_dataset(config.data))
     assert run.feed is not None
@@ -56,8 +55,8 @@ def input_timer(config: Config) -> Timer:
 
     def advance(steps: int) -> None:
         nonlocal at
-        with closing(chunks(feed, at, at + steps)) as fed:
-            for chunk in fed:
+        with closing(chunks(feed, at, at + steps)) as streamed:
+            for chunk in streamed:
                 jax.block_until_ready(chunk.pixels)
         at += steps
 
@@ -71,9 +70,11 @@ def streamed_timer(config: Config) -> Timer:
     from jax.sharding import NamedSharding
 
     from ncjax.data import load_dataset
+    from ncjax.distributed.mesh import REPLICATED
+    from ncjax.distributed.sharding import put
     from ncjax.training.loop import chunk_images, prepare
-    from ncjax.distributed.mesh import EVERYWHERE, put
-    from ncjax.training.step import compile_chunk, init_state
+    from ncjax.training.state import init_state
+    from ncjax.training.step import compile_chunk
 
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=ENDLESS))
     run = prepare(config, load_dataset(config.data))
@@ -85,11 +86,11 @@ def streamed_timer(config: Config) -> Timer:
         first, started = int(state.step), time.perf_counter()
         while time.perf_counter() - started < MEASURED_SECS:
             epoch_end = (int(state.step) // run.spec.steps_per_epoch + 1) * run.spec.steps_per_epoch
-            stop = put(np.int32(epoch_end), NamedSharding(run.spec.mesh, EVERYWHERE))
-            state, seen = chunk(state, next(images), run.ensemble, stop)
-            jax.block_until_ready(seen)
-        images_seen = (int(state.step) - first) * config.optim.batch * len(run.members)
-        return images_seen / (time.perf_counter() - started)
+            stop = put(np.int32(epoch_end), NamedSharding(run.spec.mesh, REPLICATED))
+            state, totals = chunk(state, next(images), run.ensemble, stop)
+            jax.block_until_ready(totals)
+        trained = (int(state.step) - first) * config.optim.batch * len(run.members)
+        return trained / (time.perf_counter() - started)
 
     return measure
 

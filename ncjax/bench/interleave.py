@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Peers measured in turn, each in a process of its own: a slow minute of the machine hits all alike."""
+"""Peers measured alternately, each in a process of its own: a slow minute of the machine hits all alike."""
 
 import importlib
 import multiprocessing
@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from ncjax.errors import first_line
 
 Timer = Callable[[], float]
 AFRESH = {"JAX_ENABLE_COMPILATION_CACHE": "false", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}  # nobody finds programs
@@ -94,11 +96,11 @@ def _serve(connection: Connection, peer: Peer) -> None:
         grown = _resident_bytes() - before
         connection.send(_device_bytes() or grown)
     except Exception as error:
-        connection.send(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300])
+        connection.send(f"{type(error).__name__}: {first_line(error)}"[:300])
 
 
 def _end_with_parent() -> None:
-    """A peer whose parent was killed would compute on, beside whatever is measured next."""
+    """A peer whose parent was killed would compute on, and disturb what is measured next."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

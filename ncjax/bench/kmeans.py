@@ -8,12 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ncjax.bench.interleave import Peer, interleave
-from ncjax.bench.result import Comparison, row_of, to_json
+from ncjax.bench.result import BenchResult, Pair, bench_result, row_of
 from ncjax.errors import UserError
 
 Workload = Literal["features", "super-classes", "cifar10", "blobs", "noise"]
@@ -24,8 +24,8 @@ SUPER_CLASSES = 5
 CLUSTERS_OF_SUPER_CLASS = 2
 
 
-def bench_kmeans(workload: Workload, data: Path | None, command: str, *, rounds: int) -> dict[str, Any]:
-    """Every peer that is installed; each solves all problems of the workload, with ten restarts each.
+def bench_kmeans(workload: Workload, data: Path | None, command: str, *, rounds: int) -> BenchResult:
+    """Measures every peer that is installed; each solves all problems of the workload, with ten restarts each.
 
     Notes give each peer's inertia, summed in float64 from its labels, over ours, and the share of labels that are ours
     after the best renaming.
@@ -61,13 +61,13 @@ def bench_kmeans(workload: Workload, data: Path | None, command: str, *, rounds:
     notes = [f"{name} {version(timers[name][2])}: {_quality(problems, k, found[name], found[OURS])}" for name in found]
     notes += [f"{name} is not installed." for name in timers if name not in installed]
     title = f"k-means, {workload}: {len(problems)} x {len(problems[0]):,} x {problems[0].shape[1]}, k = {k}"
-    return to_json(command, rows, [Comparison(title, OURS, name) for name in found if name != OURS], notes)
+    return bench_result(command, rows, [Pair(title, OURS, name) for name in found if name != OURS], notes)
 
 
 def make_problems(workload: Workload, data: Path | None) -> tuple[list[np.ndarray], int]:
-    """The problems of a workload, and k.
+    """Returns the problems of a workload, and k.
 
-    features: 50,000 x 512, ten overlapping clusters, spread in 20 directions of falling strength, noise in all.
+    features: 50,000 x 512, ten overlapping clusters, elongated in 20 directions of decreasing variance, noise in all.
     blobs: 50,000 x 512, ten clusters whose noise is the same in all directions.
     noise: 50,000 x 512, no clusters at all: nothing for the principal axes to find.
     super-classes: five times 10,000 x 512 like features, k = 2.
@@ -107,7 +107,7 @@ def _features(n: int, d: int, k: int, seed: int, rank: int = 20) -> np.ndarray:
 
 
 def ncjax_timer(workload: Workload, data: Path | None, report: Path) -> Callable[[], float]:
-    """All problems in one call; those of different sizes filled up with points of weight 0."""
+    """All problems in one call; smaller ones are padded with points of weight 0."""
     import jax
     import jax.numpy as jnp
 
@@ -168,7 +168,7 @@ def ott_timer(workload: Workload, data: Path | None, report: Path) -> Callable[[
 
 
 def _mean_secs(solve: Callable[[], list[np.ndarray]], report: Path) -> float:
-    """Of as many calls as fill a second; the labels are kept."""
+    """The mean over as many calls as fill a second; the labels are saved."""
     calls, started = 0, time.perf_counter()
     while calls == 0 or time.perf_counter() - started < MEASURED_SECS:
         labels, calls = solve(), calls + 1
@@ -188,6 +188,6 @@ def _quality(problems: list[np.ndarray], k: int, labels: np.ndarray, ours: np.nd
 
 
 def _inertia(points: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """In float64, to the labels' own means: the same judge for all."""
+    """In float64, to the means of the labels: the same criterion for all."""
     groups = [points[labels == j].astype(np.float64) for j in range(k)]
     return float(sum(((group - group.mean(axis=0)) ** 2).sum() for group in groups if len(group)))

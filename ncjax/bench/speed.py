@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images per second of training: one member, and all members of a run at once, beside PyTorch."""
+"""Images per second of training: one member, and all members of a run at once, compared with PyTorch."""
 
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from ncjax.bench.interleave import Peer, interleave
-from ncjax.bench.result import Comparison, Row, fastest, row_of, to_json
+from ncjax.bench.result import BenchResult, BenchRow, Pair, bench_result, fastest, row_of
 from ncjax.bench.training import leave_memory, our_peer
 from ncjax.config import Config, MeshConfig, to_dict
 from ncjax.errors import UserError
@@ -16,7 +15,7 @@ UNIT = "images/s"
 OURS, ALONE = "ncjax", "ncjax, one after the other"
 
 
-def bench_train(config: Config, command: str, *, rounds: int) -> dict[str, Any]:
+def bench_train(config: Config, command: str, *, rounds: int) -> BenchResult:
     """The first member of a config alone, with ncjax and in every way of running PyTorch in the same number type.
 
     Raises:
@@ -27,8 +26,8 @@ def bench_train(config: Config, command: str, *, rounds: int) -> dict[str, Any]:
     return _result(config, command, rows, [(OURS, fastest(rows[1:]))], notes, title(alone, 1))
 
 
-def bench_ensemble(config: Config, command: str, *, rounds: int) -> dict[str, Any]:
-    """All members of a config at once; beside them, one after the other, with ncjax and with PyTorch.
+def bench_ensemble(config: Config, command: str, *, rounds: int) -> BenchResult:
+    """All members of a config at once; for comparison one after the other, with ncjax and with PyTorch.
 
     One after the other, `S` runs have the images/s of one run alone: that is what is measured.
 
@@ -47,16 +46,16 @@ def bench_ensemble(config: Config, command: str, *, rounds: int) -> dict[str, An
 def _result(
     config: Config,
     command: str,
-    rows: list[Row],
+    rows: list[BenchRow],
     pairs: list[tuple[str, str | None]],
     notes: list[str],
     title: str,
-) -> dict[str, Any]:
-    comparisons = [Comparison(title, ours, theirs) for ours, theirs in pairs if theirs]
-    return to_json(command, rows, comparisons, notes) | {"config": to_dict(config)}
+) -> BenchResult:
+    compared = [Pair(title, ours, theirs) for ours, theirs in pairs if theirs]
+    return bench_result(command, rows, compared, notes, to_dict(config))
 
 
-def _measured(ours: dict[str, Peer], alone: Config, rounds: int) -> tuple[list[Row], list[str]]:
+def _measured(ours: dict[str, Peer], alone: Config, rounds: int) -> tuple[list[BenchRow], list[str]]:
     """Rows of our peers, then of PyTorch's, and notes."""
     leave_memory()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long one waits for the command line: its help, and the demo when started first and later."""
+"""Seconds until the command line answers: its help, and the demo on first and later starts."""
 
 import os
 import subprocess
@@ -7,16 +7,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-from ncjax.bench.result import Comparison, Row, to_json
+from ncjax.bench.result import BenchResult, Pair, bench_result, bench_row
 from ncjax.errors import UserError
 
 HELP = "ncjax --help"
 CACHES = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
 
 
-def bench_startup(command: str, *, rounds: int, demo: tuple[str, ...] = ()) -> dict[str, Any]:
+def bench_startup(command: str, *, rounds: int, demo: tuple[str, ...] = ()) -> BenchResult:
     """`ncjax --help`, then `ncjax demo` with an empty cache folder and again with what the first start left there.
 
     Each is a process of its own, timed from its start; Python's own files are compiled and read before.
@@ -42,8 +41,8 @@ def bench_startup(command: str, *, rounds: int, demo: tuple[str, ...] = ()) -> d
                 found = _seconds(["demo", "--workdir", str(workdir), *demo], {"XDG_CACHE_HOME": folder}, workdir)
                 for part, secs in zip(parts, found, strict=True):
                     values[f"{start}, {part}"].append(secs)
-    comparisons = [Comparison(f"ncjax demo, {part}", f"later start, {part}", f"first start, {part}") for part in parts]
-    return to_json(command, [Row(name, "s", tuple(secs)) for name, secs in values.items()], comparisons, [])
+    compared = [Pair(f"ncjax demo, {part}", f"later start, {part}", f"first start, {part}") for part in parts]
+    return bench_result(command, [bench_row(name, "s", secs) for name, secs in values.items()], compared, [])
 
 
 def _seconds(arguments: list[str], variables: dict[str, str], workdir: Path | None = None) -> tuple[float, float]:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs per second of the synthetic setting: many seeds of a shallow network, beside ways of doing it in PyTorch."""
+"""Steps per second of the synthetic setting: many seeds of a shallow network, compared with PyTorch."""
 
 import os
 import time
 from functools import partial
-from typing import Any
 
 from ncjax.bench.interleave import Peer, Timer, interleave
-from ncjax.bench.result import Comparison, row_of, to_json
+from ncjax.bench.result import BenchResult, Pair, bench_result, row_of
 from ncjax.bench.torch_theory import WAYS, torch_timer
 from ncjax.config import to_dict
 from ncjax.theory.config import DescentConfig, TheoryConfig
@@ -23,11 +22,11 @@ def bench_config(seeds: int, steps: int) -> TheoryConfig:
     return TheoryConfig(name="bench", seeds=seeds, descent=descent, memory_gib=32.0)
 
 
-def bench_theory(command: str, *, seeds: int, steps: int, torch_steps: int, rounds: int) -> dict[str, Any]:
-    """All seeds at once with ncjax; beside it PyTorch: batched products, `torch.func.vmap`, a loop over the seeds.
+def bench_theory(command: str, *, seeds: int, steps: int, torch_steps: int, rounds: int) -> BenchResult:
+    """All seeds at once with ncjax, compared with PyTorch: batched products, `torch.func.vmap`, a loop over the seeds.
 
     The same work in float32: full-batch descent on the first layer. Ours also draws data and weights and records the
-    metrics (but for k-means) before the first and after the last step; PyTorch's examples and weights lie ready.
+    metrics (but for k-means) before the first and after the last step; PyTorch's examples and weights exist before.
 
     Args:
         command: kept with the results.
@@ -49,8 +48,8 @@ def bench_theory(command: str, *, seeds: int, steps: int, torch_steps: int, roun
         rate = sorted(ours)[len(ours) // 2] * step_flops(config) / 1e9
         share = rate / sorted(peak)[len(peak) // 2]
         notes.append(f"ncjax: {rate:.0f} GFLOP/s in the two products of a step, {share:.2f} of a large product's rate.")
-    comparisons = [Comparison(title, OURS, name) for name in theirs]
-    return to_json(command, rows, comparisons, notes) | {"config": to_dict(config)}
+    pairs = [Pair(title, OURS, name) for name in theirs]
+    return bench_result(command, rows, pairs, notes, to_dict(config))
 
 
 def step_flops(config: TheoryConfig) -> int:
@@ -62,12 +61,12 @@ def step_flops(config: TheoryConfig) -> int:
 def our_timer(config: TheoryConfig) -> Timer:
     """The program that `ncjax theory` runs, on every core."""
     from ncjax.theory.config import shapes_of
-    from ncjax.theory.sweep import Batch, batch_inputs, make_program, use_every_core
+    from ncjax.theory.sweep import RunGroup, group_inputs, make_program, use_every_core
 
     use_every_core()
     (shape,) = shapes_of(config)
     program = make_program(config, shape, config.seeds)
-    inputs = batch_inputs(config, Batch(shape, 0, config.seeds))
+    inputs = group_inputs(config, RunGroup(shape, 0, config.seeds))
 
     def measure() -> float:
         started = time.perf_counter()

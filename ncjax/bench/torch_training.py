@@ -9,13 +9,14 @@ import numpy as np
 from ncjax.bench.interleave import Peer, Timer
 from ncjax.bench.training import step_timer
 from ncjax.config import Config
+from ncjax.models.networks import find_network
 from ncjax.torch_port.networks import make_network
-from ncjax.torch_port.step import TorchOptions, make_step, synchronise, to_images, torch_device
+from ncjax.torch_port.step import TorchOptions, make_step, synchronize, to_images, torch_device
 
 
 def torch_options(config: Config) -> tuple[TorchOptions, ...]:
     """Every way of running PyTorch that may be its fastest; in bfloat16 too where the config says float32."""
-    layouts = (False,) if config.model.name == "mlp" else (False, True)
+    layouts = (False, True) if find_network(config.model.name).spatial else (False,)
     dtypes = (True,) if config.optim.dtype == "bfloat16" else (False, True)
     return tuple(
         TorchOptions(compiled=compiled, channels_last=channels_last, bfloat16=bfloat16)
@@ -54,8 +55,8 @@ def torch_timer(config: Config, batches: Path, options: TorchOptions) -> Timer:
     step = make_step(network, config.optim, config.optim.weight_decay[0], classes, options)
 
     def advance(steps: int) -> None:
-        for place in range(steps):
-            step(images[place % len(images)], targets[place % len(images)], 0.01)
-        synchronise()
+        for i in range(steps):
+            step(images[i % len(images)], targets[i % len(images)], 0.01)
+        synchronize()
 
     return step_timer(advance, len(images), config.optim.batch)

@@ -14,7 +14,7 @@ MEASURED_SECS = 4.0  # of one call of a timer, at least
 
 
 def leave_memory() -> None:
-    """Leave what is not needed of a device's memory to those that are measured beside this process."""
+    """Leave what is not needed of a device's memory to the other processes that are measured."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
@@ -31,9 +31,10 @@ def jax_timer(config: Config) -> Timer:
     from jax.sharding import NamedSharding
 
     from ncjax.data import load_dataset
+    from ncjax.distributed.mesh import REPLICATED
     from ncjax.training.loop import prepare
-    from ncjax.distributed.mesh import EVERYWHERE
-    from ncjax.training.step import compile_chunk, init_state
+    from ncjax.training.state import init_state
+    from ncjax.training.step import compile_chunk
 
     run = prepare(config, load_dataset(config.data))
     state = init_state(run.spec, run.ensemble)
@@ -41,9 +42,9 @@ def jax_timer(config: Config) -> Timer:
 
     def advance(steps: int) -> None:
         nonlocal state
-        stop = jax.device_put(jnp.asarray(state.step + steps, jnp.int32), NamedSharding(run.spec.mesh, EVERYWHERE))
-        state, seen = chunk(state, run.images, run.ensemble, stop)
-        jax.block_until_ready(seen)
+        stop = jax.device_put(jnp.asarray(state.step + steps, jnp.int32), NamedSharding(run.spec.mesh, REPLICATED))
+        state, totals = chunk(state, run.images, run.ensemble, stop)
+        jax.block_until_ready(totals)
 
     return step_timer(advance, config.chunk_steps, config.optim.batch * len(run.members))
 
@@ -52,7 +53,7 @@ def step_timer(advance: Callable[[int], None], most: int, images_per_step: int) 
     """The timer of a training: `advance(n)` takes `n` steps and waits for them.
 
     It takes as many steps at a go as fit the time, and `most` at most, until the time is over. A first go is not
-    measured: after a pause, in which others have their turn, it can be slower than the next.
+    measured: after a pause, in which the others are measured, it can be slower than the next.
     """
     advance(1)
     started = time.perf_counter()

@@ -1,60 +1,165 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments of a command: a config file, and options that follow from the signature of a function."""
+"""Arguments of a command, parsed by tyro from the signature of a function; every error is one line.
+
+tyro draws its errors for people. Here a failed parse is explained from what its interface gives: the exception that it
+was raised from, the arguments that it does not know, and which option fails when it is parsed alone.
+"""
 
 import contextlib
+import dataclasses
+import difflib
+import inspect
 import io
 import itertools
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, TypeVar, Union
 
 import tyro
 
-from ncjax.config import C, Config, load_config_of
 from ncjax.errors import UserError
 
+T = TypeVar("T")
+HELP = ("-h", "--help")
+STAND_IN = "_"  # for a positional argument, where one option is parsed alone
+NOUNS = {int: "a whole number", float: "a number", str: "a text", bool: "set without a value"}
 
-def command(verb: str, arguments: list[str]) -> str:
-    """The command line, to be kept with its results."""
+
+def command(verb: str, arguments: Sequence[str]) -> str:
+    """Returns the command line, to be kept with its results."""
     return " ".join(["ncjax", verb, *arguments])
 
 
-def base_config(verb: str, arguments: list[str]) -> tuple[str, Config, list[str]]:
-    """Name of the command, the config that its first argument names, and the other arguments."""
-    return base_config_of(Config, verb, arguments, "configs/coarse_cifar10_cpu.py")
+def asks_help(arguments: Sequence[str]) -> bool:
+    """Returns whether the arguments ask for help instead of work."""
+    return any(argument in HELP for argument in arguments)
 
 
-def base_config_of(kind: type[C], verb: str, arguments: list[str], example: str) -> tuple[str, C, list[str]]:
-    """`base_config` for another kind of config, of which `example` is a file."""
-    if not arguments:
-        raise UserError(f"ncjax {verb} needs a config file, such as: ncjax {verb} {example}")
-    if arguments[0].startswith("-"):
-        return f"{verb} CONFIG", kind(), arguments
-    return f"{verb} {arguments[0]}", load_config_of(kind, Path(arguments[0])), arguments[1:]
+def parse(
+    verb: str, options: Callable[..., T], arguments: Sequence[str], epilogue: Callable[[], str] | None = None
+) -> T:
+    """Parses arguments into those of a function, and calls it.
 
+    Args:
+        verb: the command without `ncjax`, for help and messages.
+        options: its signature gives the options, its docstring the help.
+        arguments: what follows the verb.
+        epilogue: called for the text behind the help; only when help is asked for.
 
-def parse(verb: str, options: Callable[..., Any], arguments: list[str]) -> Any:
-    """Parse with tyro; its boxed message becomes one line.
+    Returns:
+        What `options` returns.
 
     Raises:
-        UserError: the arguments do not fit.
+        UserError: an argument is unknown, missing or does not parse; it is named.
+        SystemExit: after help was printed.
     """
-    box = io.StringIO()
     try:
-        with contextlib.redirect_stderr(box):
-            return tyro.cli(options, args=arguments, prog=f"ncjax {verb}", description=None)
+        found, unknown = _call_tyro(verb, options, arguments, printing=asks_help(arguments))
     except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UserError(f"{_first_paragraph(box.getvalue())} See: ncjax {verb} --help") from None
+        if stop.code not in (0, None):
+            raise UserError(f"{_reason(verb, options, arguments, stop)}; {_see(verb)}") from stop
+        if epilogue is not None and asks_help(arguments):
+            print(epilogue())
+        raise
+    if unknown:
+        raise UserError(f"{_unknown(unknown, flags_of(options))}; {_see(verb)}")
+    return found
 
 
-def _first_paragraph(box: str) -> str:
-    """The text between the title and the second rule of a box, which is drawn with `─` or, on plain terminals, `-`."""
-    lines = [line.strip("│|╭╮╰╯+ ") for line in box.splitlines()[1:]]
-    text = itertools.dropwhile(_is_rule, lines)
-    return " ".join(itertools.takewhile(lambda line: not _is_rule(line), text)).strip().rstrip(".") + "."
+def _call_tyro(
+    verb: str, options: Callable[..., T], arguments: Sequence[str], *, printing: bool = False
+) -> tuple[T, list[str]]:
+    """The result and the arguments that are unknown; what is drawn on stderr is thrown away."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        return tyro.cli(
+            options,
+            args=list(arguments),
+            prog=f"ncjax {verb}",
+            console_outputs=printing,
+            return_unknown_args=True,
+        )
 
 
-def _is_rule(line: str) -> bool:
-    return not line.strip("─-")
+def flags_of(kind: object, prefix: str = "") -> Mapping[str, object]:
+    """Returns the options of a function or a dataclass with their types; fields of fields have dots: `--optim.lr`."""
+    of_function = not dataclasses.is_dataclass(kind)
+    found: dict[str, object] = {}
+    for name, one in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(one):  # the config of a function has no prefix
+            found |= flags_of(one, prefix if of_function else f"{prefix}{name}.")
+        elif name != "return":
+            found[f"--{prefix}{name}".replace("_", "-")] = one
+    return found
+
+
+def _see(verb: str) -> str:
+    return f"see: ncjax {verb} --help"
+
+
+def _reason(verb: str, options: Callable[..., object], arguments: Sequence[str], stop: BaseException) -> str:
+    """Why a parse failed, by what is certain first."""
+    if (error := _user_error(stop)) is not None:
+        raise error
+    for name, *values in _groups(arguments):
+        if not _parses(verb, options, [STAND_IN, name, *values]):
+            return _misfit(name, values, flags_of(options))
+    parameters = inspect.signature(options).parameters.values()
+    missing = [p.name.upper().replace("_", "-") for p in parameters if p.default is inspect.Parameter.empty]
+    return f"ncjax {verb} needs {' '.join(missing)}" if missing else f"{' '.join(arguments)!r} cannot be read"
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The error of ours that an exception was raised from, such as that of a dataclass that checks its ranges."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _groups(arguments: Sequence[str]) -> Iterator[list[str]]:
+    """Each option with its values."""
+    starts = [i for i, argument in enumerate(arguments) if argument.startswith("--") and len(argument) > 2]
+    for start, end in itertools.pairwise([*starts, len(arguments)]):
+        name, *joined = arguments[start].split("=", 1)
+        yield [name, *joined, *arguments[start + 1 : end]]
+
+
+def _parses(verb: str, options: Callable[..., object], arguments: Sequence[str]) -> bool:
+    """Whether every argument is of its type; values out of range are no matter of parsing."""
+    try:
+        _call_tyro(verb, options, arguments)
+    except SystemExit as stop:
+        return _user_error(stop) is not None
+    except UserError:
+        pass
+    return True
+
+
+def _misfit(name: str, values: Sequence[str], flags: Mapping[str, object]) -> str:
+    flag = name.replace("_", "-")
+    if flag not in flags:  # --no-streamed, or --workdir:none
+        return f"{' '.join([name, *values])!r} cannot be read"
+    wanted = _describe(flags[flag])
+    if not values:
+        return f"{name} needs {wanted}"
+    return f"{name} is {', '.join(map(repr, values))}, but must be {wanted}"
+
+
+def _describe(kind: object) -> str:
+    """What a value of a type is called."""
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inside))}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(one) for one in inside if one is not types.NoneType)
+    if origin is tuple:
+        return f"{_describe(inside[0])}, or several"
+    return next((noun for one, noun in NOUNS.items() if one is kind), "a path")
+
+
+def _unknown(unknown: Sequence[str], flags: Mapping[str, object]) -> str:
+    options = [argument.split("=", 1)[0] for argument in unknown if argument.startswith("-")]
+    if not options:
+        return f"unexpected argument {unknown[0]!r}"
+    close = difflib.get_close_matches(options[0].replace("_", "-"), flags, n=1)
+    return f"unknown option {options[0]}" + (f" (did you mean {close[0]}?)" if close else "")

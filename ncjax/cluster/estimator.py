@@ -2,41 +2,57 @@
 """k-means with scikit-learn's interface."""
 
 import warnings
+from numbers import Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from ncjax.cluster.solver import assign_to, kmeans
 
-PADDED = 4096  # points up to so many are filled up to a power of two: few sizes, so few compilations
+MAX_PADDED = 4096  # up to so many points are padded to a power of two: few shapes, so few compilations
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
-    """k-means with parameters and attributes of `sklearn.cluster.KMeans`, computed by `ncjax.cluster.solver`.
+    """k-means with the parameters and attributes of `sklearn.cluster.KMeans`, computed by `ncjax.kmeans` in JAX.
 
-    Distances are computed in float32; float64 points are centred and scaled in float64 first, so nothing is lost by a
-    large offset. Starting points are not scikit-learn's for the same `random_state`. Sparse points are refused.
+    Minimises the inertia `sum_i w_i min_j |x_i - c_j|^2` by Lloyd's algorithm from greedy k-means++ (Arthur and
+    Vassilvitskii 2007). Distances are computed in float32; float64 points are centred and scaled in float64 first, so
+    a large offset costs no precision. Initial centroids differ from scikit-learn's for the same `random_state`. Sparse
+    points are refused.
 
     Args:
-        n_clusters: k.
+        n_clusters: number of clusters k, from 1 to the number of points.
         init: k-means++ (greedy), random, an array `[k d]`, or a function `(points, k, random_state) -> [k d]`.
-        n_init: restarts; auto: 1 for k-means++ and arrays, else 10.
-        max_iter: Lloyd steps over all points at most.
-        tol: squared movement of the centroids, as a share of the mean variance of the features, at which a run ends.
+        n_init: restarts, at least 1; auto: 1 for k-means++ and arrays, else 10.
+        max_iter: Lloyd iterations over all points at most.
+        tol: squared movement of the centroids, relative to the mean variance of the features, at which a restart stops.
         random_state: seed.
 
     Attributes:
-        cluster_centers_: `[k d]`.
-        labels_: `[n]`, cluster of each point.
-        inertia_: sum of weighted squared distances to the nearest centroid.
-        n_iter_: steps over all points of the best run.
+        cluster_centers_: `[k d]`, in the dtype of the points.
+        labels_: `[n]`, cluster of each point, in `0..k-1`.
+        inertia_: sum of weighted squared distances to the nearest centroid, in squared units of the points.
+        n_iter_: iterations of the best restart over all points.
+
+    Raises:
+        ValueError: by the methods, as scikit-learn's estimators: points or weights do not fit, or are not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from ncjax import KMeans
+        >>> model = KMeans(2, random_state=0).fit([[0.0, 0.0], [0.0, 2.0], [9.0, 0.0], [9.0, 2.0]])
+        >>> float(model.inertia_)
+        4.0
+        >>> model.cluster_centers_[np.argsort(model.cluster_centers_[:, 0])].tolist()
+        [[0.0, 1.0], [9.0, 1.0]]
     """
 
     def __init__(
@@ -57,18 +73,18 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":  # noqa: N803
-        """Cluster the points `[n d]`; of weight 0 are absent ones."""
+        """Cluster the points `[n d]`; points of weight 0 do not count."""
         points = validate_data(self, X, dtype=[np.float64, np.float32], order="C")
-        weights = _check_sample_weight(sample_weight, points, dtype=np.float32, ensure_non_negative=True)
+        weights = _check_weights(sample_weight, len(points))
         if len(points) < self.n_clusters:
             raise ValueError(f"n_samples={len(points)} should be >= n_clusters={self.n_clusters}.")
         random = check_random_state(self.random_state)
-        starts, restarts = self._starts(points, random)
-        self._offset, self._scale = _frame(points)
-        init: Any = starts if isinstance(starts, str) else jnp.asarray(self._inside(starts))
+        initial, restarts = self._initialization(points, random)
+        self._offset, self._scale = _offset_and_scale(points)
+        init: Any = initial if isinstance(initial, str) else jnp.asarray(self._to_float32(initial))
         found = kmeans(
             jax.random.key(random.randint(2**31 - 1)),
-            self._framed(points),
+            self._to_device(points),
             self.n_clusters,
             weights=jnp.asarray(_padded(weights)),
             init=init,
@@ -81,16 +97,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.n_iter_ = int(found.iterations)
         self._n_features_out = self.n_clusters
         self._centroids = found.centroids
-        absent = not weights.all()  # they have a nearest centroid all the same
-        self.labels_ = self._assign(points, None)[0] if absent else np.asarray(found.labels)[: len(points)]
-        distinct = len(np.unique(self.labels_))
-        if distinct < self.n_clusters:
-            warnings.warn(
-                f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({self.n_clusters}). "
-                "Possibly due to duplicate points in X.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+        ignored = not weights.all()  # points of weight 0 get the label of their nearest centroid too
+        self.labels_ = self._assign(points, None)[0] if ignored else np.asarray(found.labels)[: len(points)]
+        _warn_of_few_clusters(len(np.unique(self.labels_)), self.n_clusters)
         return self
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
@@ -116,40 +125,70 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         """Minus the inertia of these points."""
         return -self._assign(X, sample_weight)[1]
 
-    def _assign(self, given: Any, sample_weight: Any) -> tuple[np.ndarray, float]:
+    def _assign(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, float]:  # noqa: N803
         check_is_fitted(self)
-        points = validate_data(self, given, reset=False, dtype=[np.float64, np.float32], order="C")
-        weights = _check_sample_weight(sample_weight, points, dtype=np.float32)
-        labels, inertia = assign_to(self._framed(points), self._centroids, jnp.asarray(_padded(weights)))
+        points = validate_data(self, X, reset=False, dtype=[np.float64, np.float32], order="C")
+        weights = _check_weights(sample_weight, len(points))
+        labels, inertia = assign_to(self._to_device(points), self._centroids, jnp.asarray(_padded(weights)))
         return np.asarray(labels)[: len(points)], float(inertia) * self._scale**2
 
-    def _starts(self, points: np.ndarray, random: np.random.RandomState) -> tuple[Any, int]:
-        """A method or starting centroids `[r k d]`, and the restarts."""
+    def _initialization(self, points: np.ndarray, random: np.random.RandomState) -> tuple[Any, int]:
+        """A method or initial centroids `[r k d]`, and the number of restarts."""
         if isinstance(self.init, str):
             if self.init not in ("k-means++", "random"):
                 raise ValueError(f"init is {self.init!r}, but must be k-means++, random, an array or a function")
             return self.init, (1 if self.init == "k-means++" else 10) if self.n_init == "auto" else int(self.n_init)
         if callable(self.init):
             count = 10 if self.n_init == "auto" else int(self.n_init)
-            starts = [self.init(points, self.n_clusters, random_state=random) for _ in range(count)]
+            initial = [self.init(points, self.n_clusters, random_state=random) for _ in range(count)]
         else:
-            starts = [self.init]
-        stacked = np.stack([check_array(start, dtype=points.dtype) for start in starts])
+            initial = [self.init]
+        stacked = np.stack([check_array(centroids, dtype=points.dtype) for centroids in initial])
         if stacked.shape[1:] != (self.n_clusters, points.shape[1]):
             raise ValueError(f"init gives {stacked.shape[1:]}, but must give {(self.n_clusters, points.shape[1])}")
         return stacked, len(stacked)
 
-    def _inside(self, values: np.ndarray) -> np.ndarray:
+    def _to_float32(self, values: np.ndarray) -> np.ndarray:
         if values.dtype == np.float32:
             return values
         return ((values - self._offset) / self._scale).astype(np.float32)
 
-    def _framed(self, points: np.ndarray) -> jax.Array:
-        return jnp.asarray(_padded(self._inside(points)))
+    def _to_device(self, points: np.ndarray) -> jax.Array:
+        return jnp.asarray(_padded(self._to_float32(points)))
 
 
-def _frame(points: np.ndarray) -> tuple[Any, float]:
-    """What float64 points lose before they become float32: their mean and their largest distance from it."""
+def _check_weights(sample_weight: Any, count: int) -> Float[np.ndarray, "n"]:
+    """Weights in float32, at least 0 and not all 0; None: all 1; a number: the weight of every point."""
+    if sample_weight is None:
+        return np.ones(count, np.float32)
+    if isinstance(sample_weight, Real):
+        sample_weight = np.full(count, sample_weight)
+    weights = check_array(sample_weight, ensure_2d=False, dtype=np.float32, order="C", input_name="sample_weight")
+    if weights.ndim != 1:
+        raise ValueError(
+            f"Sample weights must be 1D array or scalar, got {weights.ndim}D array. "
+            f"Expected either a scalar value or a 1D array of length {count}."
+        )
+    if weights.shape != (count,):
+        raise ValueError(f"sample_weight.shape == {weights.shape}, expected {(count,)}!")
+    if not weights.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    check_non_negative(weights, "`sample_weight`")
+    return weights
+
+
+def _warn_of_few_clusters(distinct: int, wanted: int) -> None:
+    if distinct < wanted:
+        warnings.warn(
+            f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({wanted}). "
+            "Possibly due to duplicate points in X.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+
+def _offset_and_scale(points: np.ndarray) -> tuple[Any, float]:
+    """Mean and largest distance from it of float64 points, which are removed before they become float32."""
     if points.dtype == np.float32:
         return np.float32(0), 1.0
     offset = points.mean(axis=0)
@@ -157,6 +196,6 @@ def _frame(points: np.ndarray) -> tuple[Any, float]:
 
 
 def _padded(values: np.ndarray) -> np.ndarray:
-    """With zeros."""
-    extra = (1 << (len(values) - 1).bit_length()) - len(values) if len(values) <= PADDED else 0
+    """Padded with zeros to a power of two, where values are few."""
+    extra = (1 << (len(values) - 1).bit_length()) - len(values) if len(values) <= MAX_PADDED else 0
     return np.pad(values, ((0, extra), *[(0, 0)] * (values.ndim - 1))) if extra else values

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which class each cluster stands for."""
+"""Matching of clusters to classes, and scores of their agreement."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,15 @@ from scipy.optimize import linear_sum_assignment
 def match_clusters(
     clusters: Int32[np.ndarray, "n"], classes: Int32[np.ndarray, "n"], allowed: Bool[np.ndarray, "k f"]
 ) -> Int32[np.ndarray, "k"]:
-    """The one-to-one map of clusters to classes under which most examples agree (Hungarian method).
+    """The one-to-one map of clusters to classes under which most examples agree (Hungarian method, Kuhn 1955).
 
     Args:
         clusters: cluster of each example, in `0..k-1`.
         classes: class of each example, in `0..f-1`.
-        allowed: which classes a cluster may stand for; every cluster has as many rivals as there are classes for them.
+        allowed: the classes that each cluster may be matched to; clusters and classes must pair up completely.
+
+    Returns:
+        The class of each cluster.
     """
     counts = np.zeros(allowed.shape, np.int64)
     np.add.at(counts, (clusters, classes), 1)
@@ -27,7 +30,7 @@ def match_clusters(
 
 
 class ClusterScores(NamedTuple):
-    """How well clusters agree with classes; 1 is perfect."""
+    """Agreement of clusters with classes; 1 is perfect."""
 
     accuracy: float  # share of examples whose cluster is matched to their class (Hungarian method)
     purity: float  # share of examples in the largest class of their cluster

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""k-means of points that are spread over devices."""
+"""k-means of points that are sharded over devices."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,8 +12,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key
 
 from ncjax.cluster.solver import KMeansResult, check_count, check_finite, kmeans
-from ncjax.distributed.sharding import shard_map
 from ncjax.distributed.processes import to_host
+from ncjax.distributed.sharding import shard_map
 
 
 def sharded_kmeans(
@@ -30,17 +30,17 @@ def sharded_kmeans(
     tol: float = 1e-4,
     exhaustive: bool = False,
 ) -> KMeansResult:
-    """`kmeans` with the points of each problem spread over a mesh axis; sums go over the devices, points stay in place.
+    """`kmeans` with the points of each problem sharded over a mesh axis; only sums are communicated, never points.
 
-    The result is that of one device up to the rounding of sums; the labels stay spread as the points are.
+    The result equals that of one device up to the rounding of sums; the labels are sharded as the points are.
 
     Args:
         key: as for `kmeans`.
-        points: spread over the axis already, or spread here. Where their number is not a multiple of the devices', a
-            copy is filled up with points of weight 0.
+        points: sharded over the axis already, or sharded here. Where their number is not a multiple of the number of
+            devices, a copy is padded with points of weight 0.
         k: as for `kmeans`.
         mesh: devices.
-        axis_name: the axis of the mesh over which the points are spread.
+        axis_name: the axis of the mesh over which the points are sharded.
         weights: as for `kmeans`.
         init: as for `kmeans`.
         restarts: as for `kmeans`.
@@ -54,29 +54,28 @@ def sharded_kmeans(
     *problems, n, _ = points.shape
     weights = jnp.ones(points.shape[:-1], points.dtype) if weights is None else weights
     check_count(to_host(weights), k)
-    extra = -n % mesh.shape[axis_name]
-    if extra:
+    padding = -n % mesh.shape[axis_name]
+    if padding:
         whole = [(0, 0)] * len(problems)
-        points, weights = jnp.pad(points, (*whole, (0, extra), (0, 0))), jnp.pad(weights, (*whole, (0, extra)))
+        points, weights = jnp.pad(points, (*whole, (0, padding), (0, 0))), jnp.pad(weights, (*whole, (0, padding)))
     spec = P(*[None] * len(problems), axis_name)
-    spread = NamedSharding(mesh, spec)
-    method, given = (init, None) if isinstance(init, str) else ("k-means++", init)
+    sharding = NamedSharding(mesh, spec)
+    method, initial = (init, None) if isinstance(init, str) else ("k-means++", init)
     run = _compiled(mesh, spec, k, method, restarts, max_iterations, tol, exhaustive)
-    result = run(key, jax.device_put(points, spread), jax.device_put(weights, spread), given)
+    result = run(key, jax.device_put(points, sharding), jax.device_put(weights, sharding), initial)
     check_finite(points, result.inertia)
-    return result._replace(labels=result.labels[..., :n]) if extra else result
+    return result._replace(labels=result.labels[..., :n]) if padding else result
 
 
 @cache
 def _compiled(mesh: Mesh, spec: P, k: int, method: Any, *options: Any) -> Callable[..., KMeansResult]:
     names = ("restarts", "max_iterations", "tol", "exhaustive")
 
-    def solve(key: Array, points: Array, weights: Array, given: Array | None) -> KMeansResult:
-        init: Any = method if given is None else given
+    def solve(key: Array, points: Array, weights: Array, initial: Array | None) -> KMeansResult:
+        init: Any = method if initial is None else initial
         keywords = dict(zip(names, options, strict=True))
         return kmeans(key, points, k, weights=weights, init=init, axis_name=spec[-1], **keywords)
 
     specs: Any = [spec if name == "labels" else P() for name in KMeansResult._fields]
-    together = KMeansResult(*specs)
     inputs = (P(), spec, spec, P())
-    return jax.jit(shard_map(solve, mesh=mesh, in_specs=inputs, out_specs=together))
+    return jax.jit(shard_map(solve, mesh=mesh, in_specs=inputs, out_specs=KMeansResult(*specs)))

@@ -11,21 +11,31 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int32, Key
 
 from ncjax.cluster.lloyd import assign
-from ncjax.cluster.points import Points, make_points, settle
-from ncjax.cluster.search import Plan, finish_given, search
-from ncjax.errors import UserError
+from ncjax.cluster.points import Points, centre_if_small, make_points
+from ncjax.cluster.search import KMeansOptions, refine, search_restarts
 from ncjax.distributed.processes import to_host
+from ncjax.errors import UserError
 
 
 class KMeansResult(NamedTuple):
-    """The best of all restarts, with the evidence."""
+    """The best of all restarts, with the evidence; `s` is the axis of the problems where there are several.
+
+    Attributes:
+        centroids: means of the clusters.
+        labels: cluster of each point, in `0..k-1`.
+        inertia: sum of weighted squared distances to the nearest centroid, at least 0.
+        iterations: of the best restart, over all points.
+        converged: whether the best restart stopped by `tol` and not by `max_iterations`.
+        restart_inertia: of every restart when restarts were compared; only the best one is refined further, unless
+            `exhaustive`.
+    """
 
     centroids: Float[Array, "*s k d"]
     labels: Int32[Array, "*s n"]
-    inertia: Float[Array, "*s"]  # sum of weighted squared distances to the nearest centroid, at least 0
-    iterations: Int32[Array, "*s"]  # of the best restart
-    converged: Bool[Array, "*s"]  # of the best restart
-    restart_inertia: Float[Array, "*s r"]  # the others as they were ranked: not finished, unless all were
+    inertia: Float[Array, "*s"]
+    iterations: Int32[Array, "*s"]
+    converged: Bool[Array, "*s"]
+    restart_inertia: Float[Array, "*s r"]
 
 
 def kmeans(
@@ -41,46 +51,65 @@ def kmeans(
     exhaustive: bool = False,
     axis_name: str | None = None,
 ) -> KMeansResult:
-    """Minimise `sum_i w_i min_j |x_i - c_j|^2` over `k` centroids; the best of `restarts` runs.
+    """Minimises `sum_i w_i min_j |x_i - c_j|^2` over `k` centroids `c`; returns the best of several restarts.
 
-    Each run starts with greedy k-means++ (`2 + log k` candidates a centroid) and stops when the centroids move by at
-    most `tol` times the mean variance of the features in squared norm, as scikit-learn's does. An empty cluster moves
-    to the point that is farthest from its centroid. The restarts are compared on the leading principal axes and, where
-    points are many, on an evenly spaced part of them; the best is then finished on all points in all dimensions, so
-    centroids, labels and inertia are those of Lloyd's algorithm (`ncjax.cluster.search` has the steps). Points are
-    centred first and products are in full float32 precision, so large offsets do no harm. Memory beyond the points:
-    `n * (axes + restarts)` numbers and a fixed chunk.
+    Lloyd's algorithm (Lloyd 1982) from greedy k-means++ (Arthur and Vassilvitskii 2007, `2 + log k` candidates for each
+    centroid). A restart stops when its centroids move by at most `tol` times the mean variance of the features in
+    squared norm, as in scikit-learn. An empty cluster moves to the point that is farthest from its centroid.
+
+    The restarts are compared on the leading principal axes and, where there are many points, on an evenly spaced
+    subsample; the best one is then refined on all points in all dimensions, so centroids, labels and inertia are those
+    of Lloyd's algorithm (`ncjax.cluster.search` has the steps). Points are centred first and products are in full
+    float32 precision, so large offsets do no harm. A pass over the points costs `4 n d r k` floating-point operations;
+    memory beyond the points is `n * (axes + restarts)` numbers and a chunk of fixed size.
+
+    A pure function of its arguments: it runs under `jit` and `vmap` with `k` and the options fixed, and inside
+    `shard_map` with `axis_name`.
 
     Args:
-        key: randomness of the starts; one per problem where there is a leading axis `s`.
-        points: one problem `[n d]`, or several at once `[s n d]`.
-        k: clusters, at most `n` (with weights: at most the number of points of positive weight).
-        weights: at least 0; a point of weight 0 is absent, and costs nothing behind the last present one. None: all 1.
-        init: how runs start: k-means++, random (points drawn by weight), or given centroids `[r k d]`.
-        restarts: runs; where centroids are given, there are as many as of those.
-        max_iterations: Lloyd steps over all points at most.
-        tol: relative tolerance; 0 for a fixed point.
-        exhaustive: every run goes to its end on all points in all dimensions.
-        axis_name: inside `shard_map`: the mesh axis over which the points of a problem are spread.
+        key: randomness of the initial centroids; one for each problem where there is a leading axis `s`.
+        points: one problem `[n d]`, or several problems `[s n d]`, which are solved sequentially.
+        k: number of clusters, from 1 to the number of points of positive weight.
+        weights: at least 0; points of weight 0 are ignored, and cost nothing behind the last one of positive weight.
+            None: all 1.
+        init: k-means++, random (points drawn by weight), or initial centroids `[r k d]`.
+        restarts: number of restarts, at least 1; where initial centroids are passed, their number `r` counts instead.
+        max_iterations: Lloyd iterations over all points at most.
+        tol: relative tolerance, at least 0; 0 iterates to a fixed point.
+        exhaustive: run every restart until convergence on all points in all dimensions.
+        axis_name: inside `shard_map`: the mesh axis over which the points of a problem are sharded.
+
+    Returns:
+        Centroids, labels, inertia (in squared units of the points), and how they were found.
 
     Raises:
-        UserError: k does not fit, or a point is not finite (its rows are named); not checked inside `jit` or `vmap`.
+        UserError: k does not fit, or points are not finite (their rows are named); not checked inside `jit` or `vmap`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from ncjax import kmeans
+        >>> points = jnp.array([[0.0, 0.0], [0.0, 1.0], [9.0, 0.0], [9.0, 1.0]])
+        >>> result = kmeans(jax.random.key(0), points, 2)
+        >>> float(result.inertia)
+        1.0
+        >>> bool(result.labels[0] == result.labels[1]), bool(result.labels[0] == result.labels[2])
+        (True, False)
     """
     if weights is None:
         weights = jnp.ones(points.shape[:-1], points.dtype)
-    given = None if isinstance(init, str) else jnp.asarray(init, points.dtype)
-    plan = Plan(
+    initial = None if isinstance(init, str) else jnp.asarray(init, points.dtype)
+    options = KMeansOptions(
         k=k,
         restarts=restarts,
         max_iterations=max_iterations,
         random=isinstance(init, str) and init == "random",
         exhaustive=exhaustive,
-        axis=axis_name,
+        axis_name=axis_name,
     )
     traced = isinstance(points, jax.core.Tracer) or isinstance(weights, jax.core.Tracer)
     if not traced:
         check_count(np.asarray(weights), k)
-    result = _solve_all(key, points, weights, given, jnp.float32(tol), plan)
+    result = _solve_all(key, points, weights, initial, jnp.float32(tol), options)
     if not traced:
         check_finite(points, result.inertia)
     return result
@@ -97,15 +126,15 @@ def assign_to(
 
 
 def check_count(weights: np.ndarray, k: int) -> None:
-    """Raise a UserError where some problem has fewer points than clusters."""
+    """Raises a UserError where some problem has fewer points than clusters."""
     present = int((weights > 0).sum(axis=-1).min())
     if not 1 <= k <= present:
         raise UserError(f"k-means: k is {k}, but must be from 1 to the number of points, {present}")
 
 
-def check_finite(points: Array | np.ndarray, inertia: Array) -> None:
-    """Raise a UserError that names the rows where the result shows that some are not finite: free where all are."""
-    if bool(jnp.isfinite(inertia).all()):
+def check_finite(points: Array | np.ndarray, results: Array) -> None:
+    """Raises a UserError that names the rows that are not finite; looks for them only where results are not finite."""
+    if bool(jnp.isfinite(results).all()):
         return
     points = points if isinstance(points, np.ndarray) else to_host(points)
     rows = np.flatnonzero(~np.isfinite(points).all(axis=-1).reshape(-1))
@@ -115,34 +144,38 @@ def check_finite(points: Array | np.ndarray, inertia: Array) -> None:
     raise UserError(f"k-means: {rows.size} points are not finite (rows {named}); remove them")
 
 
-@partial(jax.jit, static_argnames=("plan",))
-def _solve_all(key: Array, points: Array, weights: Array, given: Array | None, tol: Array, plan: Plan) -> KMeansResult:
-    """One problem after the other: each ends when it has converged, and reads no more than its own points."""
+@partial(jax.jit, static_argnames=("options",))
+def _solve_all(
+    key: Array, points: Array, weights: Array, initial: Array | None, tol: Array, options: KMeansOptions
+) -> KMeansResult:
+    """The problems sequentially: each stops when it has converged, and reads only its own points."""
 
     def solve(problem: tuple[Array, Array, Array, Array | None]) -> KMeansResult:
-        return _solve(*problem, tol, plan)
+        return _solve(*problem, tol, options)
 
-    problems = key, points, weights, given
+    problems = key, points, weights, initial
     if points.ndim == 2:
         return solve(problems)
     return lax.map(solve, problems)
 
 
-def _solve(key: Array, rows: Array, weights: Array, given: Array | None, tol: Array, plan: Plan) -> KMeansResult:
-    points = make_points(rows, weights, plan.axis)
-    centre, points = points.centre, settle(points)
+def _solve(
+    key: Array, rows: Array, weights: Array, initial: Array | None, tol: Array, options: KMeansOptions
+) -> KMeansResult:
+    points = make_points(rows, weights, options.axis_name)
+    centre, points = points.centre, centre_if_small(points)
     assert centre is not None
-    if given is None:
-        lanes, ranking = search(key, points, tol, plan)
+    if initial is None:
+        best, ranking = search_restarts(key, points, tol, options)
     else:
-        lanes, ranking = finish_given(given - centre[None, None, :], points, tol, plan)
-    centroids = lanes.centroids[0]
-    labels, inertia = assign(points, centroids, plan.axis)
+        best, ranking = refine(initial - centre[None, None, :], points, tol, options)
+    centroids = best.centroids[0]
+    labels, inertia = assign(points, centroids, options.axis_name)
     return KMeansResult(
         centroids=centroids + centre[None, :],
         labels=labels,
         inertia=inertia,
-        iterations=lanes.iterations[0],
-        converged=lanes.converged[0],
-        restart_inertia=jnp.maximum(ranking, inertia).at[lanes.number[0]].set(inertia),
+        iterations=best.iterations[0],
+        converged=best.converged[0],
+        restart_inertia=jnp.maximum(ranking, inertia).at[best.number[0]].set(inertia),
     )

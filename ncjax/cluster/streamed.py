@@ -2,33 +2,23 @@
 """k-means of points that do not fit in memory."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from ncjax.cluster.solver import KMeansResult, kmeans
-from ncjax.cluster.lloyd import assign, sweep
+from ncjax.cluster.lloyd import assign, cluster_sums
 from ncjax.cluster.points import Points
+from ncjax.cluster.solver import KMeansResult, kmeans
 from ncjax.errors import UserError
+from ncjax.storage.arrays import Rows
+from ncjax.storage.read_ahead import read_ahead
 
-BLOCK_BYTES = 2**27  # read at a time
-SAMPLE_ROWS = 2**16  # that the restarts run on
+BLOCK_BYTES = 2**27  # read at once
+SAMPLE_ROWS = 2**16  # of the subsample that the restarts run on
 SAMPLE_ROWS_PER_CLUSTER = 512
-
-
-@runtime_checkable
-class Rows(Protocol):
-    """An array `[n d]` on disk that is read where it is indexed: of numpy.memmap, TensorStore, h5py and such."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, rows: Any) -> Any: ...
 
 
 def stream_kmeans(
@@ -42,21 +32,21 @@ def stream_kmeans(
     sample_rows: int = SAMPLE_ROWS,
     progress: bool = True,
 ) -> KMeansResult:
-    """`kmeans` of an array on disk, read a block at a time; memory does not grow with `n`, but for the labels.
+    """`kmeans` of an array on disk, streamed in blocks; memory does not grow with `n`, but for the labels.
 
-    All restarts run on evenly spaced rows; the best goes on with all, one reading of the file a step, until its
-    centroids move by at most `tol` (of the sample's variance). Labels and inertia are exact for all points; sums over
-    blocks are in float64. `restart_inertia` is that of the sample.
+    All restarts run on an evenly spaced subsample; the best one continues with all points, one pass over the file for
+    each iteration, until its centroids move by at most `tol` (of the subsample's variance). Labels and inertia are
+    exact for all points; sums over blocks are in float64. `restart_inertia` is that of the subsample.
 
     Args:
-        key: randomness of the starts.
-        points: for example `np.load(path, mmap_mode="r")`, or a run's, `ncjax.features.extraction.open_features(workdir, epoch)`.
-        k: clusters.
-        restarts: on the sample.
-        max_iterations: readings of the file for steps at most; one more gives the labels.
+        key: randomness of the initial centroids.
+        points: `[n d]`, for example `np.load(path, mmap_mode="r")` or `ncjax.features.store.open_features(...)`.
+        k: number of clusters.
+        restarts: on the subsample.
+        max_iterations: passes over the file for iterations at most; one more gives the labels.
         tol: relative tolerance.
-        sample_rows: rows of the sample, at least 512 a cluster.
-        progress: show a bar for each reading.
+        sample_rows: rows of the subsample; at least 512 for each cluster are used.
+        progress: show a bar for each pass.
 
     Raises:
         UserError: k does not fit, or points are not finite (the first rows are named).
@@ -89,24 +79,24 @@ def stream_kmeans(
 
 
 def _step(points: Rows, centre: Array, centroids: np.ndarray, title: str, progress: bool) -> np.ndarray:
-    """The means of the clusters; an empty one stays where it is."""
+    """The means of the clusters; an empty one keeps its centroid."""
     sums, mass = np.zeros_like(centroids), np.zeros(len(centroids))
     for first, block in _blocks(points, centre, title, progress):
-        swept = _sweep(block, jnp.asarray(centroids[None], jnp.float32))
-        if not np.isfinite(float(swept.inertia[0])):
+        found = _cluster_sums(block, jnp.asarray(centroids[None], jnp.float32))
+        if not np.isfinite(float(found.inertia[0])):
             bad = first + np.flatnonzero(~np.isfinite(np.asarray(block.rows)).all(axis=1))
             raise UserError(f"k-means: points are not finite (rows {', '.join(map(str, bad[:5]))}...); remove them")
-        sums += np.asarray(swept.sums[0], np.float64)
-        mass += np.asarray(swept.mass[0], np.float64)
+        sums += np.asarray(found.sums[0], np.float64)
+        mass += np.asarray(found.mass[0], np.float64)
     return np.where(mass[:, None] > 0, sums / np.maximum(mass, 1)[:, None], centroids)
 
 
-_sweep = jax.jit(partial(sweep, axis=None))
-_assign = jax.jit(partial(assign, axis=None))
+_cluster_sums = jax.jit(partial(cluster_sums, axis_name=None))
+_assign = jax.jit(partial(assign, axis_name=None))
 
 
 def _blocks(points: Rows, centre: Array, title: str, progress: bool) -> Iterator[tuple[int, Points]]:
-    """First row and points of each block; the next is read meanwhile, and the last is filled up with weight 0."""
+    """First row and points of each block, all of one size: the last is padded with points of weight 0."""
     from tqdm import tqdm
 
     n, d = points.shape
@@ -119,11 +109,7 @@ def _blocks(points: Rows, centre: Array, title: str, progress: bool) -> Iterator
         weights = (np.arange(size) < present).astype(np.float32)
         return Points(jnp.asarray(rows), jnp.asarray(weights), centre, jnp.int32(present))
 
-    starts = range(0, n, size)
-    with ThreadPoolExecutor(1) as pool, tqdm(total=n, desc=title, unit="point", disable=not progress) as bar:
-        ahead = pool.submit(read, 0)
-        for first in starts:
-            block = ahead.result()
-            ahead = pool.submit(read, first + size) if first + size < n else ahead
+    with tqdm(total=n, desc=title, unit="point", disable=not progress) as bar:
+        for first, block in read_ahead((first, read(first)) for first in range(0, n, size)):
             yield first, block
             bar.update(min(size, n - first))

@@ -1,268 +1,296 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every measure of collapse and of what is left inside super-classes, for one split of any features.
+"""Measures the metrics of `METRICS` on features: both splits, coarse and fine classes, and why a value is missing.
 
-Two readings of the features a block at a time: moments, then what needs each example beside them (silhouettes, NC4).
+Two passes over the features, a block at a time: moments, then what needs each example beside them (silhouettes, NC4).
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int32, PyTree, Shaped
 
-from ncjax.collapse.neural_collapse import (
-    Collapse,
-    Geometry,
-    Spectrum,
-    cdnv,
-    class_distances,
-    covariance_rank,
-    geometry,
-    nc1,
-    spectrum,
-)
-from ncjax.collapse.statistics import HIGHEST, ClassStatistics, class_statistics, merge, merge_classes
-from ncjax.collapse.within import (
-    Distances,
-    Explained,
-    Intraclass,
-    Silhouettes,
-    cosine_spread,
-    explained_variance,
-    intraclass,
-    siblings,
-    silhouette_sums,
-    squared_distances,
-    summarise_distances,
-    unit_sums,
-)
-from ncjax.cluster.streamed import Rows
-from ncjax.distributed.sharding import shard_rows, to_first
+from ncjax.collapse.metrics import select
+from ncjax.collapse.reading import Classifier, Labelled, blocks, gather_moments, subsample
+from ncjax.collapse.record import Function, Inputs, Metric
+from ncjax.collapse.statistics import ClassStatistics, merge_classes
+from ncjax.collapse.variability import class_distances
 from ncjax.distributed.processes import to_host
+from ncjax.results import Measurement
 
-BLOCK_BYTES = 2**22  # read at a time for each device: small enough for a processor's cache
-MOST_FEATURES = 2048  # of whose covariance all eigenvalues are found
-SPREAD_ROWS = 2000  # of each super-class, for c4
+MOST_FEATURES = 2048  # of whose covariance all eigenvalues are computed
+UNDEFINED = "undefined: too few classes, or classes without variance or at one point"
+LEVELS = ("coarse", "fine", "within", "all")
 
-
-class Classifier(NamedTuple):
-    """A linear classifier `x -> W x + b` of coarse or of fine classes."""
-
-    weights: Float[Array, "k d"]
-    bias: Float[Array, "k"]
+ClassifierLevel = Literal["coarse", "fine"]
+Results: TypeAlias = dict[Function, PyTree]  # of the functions of metrics
 
 
-class Labelled(NamedTuple):
-    """Features `[n d]`, in memory or on disk, with their fine labels."""
+class Measured(NamedTuple):
+    """What was measured.
 
-    rows: Rows
-    fine: Int32[np.ndarray, "n"]
-    weights: Float[np.ndarray, "n"] | None = None  # how often each example counts; none: once
-
-    @property
-    def counts(self) -> Float[np.ndarray, "n"]:
-        """How often each example counts."""
-        return np.ones(len(self.fine), np.float32) if self.weights is None else self.weights
-
-
-class Block(NamedTuple):
-    """Some examples; the last block is filled up with weight 0."""
-
-    features: Float[Array, "b d"]
-    fine: Int32[Array, "b"]
-    weights: Float[Array, "b"]
-
-
-class Moments(NamedTuple):
-    """What the first reading keeps; that of two blocks is merged."""
-
-    fine: ClassStatistics
-    units: Float[Array, "f d"]  # sums of unit vectors
-
-
-class Level(NamedTuple):
-    """Collapse to one set of labels."""
-
-    collapse: Collapse
-    separation: Float[Array, ""]  # fuzziness tr(S_W S_B^+), as He and Su (2023) follow it through layers
-    cdnv: Float[Array, ""]
-    spectrum: Spectrum
-    geometry: Geometry
-
-
-class Within(NamedTuple):
-    """The fine classes inside super-classes."""
-
-    distances: Distances
-    explained: Explained
-    silhouette: Float[Array, ""]  # squared Euclidean distance; mean over examples with siblings
-    silhouette_cosine: Float[Array, ""]
-    intraclass: Intraclass
-    c2: Float[Array, ""]  # median over fine classes of the mean cosine silhouette
-    c4: Float[Array, ""]
-
-
-class Split(NamedTuple):
-    """All measures of one split; NaN where one has no meaning."""
-
-    coarse: Level
-    fine: Level
-    within: Within
-    effective_rank: Float[Array, ""]  # of the covariance of all examples
-    class_distances: Float[Array, "f f"]
-
-
-def blocks(data: Labelled, mesh: Mesh | None = None) -> Iterator[Block]:
-    """Blocks of examples in memory or on disk; the next is read meanwhile. What has weight 0 becomes 0.
-
-    Over a mesh each block is spread, so that each device has as much as one alone would.
+    Attributes:
+        measurements: in the order of splits, levels and metrics; one without value has a reason.
+        class_distances: mean squared distance between examples of two fine classes, training split.
+        left_out: lines that say what is missing, and why.
     """
-    n, d = data.rows.shape
-    power = 1 << (n - 1).bit_length()  # splits of different sizes share compiled programs
-    size, counts = min(power, max(1, BLOCK_BYTES // (4 * d)) * (mesh.size if mesh else 1)), data.counts
 
-    def read(first: int) -> Block:
-        part, labels, weights = (x[first : first + size] for x in (data.rows, data.fine, counts))
-        missing = size - len(labels)
-        if missing or not weights.all():
-            part = np.where(weights[:, None] > 0, np.asarray(part, np.float32), 0)
-            part = np.concatenate([part, np.zeros((missing, d), np.float32)])
-            labels, weights = (np.concatenate([x, np.zeros(missing, x.dtype)]) for x in (labels, weights))
-        columns = np.asarray(part, np.float32), np.asarray(labels, np.int32), np.asarray(weights, np.float32)
-        return Block(*(shard_rows(column, mesh) for column in columns))
-
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(read, 0)
-        for first in range(0, n, size):
-            block = ahead.result()
-            ahead = pool.submit(read, first + size) if first + size < n else ahead
-            yield block
+    measurements: tuple[Measurement, ...]
+    class_distances: Float[np.ndarray, "f f"]
+    left_out: tuple[str, ...]
 
 
-def gather_moments(data: Labelled, classes: int, mesh: Mesh | None = None) -> Moments:
-    """Moments of any number of examples by one reading, in the memory of two blocks."""
-    reading = blocks(data, mesh)
-    found = _moments(next(reading), None, classes)
-    for block in reading:
-        found = _add(found, _moments(block, found.fine.origin, classes))
-    return to_first(found, mesh)
-
-
-@partial(jax.jit, static_argnames="classes")
-def _moments(block: Block, origin: Array | None, classes: int) -> Moments:
-    fine = class_statistics(block.features, block.fine, classes, block.weights, origin)
-    return Moments(fine, unit_sums(block.features, block.fine, block.weights, classes))
-
-
-@partial(jax.jit, donate_argnums=0)
-def _add(a: Moments, b: Moments) -> Moments:
-    return Moments(merge(a.fine, b.fine), a.units + b.units)
-
-
-def measure_split(data: Labelled, super_class: tuple[int, ...], mesh: Mesh | None = None) -> tuple[Split, Moments]:
-    """Everything but what needs a classifier.
+def measure(
+    train: Labelled,
+    test: Labelled | None,
+    super_class: tuple[int, ...],
+    *,
+    metrics: Sequence[str] | None = None,
+    classifier: Classifier | None = None,
+    classifier_level: ClassifierLevel | None = None,
+    mesh: Mesh | None = None,
+) -> Measured:
+    """Measures both splits.
 
     Args:
-        data: labels in `0..f-1`; a class may have no example.
-        super_class: coarse label of each fine class.
-        mesh: over which the examples are spread; none: one device.
+        train: fine labels in `0..f-1`, of which a class may have no example; NC4 uses the class means of this split.
+        test: none: left out.
+        super_class: coarse label of each fine class; where it merges none, the fine level is measured alone.
+        metrics: names in `METRICS`; none: all.
+        classifier: of as many classes as there are coarse or fine labels; none: NC3 and NC4 have no value.
+        classifier_level: the labels that its classes are; none: decided by the number of its classes.
+        mesh: devices that examples are sharded over (`ncjax.distributed.mesh`); none: one device.
+
+    Raises:
+        UserError: a metric is unknown.
     """
-    owner, classes = jnp.asarray(super_class, jnp.int32), max(super_class) + 1
-    moments = gather_moments(data, len(super_class), mesh)
-    levels = _levels(moments.fine, owner, classes)  # eigenvalues keep one core busy while examples are read
-    sums = [_silhouettes(block, moments, owner) for block in blocks(data, mesh)]
-    silhouettes = jax.tree.map(lambda *parts: sum(map(to_host, parts)), *sums)
-    sample = (shard_rows(part, mesh, axis=1) for part in _sample(data, np.asarray(super_class)[data.fine], classes))
-    c4 = to_first(_c4(*sample, moments.fine.counts, owner), mesh)
-    within = _within(moments.fine, silhouettes, c4, owner, classes)
-    return Split(**levels, within=within), moments
+    fitted, level, no_classifier = _fit_classifier(classifier, classifier_level, super_class)
+    task = _Task(
+        metrics=select(metrics),
+        super_class=super_class,
+        features=train.rows.shape[1],
+        classifier=fitted,
+        level=level,
+        no_classifier=no_classifier,
+        mesh=mesh,
+    )
+    left_out = list(_reasons(task, test))
+    measurements: list[Measurement] = []
+    means: ClassStatistics | None = None
+    distances: list[np.ndarray] = []
+    for name, split in (("train", train), ("test", test)):
+        if split is None:
+            continue
+        found = _measure_split(task, split, means)
+        means = found.means if means is None else means
+        distances.append(found.class_distances)
+        left_out += _odd_classes(name, found.counts)
+        if found.total > 0:
+            measurements += _measurements(task, name, found.levels)
+        else:
+            left_out.append(f"{name}: every measure: all features are the same")
+    return Measured(tuple(measurements), distances[0], tuple(left_out))
 
 
-@jax.jit
-def _silhouettes(block: Block, moments: Moments, super_class: Array) -> Silhouettes:
-    return silhouette_sums(block.features, block.fine, block.weights, moments.fine, moments.units, super_class)
+# ------------------------------------------------------------------ what is measured
 
 
-def _sample(data: Labelled, coarse: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `SPREAD_ROWS` examples of each super-class, evenly spaced, with their weights; filled up with 0."""
-    counts = data.counts
-    of = [np.flatnonzero((coarse == label) & (counts > 0)) for label in range(classes)]
-    shape = classes, SPREAD_ROWS  # the same for every split and resample
-    points, weights = np.zeros((*shape, data.rows.shape[1]), np.float32), np.zeros(shape, np.float32)
-    for i, found in enumerate(of):
-        chosen = found[np.linspace(0, len(found) - 1, min(SPREAD_ROWS, len(found))).astype(int)]
-        points[i, : len(chosen)] = np.asarray(data.rows[chosen], np.float32)
-        weights[i, : len(chosen)] = counts[chosen]
-    return points, weights
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    metrics: Mapping[str, Metric]
+    super_class: tuple[int, ...]
+    features: int
+    classifier: Classifier | None  # None too where it fits no level
+    level: ClassifierLevel | None  # of the classifier
+    no_classifier: str  # why NC3 and NC4 have no value, at one level or both
+    mesh: Mesh | None
+
+    @property
+    def fine(self) -> int:
+        return len(self.super_class)
+
+    @property
+    def coarse(self) -> int:
+        return max(self.super_class) + 1
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        return LEVELS if self.coarse < self.fine else ("fine", "all")
+
+    @property
+    def computed(self) -> tuple[Metric, ...]:
+        """The metrics that have a value."""
+        return tuple(metric for metric in self.metrics.values() if not self.reason(metric))
+
+    def functions(self, inputs: Inputs) -> tuple[Function, ...]:
+        """Functions of the metrics that are computed from these inputs, each once."""
+        return tuple(dict.fromkeys(metric.function for metric in self.computed if metric.inputs == inputs))
+
+    def reason(self, metric: Metric) -> str:
+        """Why a metric has no value at any level; empty: it has one."""
+        if metric.eigenvalues and self.features > MOST_FEATURES:
+            return f"more than {MOST_FEATURES} features ({self.features})"
+        if metric.inputs == "classifier" and self.classifier is None:
+            return self.no_classifier
+        return "" if set(metric.levels) & set(self.levels) else "no label map that merges classes"
 
 
-@jax.jit
-def _c4(points: Array, weights: Array, counts: Array, super_class: Array) -> Array:
-    of_super_class = jax.nn.one_hot(super_class, len(points), dtype=counts.dtype).T @ counts
-    return cosine_spread(points, weights, of_super_class)
+def _fit_classifier(
+    classifier: Classifier | None, level: ClassifierLevel | None, super_class: tuple[int, ...]
+) -> tuple[Classifier | None, ClassifierLevel | None, str]:
+    """A classifier, the level of its classes, and why it has none, or none but this one."""
+    coarse, fine = max(super_class) + 1, len(super_class)
+    if classifier is None:
+        return None, None, "there are no classifier weights"
+    count = len(classifier.weights)
+    wanted: dict[ClassifierLevel, int] = {"fine": fine, "coarse": coarse}
+    fitting = [name for name in wanted if wanted[name] == count and level in (None, name)]
+    if not fitting:
+        known = [f"{wanted[name]} {name}" for name in ("coarse", "fine") if level in (None, name)]
+        return None, None, f"the classifier has {count} classes, not {' or '.join(known) if coarse < fine else fine}"
+    if fitting[0] == "coarse" and coarse == fine:  # the same classes, perhaps in another order
+        order = np.asarray(super_class)
+        return Classifier(classifier.weights[order], classifier.bias[order]), "fine", ""
+    return classifier, fitting[0], f"the classifier has {count} classes"
 
 
-@partial(jax.jit, static_argnames="classes")
-def _levels(fine: ClassStatistics, super_class: Array, classes: int) -> dict[str, Any]:
-    """The parts of a split that follow from its moments alone."""
-    coarse = merge_classes(fine, super_class, fine.counts.size)  # as many, some of them empty: one program for both
-    found = jax.lax.map(level, jax.tree.map(lambda *leaves: jnp.stack(leaves), fine, coarse))
-    of_fine, of_coarse = (jax.tree.map(itemgetter(i), found) for i in (0, 1))
-    spectrum_of_coarse = of_coarse.geometry.cosine_spectrum[:classes]
-    return {
-        "coarse": of_coarse._replace(geometry=of_coarse.geometry._replace(cosine_spectrum=spectrum_of_coarse)),
-        "fine": of_fine,
-        "effective_rank": covariance_rank(fine) if fine.origin.size <= MOST_FEATURES else jnp.array(jnp.nan),
-        "class_distances": class_distances(fine),
-    }
+def _reasons(task: _Task, test: Labelled | None) -> Iterator[str]:
+    merges = task.coarse < task.fine
+    if not merges:
+        yield "coarse and within: no label map that merges classes"
+    if test is None:
+        yield "test: there is no test split"
+    if any(metric.inputs == "classifier" for metric in task.metrics.values()):
+        if task.level is None:
+            yield f"nc3 and nc4: {task.no_classifier}"
+        elif merges:
+            yield f"nc3 and nc4, {'coarse' if task.level == 'fine' else 'fine'}: {task.no_classifier}"
+    if task.features > MOST_FEATURES and any(metric.eigenvalues for metric in task.metrics.values()):
+        yield f"vci and effective_rank: more than {MOST_FEATURES} features ({task.features})"
 
 
-@partial(jax.jit, static_argnames="classes")
-def _within(fine: ClassStatistics, silhouettes: Silhouettes, c4: Array, super_class: Array, classes: int) -> Within:
-    coarse = merge_classes(fine, super_class, classes)
-    has_siblings = siblings(fine.counts, super_class).any(axis=1)
-    examples = jnp.maximum((fine.counts * has_siblings).sum(), 1)
-    by_class = silhouettes.cosine / jnp.maximum(fine.counts, 1)
-    return Within(
-        distances=summarise_distances(fine, super_class),
-        explained=explained_variance(fine, coarse, super_class),
-        silhouette=silhouettes.squared.sum() / examples,
-        silhouette_cosine=silhouettes.cosine.sum() / examples,
-        intraclass=intraclass(fine, coarse, super_class),
-        c2=jnp.nanmedian(jnp.where(has_siblings, by_class, jnp.nan)),
-        c4=c4,
+def _odd_classes(split: str, counts: Float[np.ndarray, "f"]) -> Iterator[str]:
+    empty, single = np.flatnonzero(counts == 0).tolist(), np.flatnonzero(counts == 1).tolist()
+    if empty:
+        yield f"{split}: no example of class {_listed(empty)}; measured over the other classes"
+    if single:
+        yield f"{split}: one example of class {_listed(single)}: it has no spread, and a silhouette of 0"
+
+
+def _listed(numbers: list[int], most: int = 5) -> str:
+    return ", ".join(map(str, numbers[:most])) + (f" and {len(numbers) - most} others" if len(numbers) > most else "")
+
+
+# ------------------------------------------------------------------ one split
+
+
+class _Split(NamedTuple):
+    levels: dict[str, Results]
+    class_distances: Float[np.ndarray, "f f"]
+    total: float  # 0 where all features are the same
+    counts: Float[np.ndarray, "f"]
+    means: ClassStatistics  # at the level of the classifier
+
+
+def _measure_split(task: _Task, data: Labelled, means: ClassStatistics | None) -> _Split:
+    """Dispatches every program before it reads a result: eigenvalues occupy one core while blocks are read.
+
+    Args:
+        task: what is measured.
+        data: the split.
+        means: class statistics that NC4 compares with; none: those of this split.
+    """
+    owner = jnp.asarray(task.super_class, jnp.int32)
+    moments = gather_moments(data, task.fine, task.mesh)
+    fine, coarse = moments.fine, merge_classes(moments.fine, owner, task.coarse)
+    each, whole = task.functions("statistics"), task.functions("all")
+    of_each, of_whole, distances, total = _evaluate_levels(fine, owner, each, whole)
+    own = coarse if task.level == "coarse" else fine
+    beside = {"super_classes": (moments, owner), "classifier": (own if means is None else means, task.classifier)}
+    sums = _sum_over_blocks(data, task.mesh, {m.function: (m.sums, beside[m.inputs]) for m in task.computed if m.sums})
+
+    def evaluate(inputs: Inputs, *arrays: PyTree) -> Results:
+        functions = task.functions(inputs)
+        found = _evaluate(functions, arrays, tuple(sums.get(function) for function in functions)) if functions else ()
+        return dict(zip(functions, found, strict=True))
+
+    levels: dict[str, Results] = {"coarse": {}, "fine": {}, "all": dict(zip(whole, of_whole, strict=True))}
+    levels["within"] = evaluate("super_classes", fine, coarse, owner)
+    if task.functions("subsample"):
+        points = subsample(data, np.asarray(task.super_class)[data.fine], task.coarse, task.mesh)
+        levels["within"] |= evaluate("subsample", *points, coarse.counts)
+    if task.classifier is not None and task.level is not None:
+        levels[task.level] |= evaluate("classifier", own, task.classifier.weights)
+    for i, level in enumerate(("fine", "coarse")):
+        levels[level] |= zip(each, jax.tree.map(itemgetter(i), of_each), strict=True)
+    levels = {level: dict(zip(found, to_host(tuple(found.values())), strict=True)) for level, found in levels.items()}
+    return _Split(levels, np.asarray(distances), float(total), np.asarray(fine.counts), own)
+
+
+@partial(jax.jit, static_argnames=("each", "whole"))
+def _evaluate_levels(
+    fine: ClassStatistics, super_class: Int32[Array, "f"], each: tuple[Function, ...], whole: tuple[Function, ...]
+) -> tuple[PyTree, PyTree, Float[Array, "f f"], Float[Array, ""]]:
+    """Functions of the fine and of the coarse classes, stacked; of the fine ones alone; class distances; a total."""
+    coarse = merge_classes(fine, super_class, fine.counts.size)  # padded with empty classes: one program for both
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), fine, coarse)
+    of_each = jax.lax.map(lambda statistics: tuple(function(statistics) for function in each), both)
+    distances = class_distances(fine)
+    total = jnp.trace(fine.scatter) + distances.max()
+    return of_each, tuple(function(fine) for function in whole), distances, total
+
+
+@partial(jax.jit, static_argnames="functions")
+def _evaluate(functions: tuple[Function, ...], arrays: tuple[PyTree, ...], sums: tuple[PyTree, ...]) -> PyTree:
+    """One program for all metrics of the same inputs."""
+    return tuple(
+        function(*arrays) if total is None else function(total, *arrays)
+        for function, total in zip(functions, sums, strict=True)
     )
 
 
-def level(statistics: ClassStatistics) -> Level:
-    """Collapse to the classes of the statistics."""
-    few = statistics.origin.size <= MOST_FEATURES
-    collapse = nc1(statistics)
-    return Level(
-        collapse=collapse,
-        separation=collapse.nc1 * (statistics.counts > 0).sum(),
-        cdnv=cdnv(statistics),
-        spectrum=spectrum(statistics) if few else Spectrum(jnp.array(jnp.nan), jnp.array(jnp.nan)),
-        geometry=geometry(statistics),
+def _sum_over_blocks(
+    data: Labelled, mesh: Mesh | None, readings: Mapping[Function, tuple[Function, tuple[PyTree, ...]]]
+) -> Results:
+    """By metric: the sum over blocks of a function of the block and of other arrays; one pass over the examples."""
+    if not readings:
+        return {}
+    parts = [tuple(sums(block, *arrays) for sums, arrays in readings.values()) for block in blocks(data, mesh)]
+    found = jax.tree.map(lambda *leaves: sum(map(to_host, leaves)), *parts)
+    return dict(zip(readings, found, strict=True))
+
+
+def _measurements(task: _Task, split: str, levels: Mapping[str, Results]) -> Iterator[Measurement]:
+    for level in task.levels:
+        for metric in task.metrics.values():
+            for name in metric.outputs if level in metric.levels else ():
+                make = partial(_measurement, name, split, level)
+                if metric.function not in levels[level]:
+                    yield make(None, reason=task.reason(metric) or task.no_classifier)
+                    continue
+                result = levels[level][metric.function]
+                value = np.asarray(getattr(result, name) if isinstance(result, tuple) else result)
+                if value.ndim == 0:
+                    yield make(value)
+                else:  # coarse classes are padded to as many as there are fine ones
+                    yield from (make(x, i) for i, x in enumerate(value[: task.coarse if level == "coarse" else None]))
+
+
+def _measurement(
+    metric: str,
+    split: str,
+    level: str,
+    value: Shaped[np.ndarray, ""] | np.generic | None,
+    index: int | None = None,
+    reason: str = UNDEFINED,
+) -> Measurement:
+    number = float(value) if value is not None and np.isfinite(value) else None
+    return Measurement(
+        metric=metric, split=split, level=level, value=number, index=index, reason="" if number is not None else reason
     )
-
-
-def nearest_mean_disagreement(
-    data: Labelled, means: ClassStatistics, classifier: Classifier, mesh: Mesh | None = None
-) -> float:
-    """NC4: share of examples to which the nearest class mean gives another class than the classifier, bias included."""
-    found = sum(to_first(_disagreements(block, means, classifier), mesh) for block in blocks(data, mesh))
-    return float(found) / float(data.counts.sum())
-
-
-@jax.jit
-def _disagreements(block: Block, means: ClassStatistics, classifier: Classifier) -> Array:
-    distances = jnp.where((means.counts > 0)[None, :], squared_distances(block.features, means), jnp.inf)
-    logits = jnp.matmul(block.features, classifier.weights.T, precision=HIGHEST) + classifier.bias[None, :]
-    return ((distances.argmin(axis=1) != logits.argmax(axis=1)) * block.weights).sum()

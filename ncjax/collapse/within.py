@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is left of the fine classes inside the super-classes that a network was trained on.
+"""Structure of the fine classes that remains inside the super-classes that a network was trained on.
 
 All means over examples are exact: mean squared and mean cosine distances from an example to a class follow from the
-class's moments, so no matrix of distances between examples is made.
+moments of the class, so no matrix of distances between examples is computed.
 """
 
 from functools import partial
@@ -12,43 +12,53 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from ncjax.collapse.neural_collapse import average, class_distances
-from ncjax.collapse.statistics import HIGHEST, TINY, ClassStatistics, gram
-
-TOP_NEURONS = 30  # of Carbonnelle and De Vleeschouwer
+from ncjax.collapse.reading import Block, Moments
+from ncjax.collapse.record import Metric
+from ncjax.collapse.statistics import TINY, ClassStatistics, average, row_norms, squared_distances
+from ncjax.collapse.variability import class_distances
+from ncjax.ops.products import matmul
+from ncjax.results import MetricInfo
 
 
 class Distances(NamedTuple):
-    """Mean squared distances between examples: of a class, of two merged classes, of two super-classes."""
+    """Mean squared distances between examples of a class, of two merged classes, of two super-classes."""
 
-    same_class: Float[Array, ""]
-    merged_classes: Float[Array, ""]
-    other_classes: Float[Array, ""]
+    distance_same_class: Float[Array, ""]
+    distance_merged_classes: Float[Array, ""]
+    distance_other_classes: Float[Array, ""]
 
 
 class Explained(NamedTuple):
     """Share of the variance inside super-classes that the fine labels explain, from 0 to 1."""
 
-    of_super_class: Float[Array, "c"]  # 0 where a super-class has one class
-    all: Float[Array, ""]  # of all super-classes with several classes together
+    explained_variance: Float[Array, ""]  # of all super-classes with several classes together
+    explained_by_super_class: Float[Array, "c"]  # 0 where a super-class has one class
 
 
-class Silhouettes(NamedTuple):
-    """Sums of silhouettes by fine class; of examples that are alone in their class or super-class they are 0."""
+class SilhouetteSums(NamedTuple):
+    """Sums of silhouettes by fine class; 0 for an example that is alone in its class or class in its super-class."""
 
     squared: Float[Array, "f"]  # squared Euclidean distance
     cosine: Float[Array, "f"]
 
 
+class Silhouettes(NamedTuple):
+    """Silhouettes of the fine classes inside their super-class, from -1 to 1."""
+
+    silhouette: Float[Array, ""]  # squared Euclidean distance; mean over the examples of classes with siblings
+    silhouette_cosine: Float[Array, ""]
+    c2: Float[Array, ""]  # median over fine classes of the mean cosine silhouette
+
+
 def siblings(counts: Float[Array, "f"], super_class: Int32[Array, "f"]) -> Bool[Array, "f f"]:
-    """Which pairs of fine classes with examples share a super-class; a class is no sibling of itself."""
+    """Which pairs of different fine classes with examples share a super-class."""
     present = counts > 0
     same = (super_class[:, None] == super_class[None, :]) & present[:, None] & present[None, :]
     return same & ~jnp.eye(counts.size, dtype=bool)
 
 
-def summarise_distances(fine: ClassStatistics, super_class: Int32[Array, "f"]) -> Distances:
-    """The class-distance matrix in three numbers; averages over classes or pairs of classes."""
+def summarise_distances(fine: ClassStatistics, coarse: ClassStatistics, super_class: Int32[Array, "f"]) -> Distances:
+    """The matrix of class distances in three numbers: averages over classes or pairs of classes."""
     distances, present = class_distances(fine), fine.counts > 0
     merged = siblings(fine.counts, super_class)
     same = jnp.diag(present)
@@ -57,7 +67,7 @@ def summarise_distances(fine: ClassStatistics, super_class: Int32[Array, "f"]) -
 
 
 def explained_variance(fine: ClassStatistics, coarse: ClassStatistics, super_class: Int32[Array, "f"]) -> Explained:
-    """Between over total variance of the fine classes inside each super-class: `1 - sum_f S_f / S_c`.
+    """Between-class over total variance of the fine classes inside each super-class: `1 - sum_f S_f / S_c`.
 
     Labels that mean nothing give about `(classes - 1) / examples`, not 0.
     """
@@ -66,42 +76,27 @@ def explained_variance(fine: ClassStatistics, coarse: ClassStatistics, super_cla
     several = owner.T @ (fine.counts > 0) > 1
     between = jnp.where(several, jnp.maximum(total - inside, 0.0), 0.0)
     total = jnp.where(several, total, 0.0)
-    return Explained(between / jnp.maximum(total, TINY), between.sum() / jnp.maximum(total.sum(), TINY))
+    return Explained(between.sum() / jnp.maximum(total.sum(), TINY), between / jnp.maximum(total, TINY))
 
 
-def unit_sums(
-    features: Float[Array, "n d"], labels: Int32[Array, "n"], weights: Float[Array, "n"], classes: int
-) -> Float[Array, "f d"]:
-    """Sum of the features of each class, each scaled to length 1."""
-    member = jax.nn.one_hot(labels, classes, dtype=features.dtype)
-    return jnp.matmul((member * (weights / _lengths(features))[:, None]).T, features, precision=HIGHEST)
-
-
-def silhouette_sums(
-    features: Float[Array, "n d"],
-    labels: Int32[Array, "n"],
-    weights: Float[Array, "n"],
-    fine: ClassStatistics,
-    units: Float[Array, "f d"],
-    super_class: Int32[Array, "f"],
-) -> Silhouettes:
+@jax.jit
+def silhouette_sums(block: Block, moments: Moments, super_class: Int32[Array, "f"]) -> SilhouetteSums:
     """Silhouettes `(b - a) / max(a, b)` of examples among the fine classes of their super-class (Rousseeuw 1987).
 
     `a` is the mean distance to the others of the class, `b` that to the nearest sibling class. The same as
     scikit-learn's `silhouette_samples` with `metric="sqeuclidean"` and `"cosine"` on each super-class.
 
     Args:
-        features: some of the examples that `fine` and `units` are of.
-        labels: their fine classes.
-        weights: 0 leaves one out.
-        fine: statistics of the fine classes.
-        units: sums of the unit vectors, as `unit_sums` gives them.
+        block: some of the examples that `moments` are of; those of weight 0 are left out.
+        moments: of all examples.
         super_class: of each fine class.
     """
+    features, labels, weights = block
+    fine = moments.fine
     counts = jnp.maximum(fine.counts, 1)
     merged = siblings(fine.counts, super_class)
     member = jax.nn.one_hot(labels, fine.counts.size, dtype=features.dtype)
-    cosines = jnp.matmul(features, (units / counts[:, None]).T, precision=HIGHEST) / _lengths(features)[:, None]
+    cosines = matmul(features, (moments.units / counts[:, None]).T) / row_norms(features)[:, None]
     sums = []
     for distances in (squared_distances(features, fine) + fine.variances[None, :], 1 - cosines):
         own = (distances * member).sum(axis=1) * (counts / jnp.maximum(counts - 1, 1))[labels]
@@ -110,92 +105,67 @@ def silhouette_sums(
         nearest = jnp.where(counted, nearest, 0.0)
         score = jnp.where(counted, (nearest - own) / jnp.maximum(jnp.maximum(own, nearest), TINY), 0.0)
         sums.append((score * weights) @ member)
-    return Silhouettes(*sums)
+    return SilhouetteSums(*sums)
 
 
-def squared_distances(features: Float[Array, "n d"], statistics: ClassStatistics) -> Float[Array, "n k"]:
-    """Squared distance of each example to each class mean."""
-    centred = features - statistics.origin[None, :]
-    product = jnp.matmul(centred, statistics.means.T, precision=HIGHEST)
-    squares = (statistics.means**2).sum(axis=1)
-    return jnp.maximum((centred**2).sum(axis=1)[:, None] - 2 * product + squares[None, :], 0.0)
-
-
-class Intraclass(NamedTuple):
-    """Intraclass clustering of one layer (Carbonnelle and De Vleeschouwer, ICLR 2021), features as they are."""
-
-    c1: Float[Array, ""]  # median over fine classes; neurons that tell one from its siblings
-    c3: Float[Array, ""]  # mean over super-classes; neurons that vary inside one as much as over all
-
-
-def intraclass(fine: ClassStatistics, coarse: ClassStatistics, super_class: Int32[Array, "f"]) -> Intraclass:
-    """Scores c1 and c3, means over the 30 best neurons (all, where there are fewer).
-
-    c1: median over fine classes of `(m_in - m_out) / (sd_in + sd_out)`, against the rest of the super-class; the sum of
-    deviations counts as at least 1e-4 of the neuron's deviation over all examples, for a neuron that is silent in a
-    super-class has neither difference nor deviation but what rounding leaves. c3: mean over super-classes of
-    `sd(super-class) / sd(all)`.
-    """
-    top, merged = min(TOP_NEURONS, fine.means.shape[1]), siblings(fine.counts, super_class)
-    total = (coarse.squares + coarse.counts[:, None] * (coarse.means - coarse.mean[None, :]) ** 2).sum(axis=0)
-    everywhere = jnp.maximum(jnp.sqrt(total / coarse.counts.sum()), 1e-7)[None, :]
-    means_out, deviations_out = jax.lax.map(partial(_together, fine), merged)
-    deviations = jnp.sqrt(fine.squares / jnp.maximum(fine.counts, 1)[:, None]) + deviations_out
-    ratios = (fine.means - means_out) / jnp.maximum(deviations, 1e-4 * everywhere)
-    selectivity = jax.lax.top_k(ratios, top)[0].mean(axis=1)
-
-    inside = jnp.sqrt(coarse.squares / jnp.maximum(coarse.counts, 1)[:, None])
-    spread = jax.lax.top_k(inside / everywhere, top)[0].mean(axis=1)
-    present = coarse.counts > 0
-    return Intraclass(
-        c1=jnp.nanmedian(jnp.where(merged.any(axis=1), selectivity, jnp.nan)),
-        c3=jnp.where(present, spread, 0.0).sum() / present.sum(),
+def mean_silhouettes(
+    sums: SilhouetteSums, fine: ClassStatistics, coarse: ClassStatistics, super_class: Int32[Array, "f"]
+) -> Silhouettes:
+    """Means over the examples of classes with siblings."""
+    has_siblings = siblings(fine.counts, super_class).any(axis=1)
+    examples = jnp.maximum((fine.counts * has_siblings).sum(), 1)
+    by_class = sums.cosine / jnp.maximum(fine.counts, 1)
+    return Silhouettes(
+        silhouette=sums.squared.sum() / examples,
+        silhouette_cosine=sums.cosine.sum() / examples,
+        c2=jnp.nanmedian(jnp.where(has_siblings, by_class, jnp.nan)),
     )
 
 
-def _together(fine: ClassStatistics, chosen: Bool[Array, "f"]) -> tuple[Float[Array, "d"], Float[Array, "d"]]:
-    """Mean and standard deviation of each feature over some classes together; no difference of large sums."""
-    counts = fine.counts * chosen
-    total = jnp.maximum(counts.sum(), 1)
-    mean = jnp.matmul(counts, fine.means, precision=HIGHEST) / total
-    squares = jnp.matmul(counts, (fine.means - mean[None, :]) ** 2, precision=HIGHEST)
-    squares += jnp.matmul(chosen.astype(counts.dtype), fine.squares, precision=HIGHEST)
-    return mean, jnp.sqrt(squares / total)
+_info = partial(MetricInfo, scope="within", low=0.0)
 
-
-def cosine_spread(
-    features: Float[Array, "c m d"], weights: Float[Array, "c m"], counts: Float[Array, "c"]
-) -> Float[Array, ""]:
-    """Score c4: mean over super-classes of the standard deviation of all cosine distances in one, over that of all.
-
-    With the mean `m` and the covariance `S` of unit vectors, the variance of their cosines over all pairs is
-    `2 m^T S m + |S|_F^2`.
-
-    Args:
-        features: up to `m` examples of each super-class.
-        weights: 1, or 0 for what fills up a super-class.
-        counts: examples that each super-class has in all.
-    """
-
-    def moments(one: tuple[Array, Array]) -> tuple[Array, Array]:
-        points, weight = one
-        unit, share = points / _lengths(points)[:, None], weight / jnp.maximum(weight.sum(), 1)
-        mean = jnp.matmul(share, unit, precision=HIGHEST)
-        apart = (unit - mean[None, :]) * jnp.sqrt(share)[:, None]
-        return mean, gram(apart)
-
-    def deviation(mean: Array, covariance: Array) -> Array:
-        return jnp.sqrt(2 * mean @ covariance @ mean + (covariance**2).sum())
-
-    means, covariances = jax.lax.map(moments, (features, weights))
-    part = counts / counts.sum()
-    mean = part @ means
-    apart = means - mean[None, :]
-    between = jnp.matmul(apart.T * part[None, :], apart, precision=HIGHEST)
-    everywhere = deviation(mean, jnp.tensordot(part, covariances, 1) + between)
-    inside = jnp.where(counts > 0, jax.vmap(deviation)(means, covariances), 0.0)
-    return inside.sum() / (counts > 0).sum() / jnp.maximum(everywhere, 1e-7)
-
-
-def _lengths(features: Float[Array, "n d"]) -> Float[Array, "n"]:
-    return jnp.maximum(jnp.linalg.norm(features, axis=1), TINY)
+DISTANCES = Metric(
+    function=summarise_distances,
+    inputs="super_classes",
+    outputs={
+        "distance_same_class": _info(label="squared distance: same class", short="distance, same class"),
+        "distance_merged_classes": _info(label="squared distance: merged classes", short="merged classes"),
+        "distance_other_classes": _info(label="squared distance: other super-classes", short="other classes"),
+    },
+)
+EXPLAINED = Metric(
+    function=explained_variance,
+    inputs="super_classes",
+    outputs={
+        "explained_variance": _info(
+            label="variance inside super-classes explained by fine labels",
+            short="explained by fine labels",
+            high=1.0,
+            better="higher",
+        ),
+        "explained_by_super_class": _info(label="the same, by super-class", high=1.0, better="higher"),
+    },
+)
+SILHOUETTES = Metric(
+    function=mean_silhouettes,
+    inputs="super_classes",
+    outputs={
+        "silhouette": _info(
+            label="silhouette of fine classes (squared Euclidean)",
+            short="silhouette",
+            low=-1.0,
+            high=1.0,
+            better="higher",
+        ),
+        "silhouette_cosine": _info(
+            label="silhouette of fine classes (cosine)", short="silhouette, cosine", low=-1.0, high=1.0, better="higher"
+        ),
+    },
+    sums=silhouette_sums,
+)
+C2 = Metric(
+    function=mean_silhouettes,
+    inputs="super_classes",
+    outputs={"c2": _info(label="Carbonnelle c2", low=-1.0, high=1.0, better="higher")},
+    sums=silhouette_sums,
+)

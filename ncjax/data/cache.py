@@ -4,13 +4,14 @@
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ncjax.data.dataset import Dataset, Split
 from ncjax.errors import UserError
+from ncjax.storage.atomic import write_arrays
 
 LAYOUT = "1"  # of the cache entries; changes when decoding does
 NAMES = ("name", "class_names", "train_images", "train_labels", "test_images", "test_labels")
@@ -33,7 +34,7 @@ def fingerprint(root: Path, files: Iterable[Path]) -> str:
 
 
 def cached(folder: Path, key: str, decode: Callable[[], Dataset]) -> Dataset:
-    """What `decode` returns, from the cache where a sound entry is there.
+    """The data set that `decode` returns; read from the cache where it holds an undamaged entry.
 
     Raises:
         UserError: the cache cannot be written.
@@ -42,9 +43,9 @@ def cached(folder: Path, key: str, decode: Callable[[], Dataset]) -> Dataset:
 
 
 def cached_arrays(
-    folder: Path, key: str, names: tuple[str, ...], make: Callable[[], dict[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """The named arrays that `make` returns, from the cache where a sound entry is there; a damaged one is made again.
+    folder: Path, key: str, names: tuple[str, ...], make: Callable[[], Mapping[str, np.ndarray]]
+) -> Mapping[str, np.ndarray]:
+    """The named arrays that `make` returns; read from the cache where it holds an entry. A damaged entry is made again.
 
     A cache folder that cannot be written is an error, not a silent slow path.
 
@@ -60,16 +61,13 @@ def cached_arrays(
             path.unlink(missing_ok=True)
     made = make()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        np.savez(draft, **made)  # type: ignore[arg-type]
-        os.replace(draft, path)
+        write_arrays(path, made)
     except OSError as error:
-        raise UserError(f"cannot write the cache {path}: {error.strerror}; set --data.cache-dir") from error
+        raise UserError(f"cannot write the cache {path}: {error.strerror}; set data.cache_dir") from error
     return made
 
 
-def _arrays(dataset: Dataset) -> dict[str, np.ndarray]:
+def _arrays(dataset: Dataset) -> Mapping[str, np.ndarray]:
     return {
         "name": np.array(dataset.name),
         "class_names": np.array(dataset.class_names),
@@ -80,7 +78,7 @@ def _arrays(dataset: Dataset) -> dict[str, np.ndarray]:
     }
 
 
-def _dataset(arrays: dict[str, np.ndarray], key: str) -> Dataset:
+def _dataset(arrays: Mapping[str, np.ndarray], key: str) -> Dataset:
     return Dataset(
         name=str(arrays["name"]),
         train=Split(images=arrays["train_images"], labels=arrays["train_labels"]),

@@ -3,12 +3,16 @@
 
 import io
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ncjax.config import DataConfig
+from ncjax.data.cache import fingerprint
 from ncjax.data.dataset import Dataset, Split
+from ncjax.data.source import Source, source_folder
 from ncjax.errors import UserError
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -58,7 +62,7 @@ def list_cifar(root: Path, kind: str) -> tuple[Path, ...]:
             if present:
                 missing = next(file for file in files if not file.is_file())
                 raise UserError(f"{missing} is missing, but {present[0].name} is there; unpack the archive again")
-    raise UserError(f"no {kind} files in {root}; give --data.path the unpacked folder, such as {subfolders[kind][0]}")
+    raise UserError(f"no {kind} files in {root}; data.path must be the unpacked folder, such as {subfolders[kind][0]}")
 
 
 def read_cifar(files: tuple[Path, ...], kind: str, fingerprint: str) -> Dataset:
@@ -103,3 +107,13 @@ def _read_binary(file: Path, kind: str) -> Split:
 def _split(pixels: np.ndarray, labels: np.ndarray) -> Split:
     images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     return Split(images=images, labels=labels.astype(np.int32))
+
+
+def _read(kind: str, config: DataConfig) -> Dataset:
+    root = source_folder(config)
+    files = list_cifar(root, kind)
+    return read_cifar(files, kind, fingerprint(root, files))
+
+
+CIFAR10 = Source(read=partial(_read, "cifar10"))
+CIFAR100 = Source(read=partial(_read, "cifar100"))

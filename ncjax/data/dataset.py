@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A data set of labelled images, whatever it was read from."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
+from numpy.typing import ArrayLike
 
 from ncjax.errors import UserError
 
@@ -45,13 +47,95 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Training and test split; `fingerprint` is the SHA-256 of what they were read from."""
+    """Labelled images in a training and a test split.
+
+    Attributes:
+        name: for reports and messages.
+        train: split that members are trained on.
+        test: split that they are tested on.
+        class_names: of the `f` fine classes.
+        fingerprint: SHA-256 of what the images and labels were read from.
+    """
 
     name: str
     train: Split
     test: Split
     class_names: tuple[str, ...]
     fingerprint: str
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x_train: ArrayLike,
+        y_train: ArrayLike,
+        x_test: ArrayLike,
+        y_test: ArrayLike,
+        class_names: Sequence[str] | None = None,
+        name: str = "arrays",
+    ) -> "Dataset":
+        """A data set of arrays in memory, which are checked and not copied.
+
+        Example:
+            >>> images, labels = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2
+            >>> dataset = Dataset.from_arrays(images, labels, images[:4], labels[:4], class_names=("even", "odd"))
+            >>> dataset.train.images.shape
+            (20, 8, 8, 1)
+
+        Args:
+            x_train: training images, uint8 `[n h w]` or `[n h w ch]`.
+            y_train: their fine labels, integers `[n]` in `0..f-1`.
+            x_test: test images, as the training images in size and channels.
+            y_test: their fine labels.
+            class_names: names of the `f` classes; None: `class 0`, `class 1`, ...
+            name: for reports and messages.
+
+        Raises:
+            UserError: an array is of another type or shape, a label is out of range, or a class has no image.
+        """
+        train = make_split(np.asarray(x_train), np.asarray(y_train), f"{name}, train")
+        test = make_split(np.asarray(x_test), np.asarray(y_test), f"{name}, test")
+        names = None if class_names is None else tuple(map(str, class_names))
+        return check_classes(check_dataset(join_splits(train, test, names, name, _fingerprint(train, test, names))))
+
+
+def make_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
+    """A split of arrays of any type; `where` begins the messages.
+
+    Raises:
+        UserError: images are not uint8 `[n h w]` or `[n h w ch]`, or labels are not integers `[n]` from 0 to 2**31 - 1.
+    """
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise UserError(f"{where}: images are {images.dtype} {images.shape}, but must be uint8 [n h w] or [n h w ch]")
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+        raise UserError(f"{where}: labels are {labels.dtype} {labels.shape}, but must be integers [{len(images)}]")
+    if labels.size and not 0 <= labels.min() <= labels.max() < 2**31:
+        raise UserError(f"{where}: labels run from {labels.min()} to {labels.max()}, but must be from 0 to 2147483647")
+    return Split(images=images if images.ndim == 4 else images[..., None], labels=labels.astype(np.int32))
+
+
+def join_splits(train: Split, test: Split, names: tuple[str, ...] | None, name: str, fingerprint: str) -> Dataset:
+    """A data set of two splits; without names, its classes are numbered up to the largest training label.
+
+    Raises:
+        UserError: there are no names, and a label is larger than the number of training images.
+    """
+    if names is None:
+        classes = int(train.labels.max(initial=0)) + 1
+        if classes > max(1, train.labels.size):
+            raise UserError(
+                f"{name}: a label is {classes - 1}, but {train.labels.size} training images are fewer classes"
+            )
+        names = tuple(f"class {i}" for i in range(classes))
+    return Dataset(name=name, train=train, test=test, class_names=names, fingerprint=fingerprint)
+
+
+def _fingerprint(train: Split, test: Split, names: tuple[str, ...] | None) -> str:
+    total = hashlib.sha256(repr(names).encode())
+    for array in (train.images, train.labels, test.images, test.labels):
+        assert isinstance(array, np.ndarray)
+        total.update(f"{array.dtype.str} {array.shape}\0".encode())
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return total.hexdigest()
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
@@ -95,7 +179,7 @@ def check_classes(dataset: Dataset) -> Dataset:
             missing = dataset.class_names[int(counts.argmin())]
             raise UserError(
                 f"{dataset.name}: class {missing!r} has no {name} image; each class needs one in both splits "
-                f"(is --data.{name}-examples too small?)"
+                f"(is data.{name}_examples too small?)"
             )
     return dataset
 

@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from ncjax.config import DataConfig
+from ncjax.data.cache import cached, fingerprint
 from ncjax.data.dataset import Dataset, Reader, Split
+from ncjax.data.source import Source, source_cache, source_folder
+from ncjax.data.streamed import stat_fingerprint, stream_dataset
 from ncjax.errors import UserError
 
 
@@ -99,3 +103,19 @@ def _decode(file: Path, mode: str, size: tuple[int, int], first: Path) -> UInt8[
             f"{file} is {found[0]} x {found[1]} pixels, but {first} is {size[0]} x {size[1]}; make all images one size"
         )
     return pixels.reshape(size[1], size[0], -1)
+
+
+def _read(config: DataConfig) -> Dataset:
+    root = source_folder(config)
+    files = list_folder(root)
+    key = fingerprint(root, files)
+    return cached(source_cache(config), key, lambda: read_folder(root, files, key))
+
+
+def _stream(config: DataConfig) -> Dataset:
+    root = source_folder(config)
+    files = list_folder(root)
+    return stream_dataset(config, root.name, folder_classes(files), open_folder(files), stat_fingerprint(root, files))
+
+
+IMAGE_FOLDER = Source(read=_read, stream=_stream)

@@ -6,20 +6,16 @@ between labels and images are those of Yang, Steinhardt and Hu (ICML 2023).
 """
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int32
 
 from ncjax.errors import UserError
-
-KNOWN = (
-    "fine, mod:C, adjacent:C, semantic, random:C:SEED, pairings, file:PATH, split:PARTS:SEED or shuffled:MAP:SEED "
-    "(such as shuffled:mod:5:0)"
-)
 
 # Pairs that look or live alike; class names as CIFAR-10 gives them.
 SEMANTIC_PAIRS = (
@@ -36,7 +32,7 @@ class LabelMap:
     """How fine labels in `0..f-1` become training labels in `0..classes-1`.
 
     Attributes:
-        name: the spec that it was made from.
+        name: the spec that it was made from, or that stands for it.
         classes: number of training classes `c`.
         super_class: coarse label of each fine class, where the training label is a function of the fine class alone.
         merged: label of each fine class before any split or permutation of examples.
@@ -53,6 +49,64 @@ class LabelMap:
     shuffled: bool = False
     seed: int = 0
 
+    @classmethod
+    def parse(cls, spec: str, class_names: Sequence[str]) -> "LabelMap":
+        """The one label map that a spec names, such as `mod:5`; see `LABEL_MAPS`.
+
+        Example:
+            >>> LabelMap.parse("mod:2", ("a", "b", "c", "d")).super_class
+            (0, 1, 0, 1)
+
+        Args:
+            spec: see `LABEL_MAPS`.
+            class_names: names of the `f` fine classes.
+
+        Raises:
+            UserError: the spec is unknown, stands for several label maps, or does not fit the classes.
+        """
+        maps = parse_label_maps((spec,), tuple(class_names))
+        if len(maps) > 1:
+            raise UserError(f"label map {spec!r} stands for {len(maps)} label maps, but must be one")
+        return maps[0]
+
+    @classmethod
+    def merge(cls, super_class: Sequence[Any] | np.ndarray, name: str = "") -> "LabelMap":
+        """A label map that merges fine classes into super-classes.
+
+        Example:
+            >>> LabelMap.merge([0, 0, 1]).classes
+            2
+
+        Args:
+            super_class: coarse label of each of the `f` fine classes; the labels are 0, 1, ... with none left out.
+            name: of the label map; empty: made from the labels.
+
+        Raises:
+            UserError: a label is no whole number, or one is left out.
+        """
+        labels = tuple(super_class)
+        whole = bool(labels) and not any(isinstance(label, bool | np.bool_) for label in labels)
+        whole = whole and all(isinstance(label, int | np.integer) for label in labels)
+        if not whole or sorted(set(labels)) != list(range(len(set(labels)))):
+            where = f"label map {name}: " if name else ""
+            raise UserError(f"{where}coarse labels must be whole numbers 0, 1, ... with none left out")
+        merged = tuple(map(int, labels))
+        name = name or "merge:" + "-".join(map(str, merged))
+        return cls(name=name, classes=max(merged) + 1, super_class=merged, merged=merged)
+
+    @classmethod
+    def from_json(cls, path: str | Path, class_names: Sequence[str]) -> "LabelMap":
+        """A label map from a file; its name is `file:PATH`.
+
+        Args:
+            path: JSON: a list of `f` coarse labels, or an object from each class name to the name of its super-class.
+            class_names: names of the `f` fine classes.
+
+        Raises:
+            UserError: the file cannot be read, is no such JSON, or does not fit the classes.
+        """
+        return cls.merge(_from_file(Path(path), tuple(class_names)), f"file:{path}")
+
     def targets(self, fine: Int32[np.ndarray, "n"], split: Literal["train", "test"]) -> Int32[np.ndarray, "n"]:
         """Training labels of examples with these fine labels; the random ones differ between splits."""
         labels = np.asarray(self.merged, np.int32)[fine]
@@ -68,79 +122,115 @@ class LabelMap:
         return (labels * self.parts + part).astype(np.int32)
 
 
+Make = Callable[[str, str, tuple[str, ...]], Iterator[LabelMap]]
+
+
 def parse_label_maps(specs: tuple[str, ...], class_names: tuple[str, ...]) -> tuple[LabelMap, ...]:
     """The label maps that specs name, in order; `pairings` gives all ways of pairing the classes (945 for ten).
 
     Args:
-        specs: what `--labels` takes: see `KNOWN`.
+        specs: see `LABEL_MAPS`.
         class_names: names of the `f` fine classes.
 
     Raises:
-        UserError: a spec is unknown, is given twice, or does not fit the number of classes.
+        UserError: a spec is unknown, occurs twice, or does not fit the number of classes.
     """
     maps = tuple(label_map for spec in specs for label_map in _parse(spec, class_names))
-    names = [label_map.name for label_map in maps]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"label map {name} is given twice; name each once in --labels and use --seeds for repeats")
+    counts = Counter(label_map.name for label_map in maps)
+    for name, count in counts.items():
+        if count > 1:
+            raise UserError(f"label map {name} occurs twice in labels; name each once and use seeds for repeats")
     return maps
 
 
 def _parse(spec: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
+    head, colon, rest = spec.partition(":")
+    for form, make in LABEL_MAPS.items():
+        if head == form.partition(":")[0] and bool(colon) == (":" in form):
+            return make(spec, rest, class_names)
+    raise UserError(f"unknown label map {spec!r}; use {_known()}")
+
+
+def _known() -> str:
+    *others, last = LABEL_MAPS
+    return f"{', '.join(others)} or {last} (such as shuffled:mod:5:0)"
+
+
+def _fine(spec: str, _: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
+    yield LabelMap.merge(range(len(class_names)), spec)
+
+
+def _mod(spec: str, rest: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
     fine = len(class_names)
-    match spec.split(":", 1):
-        case ["fine"]:
-            yield _merge(spec, tuple(range(fine)))
-        case ["mod", classes]:
-            count = _integer(spec, classes, 1, fine)
-            yield _merge(spec, tuple(label % count for label in range(fine)))
-        case ["adjacent", classes]:
-            count = _groups(spec, classes, fine)
-            yield _merge(spec, tuple(label * count // fine for label in range(fine)))
-        case ["semantic"]:
-            yield _merge(spec, _semantic(class_names))
-        case ["random", rest]:
-            classes, seed = _two(spec, rest)
-            count = _groups(spec, classes, fine)
-            order = np.random.default_rng(_integer(spec, seed, 0)).permutation(np.arange(fine) * count // fine)
-            yield _merge(spec, _in_order_of_appearance(order.tolist()))
-        case ["pairings"]:
-            if fine % 2:
-                raise UserError(f"label map pairings needs an even number of classes, not {fine}")
-            for pairing in _pairings(tuple(range(fine))):
-                yield _merge("pairs:" + "-".join(map(str, pairing)), pairing)
-        case ["file", path]:
-            yield _merge(spec, _from_file(Path(path), class_names))
-        case ["split", rest]:
-            first, second = _two(spec, rest)
-            yield _split(spec, fine, _integer(spec, first, 2), _integer(spec, second, 0))
-        case ["shuffled", rest]:
-            inner, seed = _two(spec, rest)
-            (of,) = parse_label_maps((inner,), class_names)
-            yield _shuffle(spec, of, _integer(spec, seed, 0))
-        case _:
-            raise UserError(f"unknown label map {spec!r}; use {KNOWN}")
+    count = _integer(spec, rest, 1, fine)
+    yield LabelMap.merge([label % count for label in range(fine)], spec)
 
 
-def _merge(name: str, super_class: tuple[int, ...]) -> LabelMap:
-    return LabelMap(name=name, classes=max(super_class) + 1, super_class=super_class, merged=super_class)
+def _adjacent(spec: str, rest: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
+    fine = len(class_names)
+    count = _groups(spec, rest, fine)
+    yield LabelMap.merge([label * count // fine for label in range(fine)], spec)
 
 
-def _split(name: str, fine: int, parts: int, seed: int) -> LabelMap:
+def _semantic(spec: str, _: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
+    of = {name: pair for pair, names in enumerate(SEMANTIC_PAIRS) for name in names}
+    if set(class_names) != set(of):
+        raise UserError(f"label map semantic is for CIFAR-10, not for the classes {', '.join(class_names[:3])}, ...")
+    yield LabelMap.merge(_in_order_of_appearance([of[name] for name in class_names]), spec)
+
+
+def _random(spec: str, rest: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
+    fine, (classes, seed) = len(class_names), _two(spec, rest)
+    count = _groups(spec, classes, fine)
+    order = np.random.default_rng(_integer(spec, seed, 0)).permutation(np.arange(fine) * count // fine)
+    yield LabelMap.merge(_in_order_of_appearance(order.tolist()), spec)
+
+
+def _all_pairings(_: str, __: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
+    fine = len(class_names)
+    if fine % 2:
+        raise UserError(f"label map pairings needs an even number of classes, not {fine}")
+    for pairing in _pairings(tuple(range(fine))):
+        yield LabelMap.merge(pairing, "pairs:" + "-".join(map(str, pairing)))
+
+
+def _file(_: str, rest: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
+    yield LabelMap.from_json(rest, class_names)
+
+
+def _split(spec: str, rest: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
+    fine, (first, second) = len(class_names), _two(spec, rest)
+    parts, seed = _integer(spec, first, 2), _integer(spec, second, 0)
     merged = tuple(range(fine))
-    return LabelMap(name=name, classes=fine * parts, super_class=None, merged=merged, parts=parts, seed=seed)
+    yield LabelMap(name=spec, classes=fine * parts, super_class=None, merged=merged, parts=parts, seed=seed)
 
 
-def _shuffle(name: str, of: LabelMap, seed: int) -> LabelMap:
+def _shuffled(spec: str, rest: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
+    inner, seed = _two(spec, rest)
+    of = LabelMap.parse(inner, class_names)
     if of.super_class is None:
-        raise UserError(f"label map {name} shuffles {of.name}, but can only shuffle one that merges classes")
-    return LabelMap(name=name, classes=of.classes, super_class=None, merged=of.merged, shuffled=True, seed=seed)
+        raise UserError(f"label map {spec} shuffles {of.name}, but can only shuffle one that merges classes")
+    number = _integer(spec, seed, 0)
+    yield LabelMap(name=spec, classes=of.classes, super_class=None, merged=of.merged, shuffled=True, seed=number)
+
+
+LABEL_MAPS: dict[str, Make] = {
+    "fine": _fine,
+    "mod:C": _mod,
+    "adjacent:C": _adjacent,
+    "semantic": _semantic,
+    "random:C:SEED": _random,
+    "pairings": _all_pairings,
+    "file:PATH": _file,
+    "split:PARTS:SEED": _split,
+    "shuffled:MAP:SEED": _shuffled,
+}
 
 
 def _two(spec: str, rest: str) -> tuple[str, str]:
     head, separator, last = rest.rpartition(":")
     if not separator:
-        raise UserError(f"label map {spec!r} lacks a part; use {KNOWN}")
+        raise UserError(f"label map {spec!r} lacks a part; use {_known()}")
     return head, last
 
 
@@ -148,7 +238,7 @@ def _integer(spec: str, text: str, low: int, high: int = 2**31 - 1) -> int:
     try:
         number = int(text)
     except ValueError:
-        raise UserError(f"label map {spec!r}: {text!r} is not a whole number; use {KNOWN}") from None
+        raise UserError(f"label map {spec!r}: {text!r} is not a whole number; use {_known()}") from None
     if not low <= number <= high:
         raise UserError(f"label map {spec!r}: {number} must be from {low} to {high}")
     return number
@@ -159,13 +249,6 @@ def _groups(spec: str, text: str, fine: int) -> int:
     if fine % count:
         raise UserError(f"label map {spec!r}: {fine} classes do not divide into {count} equal groups; use mod:{count}")
     return count
-
-
-def _semantic(class_names: tuple[str, ...]) -> tuple[int, ...]:
-    of = {name: pair for pair, names in enumerate(SEMANTIC_PAIRS) for name in names}
-    if set(class_names) != set(of):
-        raise UserError(f"label map semantic is for CIFAR-10, not for the classes {', '.join(class_names[:3])}, ...")
-    return _in_order_of_appearance([of[name] for name in class_names])
 
 
 def _in_order_of_appearance(groups: list[int]) -> tuple[int, ...]:
@@ -208,6 +291,4 @@ def _from_file(path: Path, class_names: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(numbers[name] for name in content)
     if not isinstance(content, list) or len(content) != len(class_names):
         raise UserError(f"label map file {path} must hold a list of {len(class_names)} coarse labels, one a class")
-    if any(type(label) is not int for label in content) or sorted(set(content)) != list(range(len(set(content)))):
-        raise UserError(f"label map file {path}: coarse labels must be whole numbers 0, 1, ... with none left out")
     return tuple(content)

@@ -1,27 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets larger than memory: one look at every image, then images are read when they are wanted."""
+"""Data sets larger than memory: every image is scanned once, then images are read when they are used."""
 
 import hashlib
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from ncjax.config import DataConfig
 from ncjax.data.cache import cached_arrays
-from ncjax.data.dataset import Reader, Split, Streamed, channel_counts
+from ncjax.data.dataset import Dataset, Reader, Split, Streamed, channel_counts, chosen_rows
+from ncjax.data.source import source_cache
 from ncjax.errors import UserError
 
 T = TypeVar("T")
-BLOCK = 64  # images that one thread looks at in a row
+BLOCK = 64  # consecutive images that one thread scans
+
+
+def stream_dataset(
+    config: DataConfig, name: str, classes: tuple[str, ...], readers: Mapping[str, Reader], key: str
+) -> Dataset:
+    """A data set whose images stay in their files.
+
+    Args:
+        config: sizes of the subsets, and the cache.
+        name: of the data set.
+        classes: names of the `f` fine classes.
+        readers: of the splits train and test.
+        key: changes when the files do.
+
+    Raises:
+        UserError: as `stream_split`.
+    """
+    examples = {"train": config.train_examples, "test": config.test_examples}
+    rows = {split: chosen_rows(reader.count, examples[split], split) for split, reader in readers.items()}
+    cache = source_cache(config)
+    splits = {split: stream_split(reader, rows[split], cache, key) for split, reader in readers.items()}
+    return Dataset(name=name, **splits, class_names=classes, fingerprint=key)
 
 
 def stream_split(reader: Reader, rows: Int64[np.ndarray, "n"], cache: Path, key: str) -> Split:
-    """A split without its images, after one look at every image.
+    """A split whose images stay in their files; every image is scanned once, for labels and channel statistics.
 
-    Each process looks at its part of the rows, and keeps what it found in the cache; then all put their parts together.
+    Each process scans its share of the rows and caches what it found; an all-gather joins the shares.
 
     Args:
         reader: of the split.
@@ -37,14 +61,14 @@ def stream_split(reader: Reader, rows: Int64[np.ndarray, "n"], cache: Path, key:
 
     part = rows[jax.process_index() :: jax.process_count()]
     name = hashlib.sha256(f"look {key} {reader.name}\0".encode() + part.tobytes()).hexdigest()
-    own = cached_arrays(cache, name, ("shape", "labels", "counts"), lambda: _look(reader, rows[0], part))
-    labels, counts = _together(own["labels"], own["counts"], len(rows))
+    own = cached_arrays(cache, name, ("shape", "labels", "counts"), lambda: _scan(reader, rows[0], part))
+    labels, counts = _gather(own["labels"], own["counts"], len(rows))
     height, width, channels = map(int, own["shape"])
     images = Streamed(reader=reader, rows=rows, shape=(len(rows), height, width, channels), counts=counts)
     return Split(images=images, labels=labels)
 
 
-def _look(reader: Reader, first: np.int64, rows: Int64[np.ndarray, "part"]) -> dict[str, np.ndarray]:
+def _scan(reader: Reader, first: np.int64, rows: Int64[np.ndarray, "part"]) -> Mapping[str, np.ndarray]:
     """Labels of some rows and how often each value occurs in their images; all are as large as row `first`."""
     shape = reader.read(int(first))[0].shape
 
@@ -66,7 +90,7 @@ def _look(reader: Reader, first: np.int64, rows: Int64[np.ndarray, "part"]) -> d
     return {"shape": np.array(shape), "labels": labels, "counts": counts}
 
 
-def _together(
+def _gather(
     labels: Int32[np.ndarray, "part"], counts: Int64[np.ndarray, "ch 256"], total: int
 ) -> tuple[Int32[np.ndarray, "n"], Int64[np.ndarray, "ch 256"]]:
     """Labels and counts of all processes; JAX has no 64-bit integers unless asked, so counts travel as halves."""

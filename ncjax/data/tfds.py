@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from ncjax.config import DataConfig
+from ncjax.data.cache import cached, fingerprint
 from ncjax.data.dataset import Dataset, Reader, Split
-from ncjax.errors import UserError
+from ncjax.data.source import Source, source_cache
+from ncjax.data.streamed import stat_fingerprint, stream_dataset
+from ncjax.errors import UserError, first_line
 
 SPLITS = ("train", "test")
 
@@ -60,7 +64,7 @@ def open_rows(builder: Any, split: str) -> Reader:
             found = source[row]
             return found["image"], int(found["label"])
         except Exception as error:  # a damaged file can raise anything
-            file, reason = shards[int(np.searchsorted(ends, row, side="right"))].filename, _reason(error)
+            file, reason = shards[int(np.searchsorted(ends, row, side="right"))].filename, first_line(error)
             raise UserError(f"TFDS set {name!r}: {file} cannot be read ({reason}); prepare the set again") from error
 
     return Reader(name=f"TFDS set {name!r}, split {split}", count=int(ends[-1]), read=read)
@@ -84,16 +88,12 @@ def tfds_classes(builder: Any) -> tuple[str, ...]:
 
 
 def _not_prepared(name: str, data_dir: str, error: Exception) -> str:
-    place = f" in {data_dir}" if data_dir else ""
+    folder = f" in {data_dir}" if data_dir else ""
     return (
-        f"TFDS set {name!r} cannot be read{place} ({_reason(error)}); prepare it as array_record in its own folder, "
-        "which needs TensorFlow: pip install tensorflow, then "
-        f"tfds build {name.split(':')[0]} --file_format=array_record --data_dir=FOLDER, and give --data.path FOLDER"
+        f"TFDS set {name!r} cannot be read{folder} ({first_line(error)}); prepare it as array_record in its own "
+        "folder, which needs TensorFlow: pip install tensorflow, then "
+        f"tfds build {name.split(':')[0]} --file_format=array_record --data_dir=FOLDER, and set data.path to FOLDER"
     )
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _split(builder: Any, split: str) -> Split:
@@ -106,3 +106,25 @@ def _split(builder: Any, split: str) -> Split:
             "ncjax reads sets of one size"
         )
     return Split(images=np.stack(images), labels=np.array(labels, np.int32))
+
+
+def _open(config: DataConfig) -> Any:
+    if not config.tfds_name:
+        raise UserError("data.tfds_name is empty, but data.source tfds needs the name of the set, such as cifar10")
+    return open_tfds(config.tfds_name, config.path)
+
+
+def _read(config: DataConfig) -> Dataset:
+    builder = _open(config)
+    key = fingerprint(Path(builder.data_path), list_tfds(builder))
+    return cached(source_cache(config), key, lambda: read_tfds(builder, key))
+
+
+def _stream(config: DataConfig) -> Dataset:
+    builder = _open(config)
+    readers = {split: open_rows(builder, split) for split in SPLITS}
+    key = stat_fingerprint(Path(builder.data_path), list_tfds(builder))
+    return stream_dataset(config, builder.info.name, tfds_classes(builder), readers, key)
+
+
+TFDS = Source(read=_read, stream=_stream)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of a run: how they join, who writes, and how they agree. One process alone needs none of it."""
+"""The processes of a run: joining, the main process, collective decisions. Every function also works in one alone."""
 
 import inspect
 import os
@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -17,51 +17,53 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
-from ncjax.errors import Stopped, UserError
+from ncjax.errors import Stopped, UserError, first_line
 
 EXPLICIT = ("NCJAX_COORDINATOR", "NCJAX_PROCESSES", "NCJAX_PROCESS")
-LOST_SECS = 30  # without a sign of life of a process, after which the others end
+HEARTBEAT_SECS = 30  # without a heartbeat of a process, the others end
 MESSAGE_BYTES = 1024
 
 
-def initialise() -> None:
-    """Join the processes of a run; called before any device is touched.
+def initialize() -> None:
+    """Joins the processes of a run (`jax.distributed.initialize`); called before any device is used.
 
-    Environment: `NCJAX_DISTRIBUTED=auto` (Slurm, TPU pods, Kubernetes: found by JAX), or `NCJAX_COORDINATOR=HOST:PORT`
-    with `NCJAX_PROCESSES=N` and `NCJAX_PROCESS=I`; none of them: this process is alone. `NCJAX_DEVICES=TOTAL` is what
-    the launcher promised; `NCJAX_JOIN_SECONDS` is how long processes wait for each other (300).
+    Environment: `NCJAX_DISTRIBUTED=auto` (Slurm, TPU pods, Kubernetes: detected by JAX), or
+    `NCJAX_COORDINATOR=HOST:PORT` with `NCJAX_PROCESSES=N` and `NCJAX_PROCESS=I`; none of them: a single process.
+    `NCJAX_DEVICES=TOTAL` is the number of devices that the launcher expects; `NCJAX_JOIN_SECONDS` is how long
+    processes wait for each other (300).
 
     Raises:
         UserError: the environment is incomplete, or there are fewer or more devices.
-        Stopped: the processes did not find each other; they may when the same command is given again. Where one does
-            not come at all, JAX ends the others by SIGABRT.
+        Stopped: the processes did not find each other; they may when the same command is started again. Where one
+            never starts, JAX ends the others by SIGABRT.
     """
     arguments = _arguments()
     if arguments is not None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         known = inspect.signature(jax.distributed.initialize).parameters  # JAX 0.6 has no heartbeat_timeout_seconds
         patience = _number("NCJAX_JOIN_SECONDS", 300)
-        arguments |= {"initialization_timeout": patience}
-        arguments |= {"heartbeat_timeout_seconds": LOST_SECS} if "heartbeat_timeout_seconds" in known else {}
+        options: dict[str, Any] = {"initialization_timeout": patience}
+        options |= {"heartbeat_timeout_seconds": HEARTBEAT_SECS} if "heartbeat_timeout_seconds" in known else {}
         if "process_id" in arguments:  # JAX ends a process that waits in vain, with a stack of its own
             who = "process {process_id} of {num_processes} waits for the others at {coordinator_address}"
             print(f"ncjax: {who.format(**arguments)}, at most {patience} s", file=sys.stderr, flush=True)
         try:
-            jax.distributed.initialize(**arguments)
+            jax.distributed.initialize(**arguments, **options)
         except ValueError as error:
-            raise UserError(f"the processes of this run cannot join ({_first_line(error)})") from error
+            raise UserError(f"the processes of this run cannot join ({first_line(error)})") from error
         except RuntimeError as error:
-            raise Stopped(f"the processes of this run did not find each other ({_first_line(error)})") from error
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # JAX took it, for a service of its own
+            raise Stopped(f"the processes of this run did not find each other ({first_line(error)})") from error
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # JAX replaced it, for a service of its own
     _check_devices()
 
 
-def _arguments() -> dict[str, Any] | None:
-    given = [name for name in EXPLICIT if os.environ.get(name)]
-    if given:
-        missing = [name for name in EXPLICIT if name not in given]
+def _arguments() -> Mapping[str, Any] | None:
+    """Arguments of `jax.distributed.initialize`; None: a single process."""
+    present = [name for name in EXPLICIT if os.environ.get(name)]
+    if present:
+        missing = [name for name in EXPLICIT if name not in present]
         if missing:
-            raise UserError(f"{given[0]} is set, but {missing[0]} is not; set all of {', '.join(EXPLICIT)}")
+            raise UserError(f"{present[0]} is set, but {missing[0]} is not; set all of {', '.join(EXPLICIT)}")
         processes, process = _number("NCJAX_PROCESSES"), _number("NCJAX_PROCESS")
         if not 0 <= process < processes:
             raise UserError(f"NCJAX_PROCESS is {process}, but must be from 0 to NCJAX_PROCESSES - 1 = {processes - 1}")
@@ -69,10 +71,10 @@ def _arguments() -> dict[str, Any] | None:
         if not coordinator.rpartition(":")[2].isdigit():
             raise UserError(f"NCJAX_COORDINATOR is {coordinator!r}, but must be HOST:PORT")
         return {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
-    way = os.environ.get("NCJAX_DISTRIBUTED", "")
-    if way not in ("", "auto"):
-        raise UserError(f"NCJAX_DISTRIBUTED is {way!r}, but must be auto, or not set")
-    return {} if way else None
+    mode = os.environ.get("NCJAX_DISTRIBUTED", "")
+    if mode not in ("", "auto"):
+        raise UserError(f"NCJAX_DISTRIBUTED is {mode!r}, but must be auto, or not set")
+    return {} if mode else None
 
 
 def _number(name: str, default: int | None = None) -> int:
@@ -108,10 +110,10 @@ def is_main_process() -> bool:
 
 
 def on_main_process(write: Callable[[], object]) -> None:
-    """Do something on process 0 alone, while the others wait.
+    """Calls a function on the main process alone, while the others wait.
 
     Raises:
-        UserError: on every process, when process 0 meets one or an OSError.
+        UserError: on every process, when the function raises a UserError or an OSError.
     """
     if not is_distributed():
         write()
@@ -130,24 +132,24 @@ def on_main_process(write: Callable[[], object]) -> None:
 
 
 def broadcast_message(message: str) -> str:
-    """What process 0 says, on every process."""
+    """The main process's message, on every process; at most 1024 bytes of it."""
     if not is_distributed():
         return message
     encoded = message.encode()[:MESSAGE_BYTES]
     sent = np.frombuffer(encoded.ljust(MESSAGE_BYTES, b"\0"), np.uint8)
-    heard = multihost_utils.broadcast_one_to_all(sent)
-    return np.asarray(heard, np.uint8).tobytes().rstrip(b"\0").decode(errors="ignore")
+    received = multihost_utils.broadcast_one_to_all(sent)
+    return np.asarray(received, np.uint8).tobytes().rstrip(b"\0").decode(errors="ignore")
 
 
 def on_any_process(flags: tuple[bool, ...]) -> tuple[bool, ...]:
-    """Each flag, when it is up on any process."""
+    """Whether each flag is true on any process (all-reduce with or)."""
     if not is_distributed():
         return flags
     return tuple(map(bool, multihost_utils.process_allgather(np.array(flags)).any(axis=0)))
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """Arrays of the mesh as whole NumPy arrays, on every process."""
+    """Device arrays as whole NumPy arrays, on every process (all-gather)."""
     return jax.tree.map(_whole, tree)
 
 
@@ -159,40 +161,36 @@ def _whole(array: jax.Array) -> np.ndarray:
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """A function that says whether SIGTERM or SIGINT has come; a second one ends the process as ever.
+    """A function that tells whether SIGTERM or SIGINT has been received; a second signal ends the process as usual.
 
-    SIGTERM is also what Slurm, Kubernetes and a machine that is taken away send beforehand.
+    Slurm, Kubernetes and machines about to be preempted send SIGTERM. Outside the main thread it is always False.
     """
-    came: list[int] = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
 
     def take(number: int, _: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
         for name, handler in before.items():
             signal.signal(name, handler)
 
     before = {name: signal.signal(name, take) for name in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
 
 
 def lost_peer(error: BaseException) -> bool:
-    """Whether an error of this process comes from another one that ended or cannot be reached."""
+    """Whether an error of this process was caused by another one that ended or cannot be reached."""
     return is_distributed() and (isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error))
 
 
-def leave(code: int) -> None:
-    """End this process at once where it is one of several: the others would wait for it in vain, and notice."""
+def exit_immediately(code: int) -> None:
+    """Ends this process without cleaning up where it is one of several, so that the others notice and do not wait."""
     if is_distributed():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The devices of a run in one row, with examples spread over them: for all that is measured on features."""
+"""How arrays are sharded over the axes of a mesh, and functions that run on each shard."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,32 +10,58 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, Shaped
 
-from ncjax.config import MeshConfig
+from ncjax.distributed.mesh import MEMBER, REPLICATED, ROWS
 from ncjax.distributed.processes import to_host
 
-ROWS = "rows"  # the only axis of the mesh
+
+def padded_count(members: int, mesh: Mesh) -> int:
+    """Members including the padding: the smallest multiple of the mesh's `member` axis that holds them."""
+    return -(-members // mesh.shape["member"]) * mesh.shape["member"]
 
 
-def mesh_shape(config: MeshConfig, found: int) -> tuple[int, int]:
-    """Devices along `member` and `data`, where 0 stands for all that are left of those found."""
-    return config.member or max(1, found // config.data), config.data or max(1, found // config.member)
+def member_sharding(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The sharding of each leaf of an ensemble's state: its leading axis over `member`; scalars are replicated."""
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, MEMBER if leaf.ndim else REPLICATED), tree)
 
 
-def row_mesh(config: MeshConfig) -> Mesh | None:
-    """As many devices as the run has, or all, where there are fewer or several processes; None where that is one."""
-    devices = jax.devices()
-    member, data = mesh_shape(config, len(devices))
-    wanted = len(devices) if jax.process_count() > 1 else min(member * data, len(devices))
-    return Mesh(np.array(devices[:wanted]), (ROWS,)) if wanted > 1 else None
+def parameter_sharding(tree: PyTree, mesh: Mesh) -> PyTree:
+    """`member_sharding` with each leaf `[s ...]` sharded over `data` too, on its largest axis that divides evenly."""
+
+    def sharding(leaf: Any) -> NamedSharding:
+        size = mesh.shape["data"]
+        axes = [axis for axis in range(1, leaf.ndim) if leaf.shape[axis] % size == 0]
+        spec: list[str | None] = ["member"] * min(leaf.ndim, 1) + [None] * max(leaf.ndim - 1, 0)
+        if axes:
+            spec[max(axes, key=lambda axis: leaf.shape[axis])] = "data"
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree.map(sharding, tree)
+
+
+def put(tree: PyTree, shardings: PyTree | NamedSharding) -> PyTree:
+    """Host arrays on the mesh.
+
+    Args:
+        tree: whole arrays, the same on every process; each process copies the shards of its own devices.
+        shardings: one for each leaf, or one for all.
+    """
+
+    def one(array: Any, sharding: NamedSharding) -> jax.Array:
+        content = np.asarray(array)
+        return jax.make_array_from_callback(content.shape, sharding, lambda part: content[part])
+
+    if isinstance(shardings, NamedSharding):
+        return jax.tree.map(lambda array: one(array, shardings), tree)
+    return jax.tree.map(one, tree, shardings)
 
 
 def shard_rows(array: Shaped[np.ndarray, "..."], mesh: Mesh | None, axis: int = 0) -> Shaped[Array, "..."]:
-    """An array of the host with one axis spread over all devices, each of which gets its part alone.
+    """A host array with one axis sharded over all devices; each device gets its part alone.
 
     Args:
         array: the same on every process.
-        mesh: with the axis "rows"; none: the array goes to one device, as it is.
-        axis: that is spread, filled up with 0 to a multiple of the devices.
+        mesh: of `row_mesh`; None: the array is copied to one device, without padding.
+        axis: the axis that is sharded, padded with 0 to a multiple of the devices.
     """
     if mesh is None:
         return jnp.asarray(array)
@@ -45,8 +71,8 @@ def shard_rows(array: Shaped[np.ndarray, "..."], mesh: Mesh | None, axis: int = 
     return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
 
 
-def to_first(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Small results of all devices on the first device of each process."""
+def to_first_device(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Small results of all devices, whole on the first device of each process."""
     return tree if mesh is None else jax.tree.map(jnp.asarray, to_host(tree))
 
 
@@ -56,8 +82,8 @@ def shard_map(
     """`jax.shard_map`, or its name before JAX 0.7, without its check of replication.
 
     Args:
-        function: of what each device has.
-        axis_names: of the mesh that the function knows of; none: all.
+        function: of the shards of one device.
+        axis_names: axes of the mesh that are manual inside the function; none: all.
         specs: mesh, in_specs and out_specs.
     """
     if hasattr(jax, "shard_map"):

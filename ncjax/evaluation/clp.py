@@ -3,12 +3,13 @@
 
 k-means splits each super-class into as many clusters as it merges classes; a (super-class, cluster) pair is a
 reconstructed label. A linear classifier is trained on the frozen features with the reconstructed labels and scored on
-the test set against the true classes. Which view of the features the original paper clustered is not confirmed, so
-several are measured side by side.
+the test set against the true classes (Yang, Steinhardt and Hu, ICML 2023).
 """
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,26 +17,18 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int32, Key
 
-from ncjax.evaluation.linear_probe import fit_probe, probe_predict
 from ncjax.cluster import KMeansResult, kmeans, match_clusters, sharded_kmeans
-from ncjax.config import Variant
-from ncjax.distributed.sharding import ROWS, shard_rows
-from ncjax.errors import UserError
+from ncjax.data.label_maps import LabelMap
+from ncjax.distributed.mesh import ROWS
 from ncjax.distributed.processes import to_host
+from ncjax.distributed.sharding import shard_rows
+from ncjax.errors import UserError
+from ncjax.evaluation.label_levels import super_classes
+from ncjax.evaluation.linear_probe import fit_linear_probe
+from ncjax.evaluation.views import VIEWS, Embedded, Features
+from ncjax.features.arrays import as_labels, as_members
 
-PCA_DIMENSIONS = 8
-TSNE_POINTS = 2000  # per super-class; the others join the cluster of most of their 15 nearest among these
-TSNE_NEIGHBOURS = 15
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureArrays:
-    """Features of both splits with their true (fine) labels."""
-
-    train: Float32[np.ndarray, "n d"]
-    train_fine: Int32[np.ndarray, "n"]
-    test: Float32[np.ndarray, "m d"]
-    test_fine: Int32[np.ndarray, "m"]
+TSNE_NEIGHBOURS = 15  # that vote where a view embeds only some of the examples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,199 +45,233 @@ class ClpResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clusters:
-    """Reconstructed labels: clusters inside super-classes, numbered over all of them."""
+class ViewClusters:
+    """Reconstructed labels of one network in one view: clusters inside super-classes, numbered over all of them."""
 
     train: Int32[np.ndarray, "n"]
     test: Int32[np.ndarray, "m"] | None  # None where the view cannot embed new points
     super_class: tuple[int, ...]  # of each cluster
     inertia: float
+    embedding: Float32[np.ndarray, "n p"] | None = None  # of views that are planes; NaN for examples that only vote
 
 
 def cluster_and_linear_probe(
-    key: Key[Array, ""],
-    features: FeatureArrays,
-    super_class: tuple[int, ...],
-    variant: Variant,
+    train: Any,
+    train_labels: Any,
+    test: Any,
+    test_labels: Any,
+    label_map: str | Sequence[int] | LabelMap,
     *,
+    view: str = "raw",
     restarts: int = 10,
+    seed: int = 0,
 ) -> ClpResult:
-    """CLP on one view of the features; see `cluster_super_classes` for the arguments and errors."""
-    clusters = cluster_super_classes(key, features, super_class, variant, restarts=restarts)
-    probe = fit_probe(jnp.asarray(features.train), jnp.asarray(clusters.train), len(super_class))
-    return score_clusters(features, clusters, np.asarray(probe_predict(probe, jnp.asarray(features.test))), super_class)
+    """Clusters one view of the features inside each super-class, and scores a linear probe on the clusters.
+
+    Args:
+        train: features `[n d]`.
+        train_labels: fine labels `[n]`, from 0; used for the super-classes and for the scores.
+        test: features `[m d]`.
+        test_labels: fine labels `[m]`.
+        label_map: which classes are merged: `mod:5`, the coarse label of each fine class, or a `LabelMap`.
+        view: name in `VIEWS`: raw, normalised, residual_pca or tsne.
+        restarts: of k-means.
+        seed: of k-means.
+
+    Raises:
+        UserError: arrays do not fit, the view is unknown, or a super-class has fewer examples than classes.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(40) % 4
+        >>> points = np.eye(4, dtype=np.float32)[labels] + 0.01 * np.arange(40, dtype=np.float32)[:, None] / 40
+        >>> found = cluster_and_linear_probe(points, labels, points, labels, [0, 1, 0, 1], restarts=2)
+        >>> found.test_accuracy, found.ari
+        (1.0, 1.0)
+    """
+    rows = {name: np.asarray(as_members(name, x)[0], np.float32) for name, x in (("train", train), ("test", test))}
+    fine = {name: as_labels(name, y, len(rows[name])) for name, y in (("train", train_labels), ("test", test_labels))}
+    owner = super_classes(label_map, fine)
+    clusters = cluster_super_classes(jax.random.key(seed), rows, fine, owner, view, restarts=restarts)
+    probe = fit_linear_probe(jnp.asarray(rows["train"]), jnp.asarray(clusters.train), len(owner))
+    predicted = np.asarray(probe.predict(jnp.asarray(rows["test"])))
+    return score_clusters(clusters, predicted, fine["train"], fine["test"], owner)
 
 
 def cluster_super_classes(
     key: Key[Array, ""],
-    features: FeatureArrays,
+    rows: Mapping[str, Float32[np.ndarray, "_ d"]],
+    fine: Mapping[str, Int32[np.ndarray, "_"]],
     super_class: tuple[int, ...],
-    variant: Variant,
+    view: str,
     *,
     restarts: int = 10,
     mesh: Mesh | None = None,
-) -> Clusters:
+) -> ViewClusters:
     """k-means inside each super-class, with as many clusters as it merges classes.
 
     Args:
         key: randomness of k-means.
-        features: frozen features; of the true labels only the super-classes are used.
+        rows: features of `train` and `test`; of the true labels only the super-classes are used.
+        fine: labels of both.
         super_class: coarse label of each fine class.
-        variant: raw: as they are; normalised: minus the super-class mean, then of length 1; residual_pca: minus the
-            super-class mean, on the first 8 principal axes of the super-class, whitened; tsne: embedded in two
-            dimensions.
+        view: name in `VIEWS`.
         restarts: of k-means.
-        mesh: over which examples are spread (`ncjax.distributed.sharding`); none: one device. t-SNE has no use for it.
+        mesh: over which examples are sharded; None: one device.
 
     Raises:
-        UserError: a super-class has fewer training examples than classes.
+        UserError: the view is unknown, or a super-class has fewer training examples than classes.
     """
+    if view not in VIEWS:
+        raise UserError(f"view {view!r} is unknown; known: {', '.join(VIEWS)}")
     coarse = np.asarray(super_class, np.int32)
-    train_super, test_super = coarse[features.train_fine], coarse[features.test_fine]
-    if variant == "tsne":
-        return _tsne_clusters(key, features.train, train_super, coarse, restarts)
-    train, test = _view(features, train_super, test_super, variant, mesh)
-    return _cluster(key, train, train_super, test, test_super, coarse, restarts, mesh)
+    owner = {name: coarse[labels] for name, labels in fine.items()}
+    _check_counts(coarse, owner["train"])
+    embedded = VIEWS[view].embed(Features(rows["train"], owner["train"], rows["test"], owner["test"], mesh))
+    found = _cluster(key, embedded, owner, coarse, restarts, mesh if embedded.rows is None else None)
+    if embedded.rows is not None:
+        voted = _vote(rows["train"], owner["train"], embedded.rows, found.train)
+        found = dataclasses.replace(found, train=voted)
+    plane = _scattered(embedded, len(rows["train"])) if VIEWS[view].is_plane else None
+    return dataclasses.replace(found, embedding=plane)
 
 
-def _view(
-    features: FeatureArrays, train_super: np.ndarray, test_super: np.ndarray, variant: Variant, mesh: Mesh | None
-) -> tuple[np.ndarray, np.ndarray]:
-    if variant == "raw":
-        return features.train, features.test
-    counts = np.bincount(train_super)
-    means = np.zeros((counts.size, features.train.shape[1]), np.float64)
-    np.add.at(means, train_super, features.train)
-    means = (means / counts[:, None]).astype(np.float32)
-    train, test = features.train - means[train_super], features.test - means[test_super]
-    if variant == "normalised":
-        return tuple(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (train, test))
-    return _residual_pca(train, train_super, test, test_super, mesh)
-
-
-def _residual_pca(
-    train: np.ndarray, train_super: np.ndarray, test: np.ndarray, test_super: np.ndarray, mesh: Mesh | None
-) -> tuple[np.ndarray, np.ndarray]:
-    dimensions = min(PCA_DIMENSIONS, train.shape[1])
-    views = np.zeros((len(train), dimensions), np.float32), np.zeros((len(test), dimensions), np.float32)
-    for group in np.unique(train_super):
-        own = train[train_super == group]
-        inside = shard_rows(own, mesh)
-        products = to_host(jnp.matmul(inside.T, inside, precision=jax.lax.Precision.HIGHEST))
-        values, axes = np.linalg.eigh(products.astype(np.float64) / len(own))
-        least = max(1e-12 * values[-1], np.finfo(np.float32).tiny)
-        top = axes[:, -dimensions:] / np.sqrt(np.maximum(values[-dimensions:], least))
-        for view, points, owner in ((views[0], train, train_super), (views[1], test, test_super)):
-            view[owner == group] = points[owner == group] @ top
-    return views
-
-
-def _cluster(
-    key: Array,
-    train: np.ndarray,
-    train_super: np.ndarray,
-    test: np.ndarray,
-    test_super: np.ndarray,
-    coarse: np.ndarray,
-    restarts: int,
-    mesh: Mesh | None = None,
-) -> Clusters:
-    """k-means in every super-class, those with the same number of classes at once (shorter ones padded, weight 0)."""
+def _check_counts(coarse: np.ndarray, train_super: np.ndarray) -> None:
     sizes, counts = np.bincount(coarse), np.bincount(train_super, minlength=coarse.max() + 1)
     if (counts < sizes).any():
         at = int((counts < sizes).argmax())
         raise UserError(f"super-class {at} has {counts[at]} training examples for {sizes[at]} classes; train on more")
+
+
+def _scattered(embedded: Embedded, count: int) -> Float32[np.ndarray, "n p"]:
+    if embedded.rows is None:
+        return embedded.train
+    whole = np.full((count, embedded.train.shape[1]), np.nan, np.float32)
+    whole[embedded.rows] = embedded.train
+    return whole
+
+
+def _vote(train: np.ndarray, train_super: np.ndarray, kept: np.ndarray, found: np.ndarray) -> Int32[np.ndarray, "n"]:
+    """Every example joins the cluster of most of its nearest among those that are embedded, by their features."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    labels = np.empty(len(train), np.int32)
+    for group in np.unique(train_super):
+        rows = np.flatnonzero(train_super == group)
+        inside = np.isin(kept, rows)
+        voters = KNeighborsClassifier(min(TSNE_NEIGHBOURS, int(inside.sum())))
+        labels[rows] = voters.fit(train[kept[inside]], found[inside]).predict(train[rows])
+    labels[kept] = found
+    return labels
+
+
+def _cluster(
+    key: Array,
+    embedded: Embedded,
+    owner: Mapping[str, np.ndarray],
+    coarse: np.ndarray,
+    restarts: int,
+    mesh: Mesh | None,
+) -> ViewClusters:
+    """k-means in every super-class, those with the same number of classes at once (shorter ones padded, weight 0)."""
+    train, test = embedded.train, embedded.test
+    train_super = owner["train"] if embedded.rows is None else owner["train"][embedded.rows]
+    sizes, counts = np.bincount(coarse), np.bincount(train_super, minlength=coarse.max() + 1)
     first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    train_clusters, test_clusters = np.empty(len(train), np.int32), np.empty(len(test), np.int32)
+    train_clusters = np.empty(len(train), np.int32)
+    test_clusters = None if test is None else np.empty(len(test), np.int32)
     inertia = 0.0
     for k in np.unique(sizes[sizes > 0]):
         groups = np.flatnonzero(sizes == k)
         rows = [np.flatnonzero(train_super == group) for group in groups]
-        points = np.zeros((len(groups), counts.max(), train.shape[1]), np.float32)
-        weights = np.zeros(points.shape[:2], np.float32)
-        for i, members in enumerate(rows):
-            points[i, : len(members)], weights[i, : len(members)] = train[members], 1
-        keys = jax.random.split(jax.random.fold_in(key, int(k)), len(groups))
-        found = _kmeans(keys, points, int(k), weights, restarts, mesh)
+        found = _kmeans(key, train, rows, int(counts.max()), int(k), restarts, mesh)
         inertia += float(found.inertia.sum())
         for i, (group, members) in enumerate(zip(groups, rows, strict=True)):
             train_clusters[members] = first[group] + found.labels[i][: len(members)]
-            tested = np.flatnonzero(test_super == group)
-            distances = ((test[tested][:, None, :] - found.centroids[i][None]) ** 2).sum(axis=-1)
-            test_clusters[tested] = first[group] + distances.argmin(axis=1)
-    owner = tuple(int(group) for group in np.repeat(np.arange(sizes.size), sizes))
-    return Clusters(train=train_clusters, test=test_clusters, super_class=owner, inertia=inertia)
+            if test is not None and test_clusters is not None:
+                tested = np.flatnonzero(owner["test"] == group)
+                distances = ((test[tested][:, None, :] - found.centroids[i][None]) ** 2).sum(axis=-1)
+                test_clusters[tested] = first[group] + distances.argmin(axis=1)
+    numbered = tuple(int(group) for group in np.repeat(np.arange(sizes.size), sizes))
+    return ViewClusters(train=train_clusters, test=test_clusters, super_class=numbered, inertia=inertia)
 
 
 def _kmeans(
-    keys: Array, points: np.ndarray, k: int, weights: np.ndarray, restarts: int, mesh: Mesh | None
+    key: Array, train: np.ndarray, rows: list[np.ndarray], longest: int, k: int, restarts: int, mesh: Mesh | None
 ) -> KMeansResult:
-    """Several problems at once; the results on the host."""
+    """One problem for each group of rows, all at once; the results on the host."""
+    points = np.zeros((len(rows), longest, train.shape[1]), np.float32)
+    weights = np.zeros(points.shape[:2], np.float32)
+    for i, members in enumerate(rows):
+        points[i, : len(members)], weights[i, : len(members)] = train[members], 1
+    keys = jax.random.split(jax.random.fold_in(key, k), len(rows))
     if mesh is None:
         return jax.device_get(kmeans(keys, jnp.asarray(points), k, weights=jnp.asarray(weights), restarts=restarts))
-    spread, present = (shard_rows(part, mesh, axis=1) for part in (points, weights))
-    return to_host(sharded_kmeans(keys, spread, k, mesh=mesh, axis_name=ROWS, weights=present, restarts=restarts))
+    sharded, present = (shard_rows(part, mesh, axis=1) for part in (points, weights))
+    return to_host(sharded_kmeans(keys, sharded, k, mesh=mesh, axis_name=ROWS, weights=present, restarts=restarts))
+
+
+class TrainingScores(NamedTuple):
+    """How the clusters of the training split agree with the fine classes."""
+
+    accuracy: float
+    ari: float
+    nmi: float
+
+
+def match_to_classes(
+    clusters: ViewClusters, train_fine: Int32[np.ndarray, "n"], super_class: tuple[int, ...]
+) -> Int32[np.ndarray, "k"]:
+    """The fine class that each cluster stands for: one of its own super-class, by most training examples."""
+    return match_clusters(clusters.train, train_fine, _allowed(clusters, super_class))
+
+
+def score_training_clusters(
+    clusters: ViewClusters, train_fine: Int32[np.ndarray, "n"], super_class: tuple[int, ...]
+) -> TrainingScores:
+    """Accuracy under the matching, adjusted Rand index and normalized mutual information."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    return TrainingScores(
+        accuracy=_share(match_to_classes(clusters, train_fine, super_class)[clusters.train], train_fine),
+        ari=float(adjusted_rand_score(train_fine, clusters.train)),
+        nmi=float(normalized_mutual_info_score(train_fine, clusters.train)),
+    )
 
 
 def score_clusters(
-    features: FeatureArrays, clusters: Clusters, predicted: Int32[np.ndarray, "m"], super_class: tuple[int, ...]
+    clusters: ViewClusters,
+    predicted: Int32[np.ndarray, "m"],
+    train_fine: Int32[np.ndarray, "n"],
+    test_fine: Int32[np.ndarray, "m"],
+    super_class: tuple[int, ...],
 ) -> ClpResult:
-    """Compare reconstructed labels with the fine classes.
+    """Compares reconstructed labels with the fine classes.
 
     Args:
-        features: for their true labels.
         clusters: the reconstructed labels.
         predicted: the reconstructed label that a probe trained on them gives each test example.
+        train_fine: true labels.
+        test_fine: true labels.
         super_class: coarse label of each fine class; a cluster stands for a class of its own super-class.
     """
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-
-    allowed = np.asarray(clusters.super_class)[:, None] == np.asarray(super_class)[None, :]
-    matching = match_clusters(clusters.train, features.train_fine, allowed)
-    oracle = match_clusters(predicted, features.test_fine, allowed)
+    matching = match_to_classes(clusters, train_fine, super_class)
+    oracle = match_clusters(predicted, test_fine, _allowed(clusters, super_class))
+    training = score_training_clusters(clusters, train_fine, super_class)
     return ClpResult(
-        test_accuracy=_share(matching[predicted], features.test_fine),
-        test_accuracy_oracle=_share(oracle[predicted], features.test_fine),
-        cluster_accuracy_train=_share(matching[clusters.train], features.train_fine),
-        cluster_accuracy_test=None if clusters.test is None else _share(matching[clusters.test], features.test_fine),
-        ari=float(adjusted_rand_score(features.train_fine, clusters.train)),
-        nmi=float(normalized_mutual_info_score(features.train_fine, clusters.train)),
+        test_accuracy=_share(matching[predicted], test_fine),
+        test_accuracy_oracle=_share(oracle[predicted], test_fine),
+        cluster_accuracy_train=training.accuracy,
+        cluster_accuracy_test=None if clusters.test is None else _share(matching[clusters.test], test_fine),
+        ari=training.ari,
+        nmi=training.nmi,
         inertia=clusters.inertia,
     )
 
 
+def _allowed(clusters: ViewClusters, super_class: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(clusters.super_class)[:, None] == np.asarray(super_class)[None, :]
+
+
 def _share(found: np.ndarray, truth: np.ndarray) -> float:
     return float((found == truth).mean())
-
-
-def _tsne_clusters(
-    key: Array, train: np.ndarray, train_super: np.ndarray, coarse: np.ndarray, restarts: int
-) -> Clusters:
-    """k-means after t-SNE of up to `TSNE_POINTS` examples a super-class; a test point cannot be embedded."""
-    from sklearn.neighbors import KNeighborsClassifier
-
-    rng = np.random.default_rng(0)
-    groups = [np.flatnonzero(train_super == group) for group in np.unique(coarse)]
-    chosen = [np.sort(rng.permutation(rows)[:TSNE_POINTS]) for rows in groups]
-    kept = np.concatenate(chosen)
-    embedded = np.concatenate([_tsne(train[rows]) for rows in chosen]).astype(np.float32)
-    empty = embedded[:0], train_super[:0]
-    found = _cluster(key, embedded, train_super[kept], *empty, coarse, restarts)
-    labels = np.empty(len(train), np.int32)
-    for rows in groups:
-        inside = np.isin(kept, rows)
-        voters = KNeighborsClassifier(min(TSNE_NEIGHBOURS, int(inside.sum())))
-        labels[rows] = voters.fit(train[kept[inside]], found.train[inside]).predict(train[rows])
-    labels[kept] = found.train
-    return Clusters(train=labels, test=None, super_class=found.super_class, inertia=found.inertia)
-
-
-def _tsne(points: np.ndarray) -> Any:
-    perplexity = min(30.0, max((len(points) - 1) / 3, 1.0))
-    try:
-        import openTSNE
-    except ImportError:
-        from sklearn.manifold import TSNE
-
-        return TSNE(perplexity=perplexity, random_state=0).fit_transform(points)
-    return np.asarray(openTSNE.TSNE(perplexity=perplexity, random_state=0).fit(points))

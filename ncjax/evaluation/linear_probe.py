@@ -14,11 +14,10 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int32
 
 from ncjax.distributed.sharding import ROWS, shard_map
+from ncjax.ops.products import matmul
 
-HIGHEST = lax.Precision.HIGHEST
 
-
-class Probe(NamedTuple):
+class LinearProbe(NamedTuple):
     """Linear classifiers of features as they are, one or `*p`, with the evidence that each is optimal."""
 
     weights: Float[Array, "*p d c"]
@@ -28,9 +27,13 @@ class Probe(NamedTuple):
     iterations: Int32[Array, "*p"]
     converged: Bool[Array, "*p"]
 
+    def predict(self, features: Float[Array, "n d"]) -> Int32[Array, "*p n"]:
+        """The most probable class of each example, by each classifier."""
+        return _predict(self, features)
+
 
 @partial(jax.jit, static_argnames=("classes", "max_iterations", "mesh"))
-def fit_probe(
+def fit_linear_probe(
     features: Float[Array, "n d"],
     labels: Int32[Array, "*p n"],
     classes: int,
@@ -40,46 +43,57 @@ def fit_probe(
     l2: float | Float[Array, ""] = 1e-4,
     max_iterations: int = 1000,
     tol: float | Float[Array, ""] = 1e-4,
-) -> Probe:
-    """Minimise `mean_i -log softmax(z_i W + b)[y_i] + l2/2 |W|^2`, where `z` are the standardised features.
+) -> LinearProbe:
+    """Minimizes `mean_i -log softmax(z_i W + b)[y_i] + l2/2 |W|^2`, where `z` are the standardized features.
 
     The same as scikit-learn's `StandardScaler` and `LogisticRegression(C=1 / (n * l2))`. Solved by L-BFGS in the
     coordinates `V = L^T W`, `L L^T = S / 10 + l2 I` with `S` the correlation matrix of the features: there the problem
-    is round, however collapsed the features are.
+    is well conditioned, however collapsed the features are.
 
     Args:
         features: `n` examples.
         labels: classes in `0..c-1`; with a leading axis, a probe for each labelling of the examples.
         classes: number of classes `c`.
-        weights: of the examples, such as 0 for those that fill up a device; none: all 1.
-        mesh: over which the examples are spread (`ncjax.distributed.sharding`); none: one device.
-        l2: strength of the penalty on standardised weights; the bias is free.
+        weights: of the examples, such as 0 for padding; None: all 1.
+        mesh: over which the examples are sharded (`ncjax.distributed.sharding`); None: one device.
+        l2: strength of the penalty on standardized weights; the bias is free.
         max_iterations: L-BFGS steps at most.
         tol: largest gradient norm that counts as converged.
+
+    Returns:
+        Weights and bias for the features as they are, with loss, gradient norm, iterations and whether it converged.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(30, dtype=np.int32) % 3
+        >>> points = np.eye(3, dtype=np.float32)[labels]
+        >>> probe = fit_linear_probe(points, labels, 3)
+        >>> bool((probe.predict(points) == labels).all())
+        True
     """
     mean = _mean(features, weights)
     std = jnp.sqrt(_mean((features - mean[None, :]) ** 2, weights))
     std = jnp.where(std > 1e-6 * std.max(), std, 1.0)
     z = (features - mean[None, :]) / std[None, :]
     counted, count = (z, z.shape[0]) if weights is None else (z * weights[:, None], weights.sum())
-    correlation = jnp.matmul(counted.T, z, precision=HIGHEST) / count
+    correlation = matmul(counted.T, z) / count
     lower = jnp.linalg.cholesky(0.1 * correlation + l2 * jnp.eye(z.shape[1]))
-    round_z = _rounder(mesh)(lower, z)
+    whitened = _whitener(mesh)(lower, z)
 
     def weights_of(v: Array) -> Array:
         return solve_triangular(lower.T, v, lower=False)
 
-    def solve(labels: Array) -> Probe:
+    def solve(labels: Array) -> LinearProbe:
         def loss(parameters: tuple[Array, Array]) -> Array:
             v, bias = parameters
-            logits = round_z @ v + bias[None, :]
+            logits = whitened @ v + bias[None, :]
             cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return _mean(cross_entropy, weights) + 0.5 * l2 * (weights_of(v) ** 2).sum()
 
         start = (jnp.zeros((z.shape[1], classes)), jnp.zeros(classes))
         (v, bias), value, norm, iterations = _lbfgs(loss, start, max_iterations, tol)
         found = weights_of(v) / std[:, None]
-        return Probe(found, bias - mean @ found, value, norm, iterations, norm <= tol)
+        return LinearProbe(found, bias - mean @ found, value, norm, iterations, norm <= tol)
 
     return solve(labels) if labels.ndim == 1 else lax.map(solve, labels)
 
@@ -88,16 +102,16 @@ def _mean(values: Array, weights: Array | None) -> Array:
     return values.mean(axis=0) if weights is None else weights @ values / weights.sum()
 
 
-def _rounder(mesh: Mesh | None) -> Callable[[Array, Array], Array]:
+def _whitener(mesh: Mesh | None) -> Callable[[Array, Array], Array]:
     """`L^-1` times each example; on each device its own, for XLA would gather all examples for it."""
 
-    def rounded(lower: Array, z: Array) -> Array:
+    def whiten(lower: Array, z: Array) -> Array:
         return solve_triangular(lower, z.T, lower=True).T
 
     if mesh is None:
-        return rounded
-    spread = PartitionSpec(ROWS)
-    return shard_map(rounded, mesh=mesh, in_specs=(PartitionSpec(), spread), out_specs=spread)
+        return whiten
+    sharded = PartitionSpec(ROWS)
+    return shard_map(whiten, mesh=mesh, in_specs=(PartitionSpec(), sharded), out_specs=sharded)
 
 
 def _lbfgs(
@@ -125,7 +139,6 @@ def _lbfgs(
 
 
 @jax.jit
-def probe_predict(probe: Probe, features: Float[Array, "n d"]) -> Int32[Array, "*p n"]:
-    """The most probable class of each example, by each probe."""
-    logits = jnp.matmul(features, probe.weights, precision=HIGHEST) + probe.bias[..., None, :]
+def _predict(probe: LinearProbe, features: Float[Array, "n d"]) -> Int32[Array, "*p n"]:
+    logits = matmul(features, probe.weights) + probe.bias[..., None, :]
     return logits.argmax(axis=-1).astype(jnp.int32)

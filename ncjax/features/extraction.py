@@ -1,179 +1,138 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Last-layer features of a run's members, and their files."""
+"""Features of a run's members: the forward pass of all of them in eval mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from jaxtyping import Array, Float32, Int32
+from jaxtyping import Array, Int32
 
-from ncjax.data import Dataset, Split
-from ncjax.errors import UserError
+from ncjax.data import Dataset, Split, Streamed
+from ncjax.distributed.processes import to_host
+from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
+from ncjax.features.run import Run, prepare_run
+from ncjax.features.store import RunMembers, describe_members, label_features, load_features
 from ncjax.ops.xla import compiler_options
-from ncjax.distributed.processes import is_main_process, lost_peer, to_host
-from ncjax.storage.checksums import broken_seal, write_seal
+from ncjax.training.forward import forward, forward_batches
+from ncjax.training.loop import PreparedRun
+from ncjax.training.state import TrainState, init_state
 from ncjax.training.streaming import batches
-from ncjax.training.loop import Run
-from ncjax.training.step import TrainState, forward, forward_batches
 
-CHUNK_BYTES = 2**24  # of an array on disk: what is read at least, where only some rows are
+Outputs = Mapping[str, np.ndarray]  # by the name of the tensor, `[s n x]`
 
 
-class SplitFeatures(NamedTuple):
-    """One split, seen by every member in evaluation mode, images not augmented."""
+def extract_features(
+    run: Run, dataset: Dataset | None = None, *, epoch: int = -1, layers: Sequence[str] = (FEATURES,)
+) -> FeatureSet:
+    """Features of all members of a run on both splits, in eval mode; images are not augmented.
 
-    features: Float32[np.ndarray, "s n d"]
-    logits: Float32[np.ndarray, "s n c"]
-    fine: Int32[np.ndarray, "n"]
-    coarse: Int32[np.ndarray, "s n"]  # the labels that the member was trained on
+    Args:
+        run: a run; those features that it kept are read, others are computed from its checkpoints.
+        dataset: other images of the same size and classes, normalized as the run's own; None: those.
+        epoch: after which the features are taken; -1: the last one; 0: random initialization.
+        layers: names of the network's tensors, such as `features` (the input of the final linear layer) and `stage1`.
 
+    Raises:
+        UserError: the run kept neither features nor a checkpoint of that epoch, or the network has no such layer.
 
-class Heads(NamedTuple):
-    """The final linear layer of every member: logits are `features @ weights + bias`."""
-
-    weights: Float32[np.ndarray, "s d c"]
-    bias: Float32[np.ndarray, "s c"]
-
-
-class FeatureSet(NamedTuple):
-    """Both splits at one epoch, and the classifiers that the features were made for."""
-
-    train: SplitFeatures
-    test: SplitFeatures
-    classifier: Heads | None = None  # None: not kept, as by earlier versions
-
-
-@cache
-def _compiled(see: Callable[..., tuple[Array, Array]]) -> Callable[..., tuple[Array, Array]]:
-    return jax.jit(see, static_argnums=0, compiler_options=compiler_options())
+    Example:
+        `extract_features(ncjax.Run.open("runs/demo"), epoch=-1, layers=("stage1", "features"))`
+    """
+    epoch = run.last_epoch if epoch == -1 else epoch
+    if dataset is None and epoch in run.epochs:
+        kept = load_features(run.workdir, epoch)
+        if set(layers) <= set(kept.layers):
+            return kept.choose_layers(layers)
+    prepared = prepare_run(run.config, run.dataset)
+    return extract(prepared, run.state(epoch), dataset or run.dataset, layers, epoch)
 
 
-def extract(run: Run, state: TrainState, dataset: Dataset) -> FeatureSet:
-    """Features and logits of all members on both splits, and their classifiers; they come to the host whole."""
+def extract(
+    prepared: PreparedRun,
+    state: TrainState,
+    dataset: Dataset,
+    layers: Sequence[str] = (FEATURES,),
+    epoch: int | None = None,
+    described: RunMembers | None = None,
+) -> FeatureSet:
+    """Features and logits of all members on both splits, and their classifiers; they come to the host whole.
 
-    def split(resident: Array, source: Split, targets: Array) -> SplitFeatures:
-        seen = _resident(run, state, resident) if run.feed is None else _streamed(run, state, source)
-        features, logits, coarse = (array[: len(run.members)] for array in (*seen, to_host(targets)))
-        return SplitFeatures(features, logits, source.labels, coarse)
+    Args:
+        prepared: the run.
+        state: of all members.
+        dataset: whose images are seen; the run's own lie on the devices already.
+        layers: names of tensors.
+        epoch: of the state.
+        described: the members as members.json has them; none: made here.
+    """
+    own, count = dataset is prepared.dataset, len(prepared.members)
 
-    linear = to_host(state.params["head"]["linear"])
-    return FeatureSet(
-        train=split(run.images.train, dataset.train, run.ensemble.train_targets),
-        test=split(run.images.test, dataset.test, run.ensemble.test_targets),
-        classifier=Heads(*(linear[name][: len(run.members)] for name in ("kernel", "bias"))),
+    def split(name: str) -> SplitFeatures:
+        source: Split = getattr(dataset, name)
+        pixels = getattr(prepared.images, name) if own and prepared.feed is None else None
+        found = _outputs(prepared, state, source, pixels, tuple(layers))
+        return SplitFeatures(
+            layers={layer: found[layer][:count] for layer in layers},
+            labels=source.labels,
+            logits=found["logits"][:count],
+            targets=_targets(prepared, source, name),
+        )
+
+    linear = to_host(state.members.params["head"]["linear"])
+    heads = Heads(*(linear[name][:count] for name in ("kernel", "bias")))
+    described = described or describe_members(prepared.config, dataset, from_memory=False)
+    return label_features(
+        described, prepared.config.mesh, -1 if epoch is None else epoch, split("train"), split("test"), heads
     )
 
 
-def _resident(run: Run, state: TrainState, images: Array) -> tuple[np.ndarray, np.ndarray]:
-    features, logits = to_host(_compiled(forward)(run.spec, state, images, run.images.mean, run.images.std))
-    return features, logits
+def _targets(prepared: PreparedRun, source: Split, name: str) -> Int32[np.ndarray, "s n"]:
+    return np.stack([member.label_map.targets(source.labels, name) for member in prepared.members])  # type: ignore[arg-type]
 
 
-def _streamed(run: Run, state: TrainState, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    count, at, seen = len(split.labels), 0, None
-    with closing(batches(split.images, run.config.optim.batch, run.spec.mesh)) as blocks:
+def check_layers(prepared: PreparedRun, layers: Sequence[str]) -> None:
+    """Refuses layers that the network does not name; computes nothing.
+
+    Raises:
+        UserError: naming the first unknown layer, and those that there are.
+    """
+    if set(layers) <= {FEATURES}:
+        return
+    spec, images = prepared.spec, prepared.images
+    pixels = jax.ShapeDtypeStruct((1, *spec.image_shape), np.uint8)
+    state = jax.eval_shape(lambda: init_state(spec, prepared.ensemble))
+    jax.eval_shape(partial(forward, spec, layers=tuple(layers)), state, pixels, images.mean, images.std)
+
+
+def _outputs(
+    prepared: PreparedRun, state: TrainState, source: Split, pixels: Array | None, layers: tuple[str, ...]
+) -> Outputs:
+    if prepared.feed is not None or isinstance(source.images, Streamed):
+        return _streamed(prepared, state, source, layers)
+    images = prepared.images
+    whole = pixels if pixels is not None else np.asarray(source.images)
+    return to_host(_compiled(forward, layers)(prepared.spec, state, whole, images.mean, images.std))
+
+
+def _streamed(prepared: PreparedRun, state: TrainState, source: Split, layers: tuple[str, ...]) -> Outputs:
+    spec, images, count = prepared.spec, prepared.images, len(source.labels)
+    whole: dict[str, np.ndarray] = {}
+    at = 0
+    with closing(batches(source.images, spec.config.optim.batch, spec.mesh)) as blocks:
         for pixels in blocks:
-            parts = to_host(_compiled(forward_batches)(run.spec, state, pixels, run.images.mean, run.images.std))
-            if seen is None:
-                seen = tuple(np.empty((part.shape[0], count, part.shape[2]), part.dtype) for part in parts)
-            for whole, part in zip(seen, parts, strict=True):
-                whole[:, at : at + part.shape[1]] = part[:, : count - at]
-            at += parts[0].shape[1]
-    assert seen is not None
-    return seen[0], seen[1]
+            found = to_host(_compiled(forward_batches, layers)(spec, state, pixels, images.mean, images.std))
+            size = found["logits"].shape[1]
+            for name, part in found.items():
+                if name not in whole:
+                    whole[name] = np.empty((part.shape[0], count, part.shape[2]), part.dtype)
+                whole[name][:, at : at + size] = part[:, : count - at]
+            at += size
+    return whole
 
 
-def save_features(workdir: Path, epoch: int, features: FeatureSet) -> None:
-    """Write features/EPOCH with Orbax, whole or not at all; an older one of that epoch is replaced.
-
-    Raises:
-        UserError: they cannot be written.
-    """
-    content = {name: part._asdict() for name, part in features._asdict().items() if part is not None}
-    in_chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), content)
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(_folder(workdir, epoch), content, save_args=in_chunks, force=True)
-        if is_main_process():
-            write_seal(_folder(workdir, epoch))
-    except (ValueError, OSError) as error:
-        if lost_peer(error):
-            raise
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"features cannot be written to {_folder(workdir, epoch)} ({reason}); is the disk full?"
-        ) from error
-
-
-def load_features(workdir: Path, epoch: int) -> FeatureSet:
-    """Read features/EPOCH.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
-    folder = _folder(workdir, epoch)
-    if not folder.is_dir():
-        kept = ", ".join(map(str, saved_epochs(workdir))) or "none"
-        raise UserError(f"no features of epoch {epoch} in {workdir} (kept: {kept}); set --evaluate.epochs and train")
-    damage = broken_seal(folder)
-    if damage:
-        raise UserError(f"features in {folder} cannot be read ({damage}); delete that folder and train again")
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            content = checkpointer.restore(folder)
-        content = jax.tree.map(np.asarray, content)
-        classifier = Heads(**content["classifier"]) if "classifier" in content else None
-        return FeatureSet(SplitFeatures(**content["train"]), SplitFeatures(**content["test"]), classifier)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"features in {folder} cannot be read ({error}); delete that folder and train again") from error
-
-
-def open_features(workdir: Path, epoch: int, split: str = "train", member: int = 0) -> Any:
-    """One member's features `[n d]`, read from disk where they are indexed: for `stream_kmeans`.
-
-    Raises:
-        UserError: there are none of that epoch, split or member.
-    """
-    import tensorstore
-
-    files = {"driver": "ocdbt", "base": _folder(workdir, epoch).as_uri(), "path": f"{split}.features/"}
-    try:
-        array = tensorstore.open({"driver": "zarr", "kvstore": files}).result()
-    except ValueError as error:
-        raise UserError(f"no {split} features of epoch {epoch} in {workdir}; train with --evaluate.epochs") from error
-    if not 0 <= member < array.shape[0]:
-        raise UserError(f"no member {member} in {workdir}: there are {array.shape[0]}")
-    return array[member]
-
-
-def saved_epochs(workdir: Path) -> tuple[int, ...]:
-    """The epochs whose features a work directory holds, in order."""
-    folders = (workdir / "features").glob("*")
-    return tuple(sorted(int(folder.name) for folder in folders if folder.name.isdigit()))
-
-
-def export_npz(workdir: Path, epoch: int) -> Path:
-    """Write features/EPOCH.npz: arrays `train_features [s n d]`, `train_logits`, ... `test_coarse`, `classifier_bias`.
-
-    Raises:
-        UserError: there are no features of that epoch.
-    """
-    arrays = {
-        f"{prefix}_{name}": array
-        for prefix, part in load_features(workdir, epoch)._asdict().items()
-        if part is not None
-        for name, array in part._asdict().items()
-    }
-    path = workdir / "features" / f"{epoch}.npz"
-    draft = path.with_suffix(".draft.npz")
-    np.savez(draft, **arrays)
-    return draft.replace(path)
-
-
-def _folder(workdir: Path, epoch: int) -> Path:
-    return (workdir / "features" / str(epoch)).absolute()
+@cache
+def _compiled(function: Callable[..., Any], layers: tuple[str, ...]) -> Callable[..., Any]:
+    return jax.jit(partial(function, layers=layers), static_argnums=0, compiler_options=compiler_options())

@@ -7,10 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ncjax.collapse.separation import separation_law
-from ncjax.config import Variant
-from ncjax.errors import UserError
-from ncjax.features.old_given import evaluate_arrays
+from ncjax.errors import UserError, first_line
 
 SUFFIXES = (".npz", ".npy", ".safetensors", ".pt", ".pth")
 FEATURES = ("train_features", "train", "features")
@@ -19,53 +16,49 @@ TEST = ("test_features", "test")
 TEST_LABELS = ("test_labels", "test_fine", "test_y")
 WEIGHTS = ("weights", "weight", "w", "fc.weight")
 BIAS = ("bias", "b", "fc.bias")
+LAYER = "{split}_layer_"  # before the names of further layers, as `FeatureSet.save` writes them
 
 
-class Sources(NamedTuple):
-    """Where things are, beside the file of the features: each a file, or a name in that file."""
+class FoundArrays(NamedTuple):
+    """What a file of features holds; None where it lacks something."""
 
-    labels: str = ""
-    test: str = ""
-    test_labels: str = ""
-    classifier: str = ""
+    train: Mapping[str, Any]  # by layer
+    train_labels: Any
+    test: Mapping[str, Any] | None
+    test_labels: Any
+    weights: Any
+    bias: Any
+    names: tuple[str, ...]  # of the members; empty: not known
 
 
-def evaluate_files(
-    paths: tuple[Path, ...],
-    sources: Sources,
-    label_map: str | None,
-    *,
-    variants: tuple[Variant, ...] = ("raw", "normalised", "residual_pca"),
-    bootstrap: int = 0,
-) -> dict[str, Any]:
-    """`evaluate_arrays` of each file; several are layers of one network, in order, with the law of separation.
+def find_arrays(
+    path: Path, *, labels: str = "", test: str = "", test_labels: str = "", classifier: str = ""
+) -> FoundArrays:
+    """The arrays of a file of features by their usual names, or by those that are named: a file, or a name in the file.
 
     Raises:
-        UserError: a file is missing, unreadable or lacks what is asked for, or its content does not fit.
+        UserError: a file is missing, unreadable or lacks what is asked for.
     """
-    layers = []
-    for path in paths:
-        content = read_arrays(path)
-        found = {
-            "train": _one(content, FEATURES, path),
-            "train_labels": _named(sources.labels, content, LABELS, path),
-            "test": _named(sources.test, content, TEST, path) if sources.test else _first(content, TEST),
-            "test_labels": _named(sources.test_labels, content, TEST_LABELS, path)
-            if sources.test_labels
-            else _first(content, TEST_LABELS),
-        }
-        weights, bias = _classifier(sources.classifier, content) if path == paths[-1] else (None, None)
-        measured = evaluate_arrays(
-            **found, label_map=label_map, weights=weights, bias=bias, variants=variants, bootstrap=bootstrap
-        )
-        layers.append({"file": path.name, **measured})
-    law = {
-        f"{part}_{split}": separation_law([layer["collapse"][split][part]["separation"] for layer in layers])._asdict()
-        for split in ("train", "test")
-        for part in ("coarse", "fine")
-        if len(layers) > 1 and all(part in layer["collapse"].get(split, {}) for layer in layers)
-    }
-    return {"layers": layers, "separation_law": law}
+    content = read_arrays(path)
+    held = _named(test, content, TEST, path) if test else _first(content, TEST)
+    held_labels = _named(test_labels, content, TEST_LABELS, path) if test_labels else _first(content, TEST_LABELS)
+    weights, bias = _classifier(classifier, content)
+    train = {FEATURES[-1]: _one(content, FEATURES, path)}
+    names = tuple(map(str, content["members"])) if "members" in content else ()
+    return FoundArrays(
+        train={**train, **_layers(content, "train")},
+        train_labels=_named(labels, content, LABELS, path),
+        test=None if held is None else {FEATURES[-1]: held, **_layers(content, "test")},
+        test_labels=held_labels,
+        weights=weights,
+        bias=bias,
+        names=names,
+    )
+
+
+def _layers(content: Mapping[str, Any], split: str) -> dict[str, Any]:
+    prefix = LAYER.format(split=split)
+    return {name.removeprefix(prefix): array for name, array in content.items() if name.startswith(prefix)}
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
@@ -81,10 +74,10 @@ def read_arrays(path: Path) -> dict[str, Any]:
     if path.suffix in (".npz", ".npy"):
         return _read_numpy(path)
     try:
-        from ncjax.torch_port.files import read_tensors
+        from ncjax.features.torch_files import read_tensors
     except ImportError as error:
         raise UserError(f"reading {path} needs PyTorch; install it with: pip install 'ncjax[torch]'") from error
-    return read_tensors(path)
+    return dict(read_tensors(path))
 
 
 def _read_numpy(path: Path) -> dict[str, Any]:
@@ -94,7 +87,7 @@ def _read_numpy(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except Exception as error:  # a damaged archive makes its reader stumble anywhere
-        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]}); was it written by NumPy?") from error
+        raise UserError(f"{path} cannot be read ({first_line(error)}); was it written by NumPy?") from error
 
 
 def _named(source: str, content: Mapping[str, Any], names: tuple[str, ...], path: Path) -> Any:

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ncjax.models.layers import ConvNorm, Head
+from ncjax.config import ModelConfig
+from ncjax.models.layers import ConvNorm, Head, pooled
+from ncjax.models.network import ImageShape, Network, Outputs
 
 
 class CNN(nnx.Module):
@@ -22,10 +24,17 @@ class CNN(nnx.Module):
         self.third = ConvNorm(2 * width, 4 * width, 3, stride=2, dtype=dtype, rngs=rngs)
         self.head = Head(4 * width, classes, rngs=rngs)
 
-    def __call__(
-        self, x: Float[Array, "b h w ch"], train: bool = False
-    ) -> tuple[Float[Array, "b c"], Float[Array, "b d"]]:
+    def __call__(self, x: Float[Array, "b h w ch"], train: bool = False) -> Outputs:
         x = x.astype(self.dtype)
-        for layer in (self.first, self.second, self.third):
-            x = jax.nn.relu(layer(x, train))
-        return self.head(x.mean(axis=(1, 2)))
+        stages = {}
+        for name in ("first", "second", "third"):
+            x = jax.nn.relu(getattr(self, name)(x, train))
+            stages[name] = pooled(x)
+        return stages | self.head(x.mean(axis=(1, 2)))
+
+
+def _make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> CNN:
+    return CNN(config.width, image_shape[2], classes, dtype=dtype, rngs=rngs)
+
+
+NETWORK = Network(_make)

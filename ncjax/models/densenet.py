@@ -6,7 +6,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ncjax.models.layers import BatchNorm, Conv, Head, module_list
+from ncjax.config import ModelConfig
+from ncjax.errors import UserError
+from ncjax.models.layers import BatchNorm, Conv, Head, module_list, pooled
+from ncjax.models.network import ImageShape, Network, Outputs
 
 
 class DenseLayer(nnx.Module):
@@ -48,8 +51,8 @@ class DenseNet(nnx.Module):
         self.dtype = dtype
         self.stem = Conv(channels, 2 * growth, 3, rngs=rngs)
         blocks, transitions, channels = [], [], 2 * growth
-        for place, count in enumerate(counts):
-            if place:
+        for number, count in enumerate(counts):
+            if number:
                 transitions.append(Transition(channels, dtype=dtype, rngs=rngs))
                 channels //= 2
             layers = [DenseLayer(channels + i * growth, growth, dtype=dtype, rngs=rngs) for i in range(count)]
@@ -59,13 +62,27 @@ class DenseNet(nnx.Module):
         self.norm = BatchNorm(channels, dtype=dtype, rngs=rngs)
         self.head = Head(channels, classes, rngs=rngs)
 
-    def __call__(
-        self, x: Float[Array, "b h w ch"], train: bool = False
-    ) -> tuple[Float[Array, "b c"], Float[Array, "b d"]]:
+    def __call__(self, x: Float[Array, "b h w ch"], train: bool = False) -> Outputs:
         x = self.stem(x.astype(self.dtype))
-        for place, block in enumerate(self.blocks):
-            if place:
-                x = self.transitions[place - 1](x, train)
+        stages = {"stem": pooled(x)}
+        for number, block in enumerate(self.blocks):
+            if number:
+                x = self.transitions[number - 1](x, train)
             for layer in block:
                 x = layer(x, train)
-        return self.head(jax.nn.relu(self.norm(x, train)).mean(axis=(1, 2)))
+            stages[f"block{number + 1}"] = pooled(x)
+        return stages | self.head(jax.nn.relu(self.norm(x, train)).mean(axis=(1, 2)))
+
+
+def _make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> DenseNet:
+    (height, width, channels), blocks = image_shape, config.dense_blocks
+    least = 2 ** (len(blocks) - 1)
+    if min(height, width) < least:
+        raise UserError(
+            f"model.dense_blocks {blocks} halves the side {len(blocks) - 1} times, but an image is {height} x {width}; "
+            f"it needs {least} or more, or fewer blocks"
+        )
+    return DenseNet(blocks, config.width, channels, classes, dtype=dtype, rngs=rngs)
+
+
+NETWORK = Network(_make)

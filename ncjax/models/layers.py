@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float
 
+from ncjax.models.network import Outputs
+from ncjax.ops.batch_norm import EPSILON, batch_norm
 from ncjax.ops.conv import conv2d
 
 
@@ -36,7 +37,7 @@ class BatchNorm(nnx.BatchNorm):
     """
 
     def __init__(self, channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        super().__init__(channels, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        super().__init__(channels, momentum=0.9, epsilon=EPSILON, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h w i"]:  # type: ignore[override]
         if not train:
@@ -48,43 +49,6 @@ class BatchNorm(nnx.BatchNorm):
         self.mean[...] = 0.9 * self.mean[...] + 0.1 * mean
         self.var[...] = 0.9 * self.var[...] + 0.1 * variance * (count / max(count - 1, 1))
         return y
-
-
-AXES = (0, 1, 2)
-Normalised = tuple[Float[Array, "b h w c"], Float[Array, "c"], Float[Array, "c"]]
-
-
-@jax.custom_vjp
-def batch_norm(x: Float[Array, "b h w c"], scale: Float[Array, "c"], bias: Float[Array, "c"]) -> Normalised:
-    """`scale * (x - mean) / sqrt(variance + 1e-5) + bias`, mean and variance over all axes but the last.
-
-    Only the first of the three has a gradient. It needs two sums for each channel, of the cotangent and of its product
-    with `x`; what JAX derives keeps `x - mean` in memory too. Statistics are float32, the result is of the type of `x`.
-    """
-    return _normalise(x, scale, bias)[0]
-
-
-def _normalise(x: Array, scale: Array, bias: Array) -> tuple[Normalised, tuple[Array, ...]]:
-    wide = x.astype(jnp.float32)
-    mean = wide.mean(AXES, keepdims=True)
-    variance = jnp.maximum(0, (wide * wide).mean(AXES, keepdims=True) - mean * mean)
-    rate = lax.rsqrt(variance + 1e-5)
-    y = (wide - mean) * (rate * scale[None, None, None, :]) + bias[None, None, None, :]
-    return (y.astype(x.dtype), mean.reshape(-1), variance.reshape(-1)), (x, scale, mean, rate)
-
-
-def _gradients(saved: tuple[Array, ...], cotangents: Normalised) -> tuple[Array, Array, Array]:
-    x, scale, mean, rate = saved
-    wide, cotangent = x.astype(jnp.float32), cotangents[0].astype(jnp.float32)
-    by_bias = cotangent.sum(AXES, keepdims=True)
-    by_scale = rate * ((cotangent * wide).sum(AXES, keepdims=True) - mean * by_bias)
-    count = x.size // x.shape[-1]
-    inner = cotangent - by_bias / count - (wide - mean) * (rate * by_scale / count)
-    by_x = rate * scale[None, None, None, :] * inner
-    return by_x.astype(x.dtype), by_scale.reshape(-1), by_bias.reshape(-1)
-
-
-batch_norm.defvjp(_normalise, _gradients)
 
 
 class ConvNorm(nnx.Module):
@@ -114,9 +78,14 @@ class Head(nnx.Module):
     def __init__(self, features: int, classes: int, *, rngs: nnx.Rngs) -> None:
         self.linear = nnx.Linear(features, classes, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b d"]) -> tuple[Float[Array, "b c"], Float[Array, "b d"]]:
+    def __call__(self, x: Float[Array, "b d"]) -> Outputs:
         features = x.astype(jnp.float32)
-        return self.linear(features), features
+        return {"features": features, "logits": self.linear(features)}
+
+
+def pooled(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """Global average pooling, in float32: how an inner stage is named among the outputs."""
+    return x.astype(jnp.float32).mean(axis=(1, 2))
 
 
 def module_list(modules: list[Any]) -> Any:

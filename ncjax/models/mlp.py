@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A multilayer perceptron."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from ncjax.config import ModelConfig
 from ncjax.models.layers import Head
+from ncjax.models.network import ImageShape, Network, Outputs
 
 
 class MLP(nnx.Module):
@@ -19,10 +23,16 @@ class MLP(nnx.Module):
         self.second = nnx.Linear(width, width, dtype=dtype, kernel_init=initialise, rngs=rngs)
         self.head = Head(width, classes, rngs=rngs)
 
-    def __call__(
-        self, x: Float[Array, "b h w ch"], train: bool = False
-    ) -> tuple[Float[Array, "b c"], Float[Array, "b d"]]:
+    def __call__(self, x: Float[Array, "b h w ch"], train: bool = False) -> Outputs:
         del train
         x = x.reshape(x.shape[0], -1).astype(self.dtype)
-        x = jax.nn.relu(self.second(jax.nn.relu(self.first(x))))
-        return self.head(x)
+        first = jax.nn.relu(self.first(x))
+        second = jax.nn.relu(self.second(first))
+        return {"first": first.astype(jnp.float32), "second": second.astype(jnp.float32), **self.head(second)}
+
+
+def _make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> MLP:
+    return MLP(config.width, math.prod(image_shape), classes, dtype=dtype, rngs=rngs)
+
+
+NETWORK = Network(_make, spatial=False)

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """ResNets with the CIFAR stem (He et al. 2016; a 3x3 stem of stride 1 and no pooling)."""
 
+from itertools import accumulate
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ncjax.models.layers import ConvNorm, Head, module_list
+from ncjax.config import ModelConfig
+from ncjax.models.layers import ConvNorm, Head, module_list, pooled
+from ncjax.models.network import ImageShape, Network, Outputs
 
 STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}  # blocks of each stage
 
@@ -75,12 +79,26 @@ class ResNet(nnx.Module):
                 stack.append(block(channels, width * 2**stage, stride, dtype=dtype, rngs=rngs))
                 channels = block.expansion * width * 2**stage
         self.blocks = module_list(stack)
+        self.ends = tuple(accumulate(counts))
         self.head = Head(channels, classes, rngs=rngs)
 
-    def __call__(
-        self, x: Float[Array, "b h w ch"], train: bool = False
-    ) -> tuple[Float[Array, "b c"], Float[Array, "b d"]]:
+    def __call__(self, x: Float[Array, "b h w ch"], train: bool = False) -> Outputs:
         x = jax.nn.relu(self.stem(x.astype(self.dtype), train))
-        for block in self.blocks:
+        stages = {"stem": pooled(x)}
+        for number, block in enumerate(self.blocks, start=1):
             x = block(x, train)
-        return self.head(x.mean(axis=(1, 2)))
+            if number in self.ends:
+                stages[f"stage{self.ends.index(number) + 1}"] = pooled(x)
+        return stages | self.head(x.mean(axis=(1, 2)))
+
+
+def _network(block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...]) -> Network:
+    def make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> ResNet:
+        return ResNet(block, counts, config.width, image_shape[2], classes, dtype=dtype, rngs=rngs)
+
+    return Network(make)
+
+
+RESNET18 = _network(BasicBlock, STAGES["resnet18"])
+RESNET34 = _network(BasicBlock, STAGES["resnet34"])
+RESNET50 = _network(Bottleneck, STAGES["resnet50"])

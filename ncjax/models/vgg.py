@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ncjax.models.layers import ConvNorm, Head, module_list
+from ncjax.config import ModelConfig
+from ncjax.models.layers import ConvNorm, Head, module_list, pooled
+from ncjax.models.network import ImageShape, Network, Outputs
 
 STAGES = {"vgg11": (1, 1, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3)}  # convolutions between poolings
 WIDTHS = (1, 2, 4, 8, 8)  # of the stages, in units of the first
@@ -34,12 +36,22 @@ class VGG(nnx.Module):
         self.stages = module_list(stages)
         self.head = Head(channels, classes, rngs=rngs)
 
-    def __call__(
-        self, x: Float[Array, "b h w ch"], train: bool = False
-    ) -> tuple[Float[Array, "b c"], Float[Array, "b d"]]:
+    def __call__(self, x: Float[Array, "b h w ch"], train: bool = False) -> Outputs:
         x = x.astype(self.dtype)
-        for stage in self.stages:
+        outputs = {}
+        for number, stage in enumerate(self.stages, start=1):
             for layer in stage:
                 x = jax.nn.relu(layer(x, train))
             x = nnx.max_pool(x, (2, 2), (2, 2), "SAME")
-        return self.head(x.mean(axis=(1, 2)))
+            outputs[f"stage{number}"] = pooled(x)
+        return outputs | self.head(x.mean(axis=(1, 2)))
+
+
+def _network(counts: tuple[int, ...]) -> Network:
+    def make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> VGG:
+        return VGG(counts, config.width, image_shape[2], classes, dtype=dtype, rngs=rngs)
+
+    return Network(make)
+
+
+VGG11, VGG16 = (_network(STAGES[name]) for name in ("vgg11", "vgg16"))

@@ -2,10 +2,12 @@
 """The tables of a comparison with PyTorch, from results/comparison.json."""
 
 import statistics
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from ncjax.report.groups import MISSING, VARIANTS, Group, group_rows, labels_of, number, percent, variants_of
+from ncjax.report.groups import MISSING, Group, Quantity, group_rows, labels_of, number, percent, value_of, views_of
+from ncjax.report.main_result import CEILING, COARSE_TEST, clp
+from ncjax.results import Comparison, Speed, ViewInfo
 
 SIDES = ("ncjax", "PyTorch")
 
@@ -18,76 +20,89 @@ class Table(NamedTuple):
     lines: tuple[tuple[str, ...], ...]
 
 
-def comparison_tables(comparison: dict[str, Any]) -> tuple[Table, ...]:
-    """Cost, ways of running PyTorch, and what the networks learnt, side by side."""
-    return _cost(comparison), _ways(comparison), _quality(comparison)
+class Column(NamedTuple):
+    """A quantity and how it is written."""
+
+    title: str
+    quantity: Quantity
+    text: Callable[[Sequence[float]], str]
 
 
-def _cost(comparison: dict[str, Any]) -> Table:
-    speeds = [comparison["speed"][name] for name in ("ncjax", comparison["torch_chosen"])]
-    secs = comparison["time_to_accuracy"]["secs"]
-    lines = [
-        ("images/s, median (min to max)", [_rates(s) for s in speeds], [_median(s) for s in speeds]),
-        *(
-            (what, [f"{value:.4g}" for value in values], values)
-            for what, values in (
-                ("secs of steps until every member is as good as both sides end", [secs[side] for side in SIDES]),
-                ("peak memory without the libraries, MiB", [s["peak_mib"] for s in speeds]),
-                ("secs until ready (data, compilation, a first second of steps)", [s["setup_secs"] for s in speeds]),
-            )
-        ),
-    ]
-    head = ("", "ncjax", f"PyTorch ({comparison['torch_chosen']})", "ncjax / PyTorch")
+def comparison_tables(comparison: Comparison, views: Mapping[str, ViewInfo]) -> tuple[Table, ...]:
+    """Returns tables of cost, of ways of running PyTorch, and of what the networks learnt, side by side.
+
+    Args:
+        comparison: of a run whose networks were trained on both sides, or of speed alone.
+        views: how each view is shown; those without are shown by name.
+    """
+    tables = _cost(comparison), _ways(comparison)
+    return (*tables, _quality(comparison, views)) if all(side in comparison.rows for side in SIDES) else tables
+
+
+def _cost(comparison: Comparison) -> Table:
+    speeds = [comparison.speed[name] for name in ("ncjax", comparison.torch_chosen)]
+    rates = [_median(speed) for speed in speeds]
+    numbers = {
+        "peak memory without the libraries, MiB": [speed.peak_mib for speed in speeds],
+        "secs until ready (data, compilation, a first second of steps)": [speed.setup_secs for speed in speeds],
+    }
+    if comparison.time_to_accuracy is not None:
+        secs = [comparison.time_to_accuracy.secs[side] for side in SIDES]
+        numbers = {"secs of steps until every member is as good as both sides end": secs, **numbers}
+    lines = [("images/s, median (min to max)", *map(_rates, speeds), _ratio(*rates))]
+    lines += [(what, f"{ours:.4g}", f"{theirs:.4g}", _ratio(ours, theirs)) for what, (ours, theirs) in numbers.items()]
     return Table(
-        f"Cost of {comparison['members']} members, {comparison['epochs']} of {comparison['asked_epochs']} epochs",
-        head,
-        tuple((what, *texts, f"{a / b:.2f}" if b else MISSING) for what, texts, (a, b) in lines),
+        f"Cost of {comparison.members} members, {comparison.epochs} of {comparison.asked_epochs} epochs",
+        ("", "ncjax", f"PyTorch ({comparison.torch_chosen})", "ncjax / PyTorch"),
+        tuple(lines),
     )
 
 
-def _ways(comparison: dict[str, Any]) -> Table:
+def _ways(comparison: Comparison) -> Table:
     lines = [
-        (name, _rates(speed), f"{speed['setup_secs']:.1f}")
-        if speed["images_per_sec"]
-        else (name, speed["error"], MISSING)
-        for name, speed in comparison["speed"].items()
+        (name, _rates(speed), f"{speed.setup_secs:.1f}") if speed.images_per_sec else (name, speed.error, MISSING)
+        for name, speed in comparison.speed.items()
     ]
     return Table(
         "Images per second of every way that was tried", ("", "median (min to max)", "secs to ready"), tuple(lines)
     )
 
 
-def _quality(comparison: dict[str, Any]) -> Table:
-    sides = [group_rows(comparison["rows"][side]) for side in SIDES]
-    variants = variants_of(sides[0])
-    columns: list[tuple[str, tuple[str, ...]]] = [
-        ("coarse test", ("coarse_test_accuracy",)),
-        ("true-label probe", ("probe_test_accuracy",)),
-        *((f"CLP: {VARIANTS.get(name, name)}", ("clp", name, "test_accuracy")) for name in variants),
+def _quality(comparison: Comparison, views: Mapping[str, ViewInfo]) -> Table:
+    sides = [group_rows(comparison.rows[side]) for side in SIDES]
+    columns = [
+        Column("coarse test", COARSE_TEST, percent),
+        Column("true-label probe", CEILING, percent),
+        *(Column(f"CLP: {label}", clp(name), percent) for name, label in views_of(sides[0], views).items()),
+        Column("NC1 coarse", Quantity("nc1", "train", "coarse"), number),
+        Column("NC1 fine", Quantity("nc1", "train", "fine"), number),
     ]
-    collapse = [("NC1 coarse", ("nc1_coarse_train",)), ("NC1 fine", ("nc1_fine_train",))]
     lines = []
     for ours, theirs, label in zip(*sides, labels_of(sides[0]), strict=True):
         for side, group in zip(SIDES, (ours, theirs), strict=True):
-            cells = [percent(group.values(*path)) for _, path in columns]
-            cells += [number(group.values(*path)) for _, path in collapse]
+            cells = [column.text(group.values(column.quantity)) for column in columns]
             lines.append((label, side, str(len(group.rows)), *cells))
-        differences = [percent(_differences(ours, theirs, path)) for _, path in columns]
-        differences += [number(_differences(ours, theirs, path)) for _, path in collapse]
+        differences = [column.text(_differences(ours, theirs, column.quantity)) for column in columns]
         lines.append((label, "difference, seed by seed", str(len(ours.rows)), *differences))
-    head = ("trained on", "", "seeds", *(name for name, _ in columns + collapse))
+    head = ("trained on", "", "seeds", *(column.title for column in columns))
     return Table("Accuracies in per cent, mean ± standard deviation over seeds", head, tuple(lines))
 
 
-def _differences(ours: Group, theirs: Group, path: tuple[str, ...]) -> tuple[float, ...]:
-    pairs = zip(ours.values(*path), theirs.values(*path), strict=False)
-    return tuple(a - b for a, b in pairs)
+def _differences(ours: Group, theirs: Group, quantity: Quantity) -> tuple[float, ...]:
+    """Of the seeds that have the quantity on both sides."""
+    values = {row.seed: value_of(row, quantity) for row in theirs.rows}
+    pairs = [(value_of(row, quantity), values.get(row.seed)) for row in ours.rows]
+    return tuple(a - b for a, b in pairs if a is not None and b is not None)
 
 
-def _median(speed: dict[str, Any]) -> float:
-    return statistics.median(speed["images_per_sec"])
+def _median(speed: Speed) -> float:
+    return statistics.median(speed.images_per_sec)
 
 
-def _rates(speed: dict[str, Any]) -> str:
-    values: Sequence[float] = speed["images_per_sec"]
+def _rates(speed: Speed) -> str:
+    values = speed.images_per_sec
     return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+
+
+def _ratio(ours: float, theirs: float) -> str:
+    return f"{ours / theirs:.2f}" if theirs else MISSING

@@ -3,12 +3,15 @@
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
-from ncjax.report.groups import VARIANTS, Group
+from ncjax.report.groups import Group
+from ncjax.report.main_result import CEILING, clp
+from ncjax.storage.metrics import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,33 +53,39 @@ def svg(size: tuple[float, float], draw: Callable[["Figure"], None]) -> str:
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'style="max-width: {size[0]}in"', svg, count=1)
 
 
-def accuracy_figure(groups: Sequence[Group], labels: Sequence[str], variants: Sequence[str]) -> str:
-    """One line a group: CLP test accuracy by variant as dots, the true-label probe as a tick."""
+def accuracy_figure(groups: Sequence[Group], labels: Sequence[str], views: Mapping[str, str]) -> str:
+    """Draws one line a group: CLP test accuracy by view as dots, the true-label probe as a tick.
+
+    Args:
+        groups: from top to bottom.
+        labels: of the groups.
+        views: labels of the views, by name.
+    """
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
-        places = np.arange(len(groups))
-        for place, group in enumerate(groups):
-            for value in group.values("probe_test_accuracy")[:1]:
-                ceiling = group.mean("probe_test_accuracy") or value
-                axes.plot([100 * ceiling] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=2)
-        for colour, variant in zip(COLOURS, variants, strict=False):
-            means = [group.mean("clp", variant, "test_accuracy") for group in groups]
-            points = [(100 * mean, place) for place, mean in enumerate(means) if mean is not None]
-            name = f"CLP, {VARIANTS.get(variant, variant)}"
-            axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=8, alpha=0.9, label=name)
+        heights = np.arange(len(groups))
+        for height, group in enumerate(groups):
+            ceiling = group.mean(CEILING)
+            if ceiling is not None:
+                axes.plot([100 * ceiling] * 2, [height - 0.32, height + 0.32], color=INK, linewidth=2)
+        for colour, (name, label) in zip(COLOURS, views.items(), strict=False):
+            means = [group.mean(clp(name)) for group in groups]
+            points = [(100 * mean, height) for height, mean in enumerate(means) if mean is not None]
+            x, y = zip(*points, strict=True) if points else ((), ())
+            axes.plot(x, y, "o", color=colour, markersize=8, alpha=0.9, label=f"CLP, {label}")
         axes.plot([], [], color=INK, linewidth=2, label="true-label probe (ceiling)")
-        axes.set_yticks(places, labels)
+        axes.set_yticks(heights, labels)
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.set_xlabel("test accuracy on the fine classes [%]")
         axes.grid(axis="x", color=INK, alpha=0.15)
-        figure.legend(loc="outside upper left", ncols=3 if len(variants) == 2 else 2)
+        figure.legend(loc="outside upper left", ncols=3 if len(views) == 2 else 2)
 
     return svg((8.5, 1.3 + 0.42 * len(groups)), draw)
 
 
-def distance_figure(maps: Sequence[tuple[str, Any]], names: Sequence[str]) -> str:
-    """Class distances of last-layer features, one square a network; each has its own scale."""
+def distance_figure(maps: Sequence[tuple[str, Float[np.ndarray, "f f"]]], names: Sequence[str]) -> str:
+    """Draws class distances of last-layer features, one square a network; each has its own scale."""
 
     def draw(figure: "Figure") -> None:
         panels = figure.subplots(1, len(maps), squeeze=False)[0]
@@ -95,8 +104,8 @@ def distance_figure(maps: Sequence[tuple[str, Any]], names: Sequence[str]) -> st
     return svg((min(3.6 * len(maps) + 0.8, 11.0), 3.8), draw)
 
 
-def curves_figure(metrics: Sequence[dict[str, Any]]) -> str:
-    """Loss and accuracy over epochs; each member is a line, or mean and range where there are many."""
+def curves_figure(metrics: Sequence[Record]) -> str:
+    """Draws loss and accuracy over epochs; each member is a line, or mean and range where there are many."""
 
     def draw(figure: "Figure") -> None:
         panels = figure.subplots(1, 2)
@@ -109,24 +118,29 @@ def curves_figure(metrics: Sequence[dict[str, Any]]) -> str:
             axes.set_ylabel("accuracy [%]" if what == "accuracy" else "cross-entropy [nat]")
             axes.grid(color=INK, alpha=0.12)
         panels[0].set_yscale("log")
-        panels[1].legend()
+        if panels[1].get_legend_handles_labels()[0]:
+            panels[1].legend()
 
     return svg((9.5, 3.3), draw)
 
 
-def epochs_figure(groups: Sequence[Group], variants: Sequence[str]) -> str:
-    """CLP test accuracy and its ceiling over the epochs whose features were kept; `groups` are one setting's."""
+def epochs_figure(groups: Sequence[Group], views: Mapping[str, str]) -> str:
+    """Draws CLP test accuracy and its ceiling over the epochs whose features were kept.
+
+    Args:
+        groups: of one setting.
+        views: labels of the views, by name.
+    """
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         ordered = sorted(groups, key=lambda group: group.epoch or 0)
-        lines: list[tuple[str, str, tuple[str, ...]]] = [("true-label probe (ceiling)", INK, ("probe_test_accuracy",))]
+        lines = [("true-label probe (ceiling)", INK, CEILING)]
         lines += [
-            (f"CLP, {VARIANTS.get(name, name)}", colour, ("clp", name, "test_accuracy"))
-            for name, colour in zip(variants, COLOURS, strict=False)
+            (f"CLP, {label}", colour, clp(name)) for (name, label), colour in zip(views.items(), COLOURS, strict=False)
         ]
-        for name, colour, path in lines:
-            means = np.array([100 * (group.mean(*path) or np.nan) for group in ordered])
+        for name, colour, quantity in lines:
+            means = np.array([100 * (group.mean(quantity) or np.nan) for group in ordered])
             axes.plot([group.epoch or 0 for group in ordered], means, "o-", color=colour, markersize=4, label=name)
         axes.set_xlabel("epoch")
         axes.locator_params(axis="x", integer=True)
@@ -137,18 +151,18 @@ def epochs_figure(groups: Sequence[Group], variants: Sequence[str]) -> str:
     return svg((7.0, 3.3), draw)
 
 
-def _series(metrics: Sequence[dict[str, Any]], key: str) -> tuple[Any, Any]:
-    """Epochs [t] and values [t s] of the records that have this key; what is no number is NaN."""
-    records = [record for record in metrics if record.get(key)]
-    times = [record["epoch"] if record.get("epoch") is not None else record["step"] for record in records]
-    members = max((len(record[key]) for record in records), default=0)
-    values = np.full((len(records), members), np.nan)
-    for line, record in zip(values, records, strict=True):
-        line[: len(record[key])] = [np.nan if value is None else value for value in record[key]]
-    return np.array(times, np.float64), values
+def _series(metrics: Sequence[Record], name: str) -> tuple[Float[np.ndarray, "t"], Float[np.ndarray, "t s"]]:
+    """Epochs and values of the records that have this metric; NaN where a member has none."""
+    records = [record for record in metrics if record.values.get(name)]
+    members = list(dict.fromkeys(member for record in records for member in record.values[name]))
+    values = [[record.values[name].get(member) for member in members] for record in records]
+    times = np.array([record.epoch for record in records], np.float64)
+    return times, np.array(values, np.float64).reshape(len(records), len(members))
 
 
-def _draw_members(axes: "Axes", times: Any, values: Any, colour: str, label: str) -> None:
+def _draw_members(
+    axes: "Axes", times: Float[np.ndarray, "t"], values: Float[np.ndarray, "t s"], colour: str, label: str
+) -> None:
     if values.size == 0:
         return
     if values.shape[1] <= FEW_MEMBERS:

@@ -3,15 +3,12 @@
 
 import math
 import statistics
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-VARIANTS = {
-    "raw": "raw features",
-    "normalised": "centred, normalised",
-    "residual_pca": "residual PCA",
-    "tsne": "t-SNE",
-}
+from ncjax.results import Evaluation, Measurement, Row, ViewInfo
+
 KINDS = {
     "trained": "trained on coarse labels",
     "fine": "trained on fine labels",
@@ -24,73 +21,149 @@ PER_CENT = "\u00a0%"
 UNTRAINED = ("random_init", "raw_pixels")
 
 
+@dataclass(frozen=True)
+class Quantity:
+    """What identifies one number of a row; see `ncjax.results.Measurement`."""
+
+    metric: str
+    split: str = "test"
+    level: str = "fine"
+    view: str | None = None
+    index: int | None = None
+
+    def find(self, row: Row) -> Measurement | None:
+        """Returns the measurement of a row, None where there is none."""
+        return row.find(self.metric, split=self.split, level=self.level, view=self.view, index=self.index)
+
+
+class Spread(NamedTuple):
+    """One number over the rows of a group.
+
+    Attributes:
+        mean: over the networks; None where none has the number.
+        std: sample standard deviation over seeds, or what the row itself holds where there is one network.
+        over: what `std` is over: seeds, or resamples of the examples of one network; empty: there is no `std`.
+        networks: that have the number.
+    """
+
+    mean: float | None
+    std: float | None
+    over: Literal["seeds", "resamples", ""]
+    networks: int
+
+
 class Group(NamedTuple):
-    """Rows of `evaluation.json` that share everything but the seed."""
+    """Rows of an evaluation that share everything but the seed."""
 
     kind: str
     label_map: str
     lr: float | None
     weight_decay: float | None
-    epoch: float | None
-    rows: tuple[dict[str, Any], ...]
+    layer: str
+    epoch: int | None
+    rows: tuple[Row, ...]
 
-    def values(self, *path: str) -> tuple[float, ...]:
-        """The finite numbers found under a path of keys, one a row at most."""
-        found = (_dig(row, path) for row in self.rows)
-        return tuple(float(value) for value in found if value is not None and math.isfinite(value))
+    @property
+    def setting(self) -> tuple[str, str, float | None, float | None, str]:
+        """What the rows share besides the epoch."""
+        return self[:5]
 
-    def mean(self, *path: str) -> float | None:
-        """The mean of `values`, or None where there is none."""
-        values = self.values(*path)
+    def values(self, quantity: Quantity) -> tuple[float, ...]:
+        """Returns the finite values of a quantity, one a row at most."""
+        return tuple(value for row in self.rows if (value := value_of(row, quantity)) is not None)
+
+    def mean(self, quantity: Quantity) -> float | None:
+        """Returns the mean of `values`, or None where there is none."""
+        values = self.values(quantity)
         return statistics.fmean(values) if values else None
 
+    def spread(self, quantity: Quantity) -> Spread:
+        """Returns mean and standard deviation over seeds, else over resamples."""
+        values, mean = self.values(quantity), self.mean(quantity)
+        if len(values) > 1:
+            return Spread(mean, statistics.stdev(values), "seeds", len(values))
+        found = quantity.find(self.rows[0]) if len(self.rows) == 1 else None
+        if mean is None or found is None or found.std is None:
+            return Spread(mean, None, "", len(values))
+        return Spread(mean, found.std, "resamples", 1)
 
-def _dig(row: dict[str, Any], path: tuple[str, ...]) -> Any:
-    value: Any = row
-    for key in path:
-        value = (value or {}).get(key)
-    return value
+
+class Summary(NamedTuple):
+    """Every number of the rows that differ only by their seed."""
+
+    group: Group
+    spreads: Mapping[Quantity, Spread]
 
 
-def group_rows(rows: Sequence[dict[str, Any]]) -> tuple[Group, ...]:
-    """Gathers rows over seeds; trained networks come first, then the controls, then by epoch."""
-    gathered: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+def value_of(row: Row, quantity: Quantity) -> float | None:
+    """Returns a value of a row, None where it is missing or not finite."""
+    found = quantity.find(row)
+    return None if found is None or found.value is None or not math.isfinite(found.value) else found.value
+
+
+def summarise(evaluation: Evaluation) -> tuple[Summary, ...]:
+    """Returns mean and standard deviation of everything that was measured, over seeds, else over resamples."""
+    summaries = []
+    for group in group_rows(evaluation.rows):
+        measured = [
+            Quantity(m.metric, m.split, m.level, m.view, m.index) for row in group.rows for m in row.measurements
+        ]
+        summaries.append(Summary(group, {quantity: group.spread(quantity) for quantity in dict.fromkeys(measured)}))
+    return tuple(summaries)
+
+
+def group_rows(rows: Sequence[Row]) -> tuple[Group, ...]:
+    """Returns rows gathered over seeds; trained networks come first, then the controls, then by epoch."""
+    gathered: dict[tuple[str, str, float | None, float | None, str, int | None], list[Row]] = {}
     for row in rows:
-        untrained = row["kind"] in UNTRAINED
-        setting = (None, None) if untrained else (row.get("lr"), row.get("weight_decay"))
-        key = (row["kind"], row.get("label_map") or row.get("name") or "", *setting, row.get("epoch"))
-        gathered.setdefault(key, []).append(row)
-    groups = [Group._make((*key, tuple(members))) for key, members in gathered.items()]
-    order = {kind: place for place, kind in enumerate(KINDS)}
+        untrained = row.kind in UNTRAINED
+        lr, weight_decay = (None, None) if untrained else (row.lr, row.weight_decay)
+        name = row.label_map or (KINDS[row.kind] if untrained else row.name)
+        gathered.setdefault((row.kind, name, lr, weight_decay, row.layer, row.epoch), []).append(row)
+    groups = [Group(*key, rows=tuple(members)) for key, members in gathered.items()]
+    order = {kind: number for number, kind in enumerate(KINDS)}
     return tuple(sorted(groups, key=lambda group: order.get(group.kind, len(order))))
 
 
 def last_epochs(groups: Sequence[Group]) -> tuple[Group, ...]:
-    """The latest epoch of each setting."""
-    latest: dict[tuple[Any, ...], Group] = {}
+    """Returns the latest epoch of each setting."""
+    latest: dict[tuple[str, str, float | None, float | None, str], Group] = {}
     for group in groups:
-        key = group[:4]
+        key = group.setting
         if key not in latest or (group.epoch or 0) >= (latest[key].epoch or 0):
             latest[key] = group
     return tuple(latest.values())
 
 
-def labels_of(groups: Sequence[Group]) -> tuple[str, ...]:
-    """A name for each group; learning rate and weight decay are said where the groups differ in them."""
-    several = len({group[2:4] for group in groups if group.kind not in UNTRAINED}) > 1
-    return tuple(_label(group, several) for group in groups)
+def labels_of(groups: Sequence[Group], *, members: bool = True) -> tuple[str, ...]:
+    """Returns a name for each group: its label map, with what the groups differ in besides it and the epoch.
+
+    Args:
+        groups: to be told from each other.
+        members: whether a group of a single member has the name of the member.
+    """
+    trained = {(group.lr, group.weight_decay) for group in groups if group.kind not in UNTRAINED}
+    several, layers = len(trained) > 1, len({group.layer for group in groups}) > 1
+    maps = {kind: {group.label_map for group in groups if group.kind == kind} for kind in UNTRAINED}
+
+    def label(group: Group) -> str:
+        if group.kind in UNTRAINED:
+            return KINDS[group.kind] if len(maps[group.kind]) == 1 else group.label_map
+        if members and len(group.rows) == 1 and group.rows[0].member is not None:
+            return group.rows[0].name
+        if not several or group.lr is None or group.weight_decay is None:
+            return group.label_map
+        return f"{group.label_map}, lr {group.lr:g}, wd {group.weight_decay:g}"
+
+    return tuple(label(group) + (f", layer {group.layer}" if layers else "") for group in groups)
 
 
-def _label(group: Group, several: bool) -> str:
-    setting = f", lr {group.lr:g}, wd {group.weight_decay:g}" if several and None not in group[2:4] else ""
-    return f"{group.label_map}{setting}"
-
-
-def variants_of(groups: Sequence[Group]) -> tuple[str, ...]:
-    """The variants of k-means that any group has a score for: the known ones in order, then others."""
-    scores = [row.get("clp") or {} for group in groups for row in group.rows]
-    present = {name for by_variant in scores for name in by_variant if by_variant[name]}
-    return (*(name for name in VARIANTS if name in present), *sorted(present - VARIANTS.keys()))
+def views_of(groups: Sequence[Group], views: Mapping[str, ViewInfo]) -> dict[str, str]:
+    """Returns the labels, by name, of the views that any group has a number for: known ones in order, then others."""
+    measured = (m for group in groups for row in group.rows for m in row.measurements)
+    present = {m.view for m in measured if m.view is not None and m.value is not None}
+    known = {name: info.label for name, info in views.items() if name in present}
+    return known | {name: name for name in sorted(present - known.keys())}
 
 
 def percent(values: Sequence[float]) -> str:
@@ -98,7 +171,7 @@ def percent(values: Sequence[float]) -> str:
     return _spread([100 * value for value in values], ".1f")
 
 
-def index(values: Sequence[float]) -> str:
+def score(values: Sequence[float]) -> str:
     """A score such as ARI, mean and sample standard deviation to three decimals, or a dash."""
     return _spread(values, ".3f")
 
@@ -113,41 +186,3 @@ def _spread(values: Sequence[float], form: str, spread_form: str = "") -> str:
         return MISSING
     mean = f"{statistics.fmean(values):{form}}"
     return f"{mean} ± {statistics.stdev(values):{spread_form or form}}" if len(values) > 1 else mean
-
-
-def main_group(groups: Sequence[Group]) -> Group | None:
-    """The setting that the headline is about: best on the coarse test labels, the only ones training knows of."""
-    trained = [group for group in groups if group.kind == "trained"]
-    return max(trained, key=lambda group: group.mean("coarse_test_accuracy") or 0.0, default=None)
-
-
-def headline(lead: Group, groups: Sequence[Group], variants: Sequence[str]) -> str:
-    """CLP against its ceiling and its controls, in words; `variants` are those that have a score."""
-    scores = {name: lead.mean("clp", name, "test_accuracy") for name in variants}
-    known = {name: score for name, score in scores.items() if score is not None}
-    ceiling = lead.mean("probe_test_accuracy")
-    if not known or ceiling is None:
-        return f"Trained on {lead.label_map}; cluster-and-linear-probe or its ceiling was not measured."
-    best = max(known, key=lambda name: known[name])
-    raw = f"; {100 * known['raw']:.1f}{PER_CENT} on raw features" if best != "raw" and "raw" in known else ""
-    choice = f"k-means on {VARIANTS.get(best, best)}" + (f", best of {len(known)} ways" if len(known) > 1 else "") + raw
-    gap = 100 * (ceiling - known[best])
-    return (
-        f"From a network that saw only the labels {lead.label_map}, clustering and a linear probe recover the fine "
-        f"classes at {100 * known[best]:.1f}{PER_CENT} on the test set ({choice}): {abs(gap):.1f} points "
-        f"{'below' if gap >= 0 else 'above'} the {100 * ceiling:.1f}{PER_CENT} of a probe with the true labels."
-        + _controls(lead, groups, best)
-    )
-
-
-def _controls(lead: Group, groups: Sequence[Group], variant: str) -> str:
-    """The same variant without training, and on pixels: what training itself adds."""
-    said = []
-    for kind in UNTRAINED:
-        same_kind = [group for group in groups if group.kind == kind]
-        same_kind.sort(key=lambda group: group.label_map != lead.label_map)
-        control = same_kind[0] if same_kind else None
-        score = control.mean("clp", variant, "test_accuracy") if control else None
-        if score is not None:
-            said.append(f"{KINDS[kind]} {100 * score:.1f}{PER_CENT}")
-    return f" Without training, the same way: {', '.join(said)}." if said else ""

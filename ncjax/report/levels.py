@@ -1,33 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of collapse of a run: at both label levels, and of what is left inside super-classes."""
+"""The tables of collapse of a run: at both label levels, and of what is left inside super-classes.
 
-from collections.abc import Sequence
+They show the metrics with a short title, in the order of `Evaluation.metrics`.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ncjax.report.groups import KINDS, Group, number
+from ncjax.report.groups import KINDS, Group, Quantity, number
+from ncjax.results import MetricInfo, Scope
 
 LEVELS = ("coarse", "fine")
-OF_LEVEL = {
-    "nc1": "NC1",
-    "cdnv": "CDNV",
-    "nc2_equinorm": "NC2 lengths",
-    "nc2_angle": "NC2 angles",
-    "nc3": "NC3",
-    "nc4": "NC4",
-    "effective_rank_means": "effective rank, means",
-    "effective_rank_within": "effective rank, inside",
-}
-INSIDE = {
-    "explained_variance": "explained by fine labels",
-    "silhouette": "silhouette",
-    "silhouette_cosine": "silhouette, cosine",
-    "distance_same_class": "distance, same class",
-    "distance_merged_classes": "merged classes",
-    "distance_other_classes": "other classes",
-}
 
 
-class Line(NamedTuple):
+class Column(NamedTuple):
+    """A metric: its short title, and what it is in full."""
+
+    metric: str
+    title: str
+    hint: str
+
+
+class CollapseLine(NamedTuple):
     """One network at one level."""
 
     label: str
@@ -36,43 +30,65 @@ class Line(NamedTuple):
     cells: tuple[tuple[str, str], ...]  # train and test
 
 
-class Collapse(NamedTuple):
+class CollapseTables(NamedTuple):
     """Heads and lines of both tables; no line where a run was measured without."""
 
-    measures: tuple[str, ...]
-    levels: tuple[Line, ...]
-    inside_measures: tuple[str, ...]
-    inside: tuple[Line, ...]
+    level_columns: tuple[Column, ...]
+    level_lines: tuple[CollapseLine, ...]
+    inside_columns: tuple[Column, ...]
+    inside_lines: tuple[CollapseLine, ...]
     resampled: bool  # whether a spread is that over resamples of the examples
 
 
-def collapse_lines(groups: Sequence[Group], labels: Sequence[str]) -> Collapse:
-    """The cells of both tables, a line a group; groups of one network have the spread of their resamples."""
+def collapse_tables(
+    groups: Sequence[Group], labels: Sequence[str], metrics: Mapping[str, MetricInfo]
+) -> CollapseTables:
+    """Returns the cells of both tables, a line a group; groups of one network have the spread of their resamples."""
 
-    def lines(part: str, names: Sequence[str]) -> list[Line]:
+    def lines(level: str, columns: Sequence[Column]) -> list[CollapseLine]:
         return [
-            Line(label, KINDS.get(group.kind, group.kind), part, _cells(group, part, names))
+            CollapseLine(label, KINDS.get(group.kind, group.kind), level, _cells(group, level, columns))
             for group, label in zip(groups, labels, strict=True)
-            if any(group.values("collapse", "train", part, name) for name in names)
+            if any(group.values(Quantity(column.metric, "train", level)) for column in columns)
         ]
 
-    levels = [line for part in LEVELS for line in lines(part, tuple(OF_LEVEL))]
-    return Collapse(
-        tuple(OF_LEVEL.values()),
-        tuple(levels),
-        tuple(INSIDE.values()),
-        tuple(lines("within", tuple(INSIDE))),
-        any(len(group.rows) == 1 and group.rows[0].get("collapse_std") for group in groups),
+    of_levels, inside = _columns(metrics, "level"), _columns(metrics, "within")
+    return CollapseTables(
+        level_columns=of_levels,
+        level_lines=tuple(line for level in LEVELS for line in lines(level, of_levels)),
+        inside_columns=inside,
+        inside_lines=tuple(lines("within", inside)),
+        resampled=any(len(group.rows) == 1 and group.rows[0].bootstrap for group in groups),
     )
 
 
-def _cells(group: Group, part: str, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((_cell(group, "train", part, name), _cell(group, "test", part, name)) for name in names)
+def _columns(metrics: Mapping[str, MetricInfo], scope: Scope) -> tuple[Column, ...]:
+    chosen = {name: info for name, info in metrics.items() if info.scope == scope and info.short}
+    return tuple(Column(name, info.short, hint(info)) for name, info in chosen.items())
 
 
-def _cell(group: Group, *path: str) -> str:
-    values = group.values("collapse", *path)
-    resampled = group.values("collapse_std", *path) if len(group.rows) == 1 else ()
-    if not values or not resampled:
-        return number(values)
-    return f"{number(values)} ± {resampled[0]:.2g}"
+def hint(info: MetricInfo) -> str:
+    """Returns a metric in full: `NC4: nearest mean and classifier differ; 0 to 1, lower is better`."""
+    match (info.low, info.high):
+        case (None, None):
+            bounds = ""
+        case (low, None):
+            bounds = f"{low:g} or more"
+        case (None, high):
+            bounds = f"{high:g} or less"
+        case (low, high):
+            bounds = f"{low:g} to {high:g}"
+    facts = ", ".join(fact for fact in (bounds, f"{info.better} is better" if info.better else "") if fact)
+    return f"{info.label}; {facts}" if facts else info.label
+
+
+def _cells(group: Group, level: str, columns: Sequence[Column]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (_cell(group, Quantity(column.metric, "train", level)), _cell(group, Quantity(column.metric, "test", level)))
+        for column in columns
+    )
+
+
+def _cell(group: Group, quantity: Quantity) -> str:
+    spread, values = group.spread(quantity), group.values(quantity)
+    return f"{number(values)} ± {spread.std:.2g}" if spread.over == "resamples" else number(values)

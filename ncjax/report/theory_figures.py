@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of a sweep of the synthetic setting: trajectories, the phase diagram, the hidden representation."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from ncjax.report.figures import COLOURS, INK, svg
+from ncjax.report.theory_read import Picture, Setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,8 +26,8 @@ PANELS = {
 COLLAPSED = 0.75  # cosine half-way between 1/2, where frozen gates end, and 1
 
 
-def trajectory_figure(steps: Any, settings: Sequence[Any], titles: Sequence[str]) -> str:
-    """A line of panels a setting; dots with standard errors are simulated, lines are predicted.
+def trajectory_figure(steps: Int[np.ndarray, "t"], settings: Sequence[Setting], titles: Sequence[str]) -> str:
+    """Draws a line of panels a setting; dots with standard errors are simulated, lines are predicted.
 
     Time is `lr * step`, on an axis that is linear up to the first record.
     """
@@ -48,7 +50,7 @@ def trajectory_figure(steps: Any, settings: Sequence[Any], titles: Sequence[str]
     return svg((11.0, 2.6 * len(settings) + 0.4), draw)
 
 
-def _draw_curves(axes: "Axes", times: Any, setting: Any, names: dict[str, str]) -> None:
+def _draw_curves(axes: "Axes", times: Float[np.ndarray, "t"], setting: Setting, names: Mapping[str, str]) -> None:
     for (name, label), colour in zip(names.items(), COLOURS, strict=False):
         if name in setting.prediction:
             axes.plot(times, setting.prediction[name], color=colour, linewidth=1.2)
@@ -59,24 +61,24 @@ def _draw_curves(axes: "Axes", times: Any, setting: Any, names: dict[str, str]) 
     axes.grid(color=INK, alpha=0.12)
 
 
-def _least(setting: Any, names: dict[str, str]) -> float:
+def _least(setting: Setting, names: Iterable[str]) -> float:
     """The smallest positive number that is drawn: below it the axis is linear."""
     values = np.concatenate([setting.mean[name] for name in names])
     positive = values[np.isfinite(values) & (values > 1e-12)]
     return float(positive.min()) if positive.size else 1.0
 
 
-def phase_figure(steps: Any, settings: Sequence[Any]) -> str:
-    """Final cosine in a label over noise and weight decay times time; lines where it is half-way from 1/2 to 1."""
+def phase_figure(steps: Int[np.ndarray, "t"], settings: Sequence[Setting]) -> str:
+    """Draws the final cosine in a label over noise and weight decay times time; lines half-way from 1/2 to 1."""
     noises = sorted({setting.numbers["noise"] for setting in settings})
     decays = sorted({setting.numbers["weight_decay"] for setting in settings})
     found, predicted, recovered = (np.full((len(noises), len(decays)), np.nan) for _ in range(3))
     for setting in settings:
-        place = noises.index(setting.numbers["noise"]), decays.index(setting.numbers["weight_decay"])
-        found[place] = setting.mean["cosine_gaussians"][-1]
-        recovered[place] = setting.mean["recovery"][-1]
+        cell = noises.index(setting.numbers["noise"]), decays.index(setting.numbers["weight_decay"])
+        found[cell] = setting.mean["cosine_gaussians"][-1]
+        recovered[cell] = setting.mean["recovery"][-1]
         if setting.prediction:
-            predicted[place] = setting.prediction["cosine_gaussians"][-1]
+            predicted[cell] = setting.prediction["cosine_gaussians"][-1]
     numbers = settings[0].numbers
     times = [decay * numbers["lr"] * steps[-1] for decay in decays]
 
@@ -98,18 +100,18 @@ def phase_figure(steps: Any, settings: Sequence[Any]) -> str:
     return svg((11.0, 3.6), draw)
 
 
-def picture_figure(pictures: Sequence[dict[str, Any]], components: int, titles: tuple[str, str]) -> str:
-    """Hidden representations on their first two principal axes: colour is the Gaussian, shape the label."""
+def picture_figure(pictures: Sequence[Picture], components: int, titles: tuple[str, str]) -> str:
+    """Draws hidden representations on their first two principal axes: colour is the Gaussian, shape the label."""
     if not pictures:
         return ""
 
     def draw(figure: "Figure") -> None:
-        columns = max(len(picture["steps"]) for picture in pictures)
+        columns = max(len(picture.steps) for picture in pictures)
         grid = figure.subplots(len(pictures), columns, squeeze=False)
         for line, picture, title in zip(grid, pictures, titles, strict=False):
-            for axes, points, step in zip(line, picture["points"], picture["steps"], strict=False):
-                for gaussian in np.unique(picture["component"]):
-                    x, y = points[picture["component"] == gaussian].T
+            for axes, points, step in zip(line, picture.points, picture.steps, strict=False):
+                for gaussian in np.unique(picture.component):
+                    x, y = points[picture.component == gaussian].T
                     marker = "osD^v*"[(gaussian // components) % 6]
                     axes.plot(x, y, marker, markersize=4, alpha=0.7, color=COLOURS[gaussian % len(COLOURS)])
                 axes.set_title(f"step {step}", fontsize=9)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The user's cache folder, and the compiled programs that are kept there from one start to the next."""
+"""The user's cache folder, and the cache of compiled programs in it."""
 
 import contextlib
 import hashlib
@@ -9,26 +9,28 @@ import sys
 import warnings
 from pathlib import Path
 
+import platformdirs
+
 MOST_BYTES = 2**30  # of compiled programs for one kind of processor; the oldest go first
 OFF = {"0", "false", "f", "n", "no", "off"}  # as JAX reads its variables
 
 
 def cache_folder() -> Path:
-    """The folder `ncjax` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ncjax"
+    """The folder `ncjax` in the user's cache folder: on Linux below `XDG_CACHE_HOME`, or else `~/.cache`."""
+    return platformdirs.user_cache_path("ncjax")
 
 
 def keep_compiled_programs() -> None:
-    """Let JAX keep every program that it compiles, for this process, those that it starts, and all later ones.
+    """Caches compiled programs, for this process, those that it starts, and all later ones.
 
     For commands, before JAX is imported: JAX reads its settings from the environment. Nothing is done where it has been
     imported, or where its own variables decide: `JAX_COMPILATION_CACHE_DIR` names another folder,
     `JAX_ENABLE_COMPILATION_CACHE=false` turns it off. Where the folder cannot be written, one line on stderr says so.
 
-    Nothing is kept on macOS: programs that jaxlib before 0.10 reads back can crash there.
+    Nothing is cached on macOS: programs that jaxlib before 0.10 reads back can crash there.
     """
-    given, enabled = os.environ.get("JAX_COMPILATION_CACHE_DIR"), os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "")
-    if given or enabled.lower() in OFF or "jax" in sys.modules or sys.platform == "darwin":
+    chosen, enabled = os.environ.get("JAX_COMPILATION_CACHE_DIR"), os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "")
+    if chosen or enabled.lower() in OFF or "jax" in sys.modules or sys.platform == "darwin":
         return
     folder = cache_folder() / "xla" / _processor()
     try:
@@ -38,7 +40,7 @@ def keep_compiled_programs() -> None:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(0, "Permission denied")
     except OSError as error:
-        print(f"ncjax: note: compiled programs are not kept in {folder}: {error.strerror}", file=sys.stderr)
+        print(f"ncjax: note: compiled programs are not cached in {folder}: {error.strerror}", file=sys.stderr)
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -1,40 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of a run: where they lie, and how they are written so that none is ever half there."""
+"""The work directory of a run: its lock, and config.json, which says what made it."""
 
-import fcntl
 import json
 import os
 import platform
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, overload, runtime_checkable
 
-import jax
+import filelock
 
 from ncjax.config import C, Config, from_dict_of, to_dict
 from ncjax.errors import UserError
-from ncjax.distributed.processes import is_main_process
+from ncjax.storage.atomic import write_json, write_text
+from ncjax.typed_json import structure, unstructure
 
+CONFIG = "config.json"
+LOCK = ".lock"
+HOLDER = ".lock_holder"  # says which process holds the lock; the content of the lock file itself is filelock's
 FREE = ("mesh", "checkpoint_minutes")  # what may change from one start of a run to the next
-PACKAGES = ("ncjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+OTHER_VERSION = "(was it written by another version of ncjax?)"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; of several processes, the first does."""
-    if not is_main_process():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    os.replace(draft, path)
+@runtime_checkable
+class Environment(Protocol):
+    """Software and devices that a run uses, such as `ncjax.distributed.environment.Environment`."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Version of each package."""
+
+    @property
+    def commit(self) -> str | None:
+        """Commit of the source code; None: unknown."""
+
+    @property
+    def device(self) -> str:
+        """Number and kind of the devices."""
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+@dataclass(frozen=True, kw_only=True)
+class RunFile:
+    """The content of config.json: what made a run, written before its first step."""
+
+    config: Mapping[str, Any]
+    command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    device: str = ""
 
 
 def read_json(path: Path) -> Any:
@@ -44,7 +59,7 @@ def read_json(path: Path) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; is this the work directory of a run?") from error
     except (ValueError, RecursionError) as error:
@@ -53,75 +68,78 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Make a work directory where there is none, and keep other runs out of it; the lock goes with the process.
+    """Hold the lock of a work directory, which is created where there is none; the lock ends with the process.
+
+    Only writers take it; readers of a work directory need no lock and no permission to write.
 
     Raises:
-        UserError: another run holds it, or it cannot be written.
+        UserError: another process holds the lock (it is named), or the directory cannot be written.
     """
+    lock = filelock.FileLock(workdir / LOCK, blocking=False, thread_local=False)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / ".lock").open("a+")
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise UserError(f"{workdir} is in use by {_holder(workdir)}; wait for its end or choose another one") from error
     except OSError as error:
-        raise UserError(f"cannot write {workdir}: {error.strerror}; choose another --workdir") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read() or "another run"
-            raise UserError(f"{workdir} is in use by {holder}; wait for its end or choose another --workdir") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
+        raise UserError(f"cannot write {workdir}: {error.strerror}; choose another work directory") from error
+    try:
+        write_text(workdir / HOLDER, f"process {os.getpid()} on {platform.node()}")
         yield
+    finally:
+        with suppress(OSError):
+            (workdir / HOLDER).unlink()
+        lock.release()
 
 
-def open_workdir(workdir: Path, config: Any, command: str) -> None:
-    """Make the work directory of a run with its config.json, or check that it is one of the same config.
+def _holder(workdir: Path) -> str:
+    try:
+        return (workdir / HOLDER).read_text(encoding="utf-8")
+    except OSError:
+        return "another process"
+
+
+def open_workdir(workdir: Path, config: Any, command: str, environment: Environment) -> None:
+    """Create the work directory of a run with its config.json, or check that it is one of the same config.
+
+    Where a run has several processes, call this on the main process alone.
+
+    Args:
+        workdir: the work directory.
+        config: a dataclass.
+        command: the command line.
+        environment: what the run uses.
 
     Raises:
         UserError: it holds a run of another config (the differing fields are named), or cannot be written.
     """
-    path = workdir / "config.json"
+    path = workdir / CONFIG
     if path.exists():
-        there, now = (
-            {name: value for name, value in to_dict(content).items() if name not in FREE}
-            for content in (read_config_of(type(config), workdir), config)
-        )
-        differing = _differences(there, now)
-        if differing:
-            raise UserError(
-                f"{workdir} holds a run of another config ({'; '.join(differing)}); choose another --workdir"
-            )
+        _check_same(to_dict(read_config(workdir, type(config))), to_dict(config), workdir)
         return
+    content = RunFile(
+        config=to_dict(config),
+        command=command,
+        versions=environment.versions,
+        commit=environment.commit,
+        device=environment.device,
+    )
     try:
-        write_json(path, {"config": to_dict(config), "command": command, **environment()})
+        write_json(path, unstructure(content))
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --workdir") from error
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another work directory") from error
 
 
-def read_config(workdir: Path) -> Config:
-    """The config of the run in a work directory.
-
-    Raises:
-        UserError: there is none, or another version of ncjax wrote it.
-    """
-    return read_config_of(Config, workdir)
-
-
-def read_config_of(kind: type[C], workdir: Path) -> C:
-    """`read_config` for another kind of config.
-
-    Raises:
-        UserError: as `read_config`.
-    """
-    content = read_json(workdir / "config.json")
-    if not isinstance(content, dict) or "config" not in content:
-        raise UserError(f"{workdir / 'config.json'} holds no config; is this the work directory of a run?")
-    return from_dict_of(kind, content["config"])
+def _check_same(there: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> None:
+    before, after = ({name: item for name, item in config.items() if name not in FREE} for config in (there, now))
+    differing = _differences(before, after)
+    if differing:
+        raise UserError(
+            f"{workdir} holds a run of another config ({'; '.join(differing)}); choose another work directory"
+        )
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     found = []
     for name in sorted(set(old) | set(new)):
         before, after = old.get(name), new.get(name)
@@ -132,22 +150,31 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     return found
 
 
-def environment() -> dict[str, Any]:
-    """Versions, commit and devices: what a number needs beside it."""
-    devices = jax.devices()
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "commit": _commit(),
-        "device": f"{len(devices)} x {devices[0].device_kind} ({jax.default_backend()}), {os.cpu_count()} CPU cores",
-    }
+def read_run_file(workdir: Path) -> RunFile:
+    """The content of config.json.
+
+    Raises:
+        UserError: there is none, or it is not that of a run.
+    """
+    path = workdir / CONFIG
+    content = read_json(path)
+    if not isinstance(content, dict) or "config" not in content:
+        raise UserError(f"{path} holds no config; is this the work directory of a run?")
+    return structure(RunFile, content, f"{path} {OTHER_VERSION}")
 
 
-def _commit() -> str | None:
-    source = Path(__file__).parent
-    try:
-        run = subprocess.run(
-            ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
-        )
-    except OSError:
-        return None
-    return run.stdout.strip() or None if run.returncode == 0 else None
+@overload
+def read_config(workdir: Path) -> Config: ...
+@overload
+def read_config(workdir: Path, kind: type[C]) -> C: ...
+def read_config(workdir: Path, kind: type[Any] = Config) -> Any:
+    """The config of the run in a work directory.
+
+    Args:
+        workdir: the work directory.
+        kind: the dataclass of the config.
+
+    Raises:
+        UserError: there is none, another version of ncjax wrote it, or a value is out of range.
+    """
+    return from_dict_of(kind, read_run_file(workdir).config, f"{workdir / CONFIG} {OTHER_VERSION}")

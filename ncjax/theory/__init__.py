@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussian mixtures, a shallow network trained on their coarse labels, thousands of runs at once, and predictions."""
+"""The synthetic setting: Gaussian mixtures, a shallow network that learns their labels, simulations and predictions."""

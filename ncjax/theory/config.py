@@ -1,18 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sweep of the synthetic setting is, as frozen dataclasses; `ncjax.config` has the conventions.
+"""A sweep of the synthetic setting, as frozen dataclasses; `ncjax.config` has the conventions.
 
 Tuples of numbers are swept: every combination is a setting. Fields that change an array's shape (dimension, train,
-width) are outer loops, each with a compiled program of its own; all others are arrays of one program.
+width) are outer loops, each with a compiled program of its own; all others are arrays of one program. Ranges are
+checked when a config is made; dataclasses.replace checks too, so change parts that depend on each other at once.
 """
 
 import math
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from ncjax.errors import UserError
 
-MOST_COMPONENTS = 6  # k-means clusters are matched to Gaussians by trying every order
+MAX_COMPONENTS = 6  # k-means clusters are matched to Gaussians by trying every order
+
+Means = Literal["orthonormal", "angle", "sphere", "file"]
+Covariance = Literal["isotropic", "diagonal", "low_rank"]
+Activation = Literal["relu", "leaky_relu", "gelu", "erf", "linear"]
+Trained = Literal["first", "all"]
+Scaling = Literal["mean", "sqrt"]
+Loss = Literal["logistic", "cross_entropy", "squared"]
+PredictionName = Literal["none", "frozen", "leaky", "lazy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +34,15 @@ class MixtureConfig:
     """Gaussians of each label [Gaussians; 1 to 6]."""
     dimension: tuple[int, ...] = (64,)
     """Dimensions of the inputs; an outer loop [dimensions]."""
-    means: Literal["orthonormal", "angle", "sphere", "file"] = "orthonormal"
-    """Directions of the means [angle: orthogonal between labels; sphere: drawn at random; file: mixture.means-file]."""
+    means: Means = "orthonormal"
+    """Directions of the means [angle: orthogonal between labels; sphere: drawn at random; file: mixture.means_file]."""
     means_file: str = ""
     """Array of the means, label by label [path of .npy, shape (labels * components, dimension)]."""
     angle: tuple[float, ...] = (90.0,)
     """Angle between the means of one label, with means angle; swept [degrees]."""
     norm: tuple[float, ...] = (1.0,)
     """Length of every mean, a factor on those of a file; swept [1]."""
-    covariance: Literal["isotropic", "diagonal", "low_rank"] = "isotropic"
+    covariance: Covariance = "isotropic"
     """Shape of the noise, the same for all [diagonal: variances as 1/i; low_rank: isotropic in a random subspace]."""
     rank: int = 1
     """Dimension of the noise with covariance low_rank [dimensions]."""
@@ -48,6 +57,29 @@ class MixtureConfig:
     test: int = 200
     """Test examples [examples]."""
 
+    def __post_init__(self) -> None:
+        """Checks ranges, and that the fields fit together."""
+        _whole("mixture.labels", self.labels, 2)
+        _whole("mixture.components", self.components, 1, MAX_COMPONENTS)
+        _whole("mixture.test", self.test, 1)
+        _one_of("mixture.means", self.means, Means)
+        _one_of("mixture.covariance", self.covariance, Covariance)
+        _sizes("mixture.dimension", self.dimension)
+        _sizes("mixture.train", self.train)
+        _numbers("mixture.angle", self.angle, 0, 180)
+        _numbers("mixture.norm", self.norm, 0)
+        _numbers("mixture.noise", self.noise, 0)
+        _numbers("mixture.imbalance", self.imbalance, 1)
+        _numbers("mixture.label_noise", self.label_noise, 0, 1)
+        _check_means(self)
+        if self.covariance == "low_rank":
+            _whole("mixture.rank", self.rank, 1, min(self.dimension))
+        examples, most = min(*self.train, self.test), max(self.imbalance)
+        ratios = [most ** -(k / (self.labels - 1)) for k in range(self.labels)]
+        needed = math.ceil(self.components * sum(ratios) / min(ratios))
+        allowed = f"{needed} or more: one of each Gaussian"
+        _require(examples >= needed, "mixture.train and mixture.test", examples, allowed)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
@@ -57,11 +89,11 @@ class NetworkConfig:
     """Hidden units of each layer; an outer loop [units]."""
     depth: int = 1
     """Hidden layers [layers]."""
-    activation: Literal["relu", "leaky_relu", "gelu", "erf", "linear"] = "relu"
+    activation: Activation = "relu"
     """phi [one of the listed names; the slope of leaky_relu is 0.1]."""
-    trained: Literal["first", "all"] = "first"
+    trained: Trained = "first"
     """Layers that are trained; the others stay as they start [first: the first hidden layer]."""
-    scaling: Literal["mean", "sqrt"] = "mean"
+    scaling: Scaling = "mean"
     """p of the output [mean: 1; sqrt: 1/2]."""
     gain: tuple[float, ...] = (1.0,)
     """Factor on the output; swept [1]."""
@@ -70,12 +102,23 @@ class NetworkConfig:
     symmetric: bool = False
     """Units start as groups of equal weights, one of each label, so that the output starts at 0 [yes or no]."""
 
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        _sizes("network.width", self.width)
+        _whole("network.depth", self.depth, 1)
+        _one_of("network.activation", self.activation, Activation)
+        _one_of("network.trained", self.trained, Trained)
+        _one_of("network.scaling", self.scaling, Scaling)
+        _numbers("network.gain", self.gain, 0)
+        _require(min(self.gain) > 0, "network.gain", self.gain, "above 0")
+        _numbers("network.init_scale", self.init_scale, 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DescentConfig:
     """`W <- (1 - lr * weight_decay) W - lr * width^(2p - 1) / gain^2 * gradient`: time is `lr * step`."""
 
-    loss: Literal["logistic", "cross_entropy", "squared"] = "logistic"
+    loss: Loss = "logistic"
     """Loss [logistic: two labels, one output; the others have an output a label]."""
     lr: tuple[float, ...] = (0.1,)
     """Time of one step; small for gradient flow; swept [time]."""
@@ -90,6 +133,16 @@ class DescentConfig:
     restarts: int = 3
     """Restarts of k-means inside each label, at each record [restarts; 0: no k-means]."""
 
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        _one_of("descent.loss", self.loss, Loss)
+        _numbers("descent.lr", self.lr, 0)
+        _numbers("descent.weight_decay", self.weight_decay, 0)
+        _whole("descent.batch", self.batch, 0)
+        _whole("descent.steps", self.steps, 1)
+        _whole("descent.records", self.records, 1)
+        _whole("descent.restarts", self.restarts, 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TheoryConfig:
@@ -102,10 +155,22 @@ class TheoryConfig:
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     descent: DescentConfig = field(default_factory=DescentConfig)
-    prediction: Literal["none", "frozen", "leaky", "lazy"] = "none"
-    """What is drawn over the simulation [frozen: gates as at the start; leaky: with noise; lazy: first-layer NTK]."""
+    prediction: PredictionName = "none"
+    """Prediction drawn over a simulation [frozen: gates as at the start; leaky: with noise; lazy: first-layer NTK]."""
     memory_gib: float = 4.0
-    """Memory for the runs that are computed at once; it sets the batch [GiB]."""
+    """Memory for the runs that are computed at once; it sets the size of their groups [GiB]."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges, and that the parts fit together."""
+        _whole("seeds", self.seeds, 1)
+        _require(self.memory_gib > 0, "memory_gib", self.memory_gib, "above 0")
+        _one_of("prediction", self.prediction, PredictionName)
+        mixture, network = self.mixture, self.network
+        two = self.descent.loss != "logistic" or mixture.labels == 2
+        _require(two, "mixture.labels", mixture.labels, "2 with descent.loss logistic; cross_entropy has more")
+        groups = not network.symmetric or all(width % mixture.labels == 0 for width in network.width)
+        _require(groups, "network.width", network.width, "a multiple of mixture.labels with network.symmetric")
+        _check_prediction(self)
 
 
 class Settings(NamedTuple):
@@ -154,77 +219,17 @@ def shapes_of(config: TheoryConfig) -> tuple[Shape, ...]:
     return tuple(Shape(*s) for s in product(config.mixture.dimension, config.mixture.train, config.network.width))
 
 
-def check_theory(config: TheoryConfig) -> None:
-    """Refuse what cannot be computed.
-
-    Raises:
-        UserError: naming the field, its value and what it may be.
-    """
-    _check_ranges(config)
-    mixture, network, descent = config.mixture, config.network, config.descent
+def _check_means(mixture: MixtureConfig) -> None:
     gaussians, least = mixture.labels * mixture.components, min(mixture.dimension)
     orthogonal = mixture.means in ("orthonormal", "angle")
-    dimension = f"{gaussians} or more: so many {mixture.means} means need as many dimensions"
-    _require(not orthogonal or least >= gaussians, "mixture.dimension", least, dimension)
-    _require((mixture.means == "file") == bool(mixture.means_file), "mixture.means-file", mixture.means_file or "empty",
-             "given with mixture.means file, and only then")  # fmt: skip
+    allowed = f"{gaussians} or more: so many {mixture.means} means need as many dimensions"
+    _require(not orthogonal or least >= gaussians, "mixture.dimension", least, allowed)
+    fits, found = (mixture.means == "file") == bool(mixture.means_file), mixture.means_file or "empty"
+    _require(fits, "mixture.means_file", found, "a path with mixture.means file, and empty otherwise")
     if mixture.means == "angle" and mixture.components > 1:
         widest = math.degrees(math.acos(-1 / (mixture.components - 1)))
         allowed = f"from 0 to {widest:g}: {mixture.components} means cannot be wider apart from each other"
         _require(all(0 <= a <= widest + 1e-9 for a in mixture.angle), "mixture.angle", mixture.angle, allowed)
-    if mixture.covariance == "low_rank":
-        _require(1 <= mixture.rank <= least, "mixture.rank", mixture.rank, f"from 1 to the dimension, {least}")
-    examples, most = min(*mixture.train, mixture.test), max(mixture.imbalance)
-    ratios = [most ** -(k / (mixture.labels - 1)) for k in range(mixture.labels)]
-    needed = math.ceil(mixture.components * sum(ratios) / min(ratios))
-    _require(examples >= needed, "mixture.train and mixture.test", examples, f"{needed} or more: one of each Gaussian")
-    two = descent.loss != "logistic" or mixture.labels == 2
-    _require(two, "mixture.labels", mixture.labels, "2 with descent.loss logistic; cross_entropy has more")
-    narrow = not network.symmetric or all(width % mixture.labels == 0 for width in network.width)
-    _require(narrow, "network.width", network.width, "a multiple of mixture.labels with network.symmetric")
-    _check_prediction(config)
-
-
-def _check_ranges(config: TheoryConfig) -> None:
-    mixture, network, descent = config.mixture, config.network, config.descent
-    counts = {
-        "seeds": (config.seeds, 1),
-        "mixture.labels": (mixture.labels, 2),
-        "mixture.components": (mixture.components, 1),
-        "mixture.test": (mixture.test, 1),
-        "network.depth": (network.depth, 1),
-        "descent.steps": (descent.steps, 1),
-        "descent.records": (descent.records, 1),
-        "descent.batch": (descent.batch, 0),
-        "descent.restarts": (descent.restarts, 0),
-    }
-    for name, (value, least) in counts.items():
-        _require(value >= least, name, value, f"{least} or more")
-    _require(mixture.components <= MOST_COMPONENTS, "mixture.components", mixture.components, "6 or less")
-    loops = {"mixture.dimension": mixture.dimension, "mixture.train": mixture.train, "network.width": network.width}
-    for name, values in loops.items():
-        _require(len(values) > 0 and min(values) >= 1, name, values, "one or more numbers of 1 or more")
-    swept = {
-        "mixture.angle": (mixture.angle, 0.0, 180.0),
-        "mixture.norm": (mixture.norm, 0.0, math.inf),
-        "mixture.noise": (mixture.noise, 0.0, math.inf),
-        "mixture.imbalance": (mixture.imbalance, 1.0, math.inf),
-        "mixture.label-noise": (mixture.label_noise, 0.0, 1.0),
-        "network.gain": (network.gain, 0.0, math.inf),
-        "network.init-scale": (network.init_scale, 0.0, math.inf),
-        "descent.lr": (descent.lr, 0.0, math.inf),
-        "descent.weight-decay": (descent.weight_decay, 0.0, math.inf),
-    }
-    for name, (numbers, low, high) in swept.items():
-        fits = len(numbers) > 0 and all(math.isfinite(x) and low <= x <= high for x in numbers)
-        _require(
-            fits,
-            name,
-            numbers,
-            f"one or more finite numbers of {low:g} {f'to {high:g}' if high < math.inf else 'or more'}",
-        )
-    _require(min(network.gain) > 0, "network.gain", network.gain, "above 0")
-    _require(config.memory_gib > 0, "memory-gib", config.memory_gib, "above 0")
 
 
 def _check_prediction(config: TheoryConfig) -> None:
@@ -236,17 +241,17 @@ def _check_prediction(config: TheoryConfig) -> None:
         "mixture.means orthonormal": mixture.means == "orthonormal",
         "mixture.labels 2": mixture.labels == 2,
         "mixture.imbalance 1": set(mixture.imbalance) == {1.0},
-        "mixture.label-noise 0": set(mixture.label_noise) == {0.0},
+        "mixture.label_noise 0": set(mixture.label_noise) == {0.0},
         "network.depth 1": network.depth == 1,
         "network.activation relu": network.activation == "relu",
         "network.trained first": network.trained == "first",
         "descent.loss logistic": descent.loss == "logistic",
         "descent.batch 0": descent.batch == 0,
-        "network.init-scale above 0": min(network.init_scale) > 0,
+        "network.init_scale above 0": min(network.init_scale) > 0,
         "mixture.norm above 0": min(mixture.norm) > 0,
     }
     if config.prediction == "lazy":
-        needed |= {"descent.weight-decay 0": set(descent.weight_decay) == {0.0}}
+        needed |= {"descent.weight_decay 0": set(descent.weight_decay) == {0.0}}
     if network.scaling == "sqrt":
         needed |= {"network.symmetric where network.scaling is sqrt": network.symmetric}
     if config.prediction != "leaky":
@@ -254,10 +259,34 @@ def _check_prediction(config: TheoryConfig) -> None:
     missing = [name for name, holds in needed.items() if not holds]
     if missing:
         raise UserError(
-            f"prediction {config.prediction} is derived for {missing[0]}; change that, or --prediction none"
+            f"prediction {config.prediction} is derived for {missing[0]}; change that, or set prediction to none"
         )
+
+
+def _whole(name: str, value: object, least: int, most: int | None = None) -> None:
+    allowed = f"{least} or more" if most is None else f"from {least} to {most}"
+    if type(value) is not int:
+        raise UserError(f"{name} is {value!r}, but must be a whole number, {allowed}")
+    _require(least <= value and (most is None or value <= most), name, value, allowed)
+
+
+def _sizes(name: str, values: object) -> None:
+    fits = isinstance(values, tuple) and len(values) > 0 and all(type(x) is int and x >= 1 for x in values)
+    _require(fits, name, values, "one or more whole numbers of 1 or more")
+
+
+def _numbers(name: str, values: object, low: float, high: float = math.inf) -> None:
+    allowed = f"one or more finite numbers of {low:g} {f'to {high:g}' if high < math.inf else 'or more'}"
+    numbers = values if isinstance(values, tuple) else ()
+    fits = all(isinstance(x, int | float) and math.isfinite(x) and low <= x <= high for x in numbers)
+    _require(fits and len(numbers) > 0, name, values, allowed)
+
+
+def _one_of(name: str, value: object, names: object) -> None:
+    known = get_args(names)
+    _require(value in known, name, value, f"one of {', '.join(known)}")
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
-        raise UserError(f"{name} is {value}, but must be {allowed}; change it in the config or with --{name}")
+        raise UserError(f"{name} is {value}, but must be {allowed}")

@@ -5,20 +5,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int32, Key
 
+from ncjax.ops.products import matmul
 from ncjax.theory.config import MixtureConfig, Settings
-
-HIGHEST = lax.Precision.HIGHEST
 
 
 class Sample(NamedTuple):
-    """Examples in order of their Gaussians."""
+    """Examples, ordered by their Gaussians."""
 
     inputs: Float[Array, "n d"]
     component: Int32[Array, "n"]  # Gaussian
-    label: Int32[Array, "n"]  # what is trained on: that of the Gaussian but for label noise
+    label: Int32[Array, "n"]  # training label: that of the Gaussian, apart from label noise
 
 
 def draw_means(
@@ -26,18 +24,18 @@ def draw_means(
     config: MixtureConfig,
     dimension: int,
     settings: Settings,
-    given: Float[Array, "k d"] | None = None,
+    user_means: Float[Array, "k d"] | None = None,
 ) -> Float[Array, "k d"]:
     """The means of all Gaussians, of length `norm`.
 
     orthonormal, angle: from a random orthonormal frame `e`, `mu_i = a e_i + b sum_j e_j` over the Gaussians `j` of the
     label, with `a = sqrt(1 - r)` and `a + q b = sqrt(1 + (q - 1) r)`: then `mu_i . mu_j = r = cos(angle)` within a
-    label, 0 between labels. sphere: independent and uniform. file: those given, times `norm`.
+    label, 0 between labels. sphere: independent and uniform. file: the user's means, times `norm`.
     """
     count, q = config.labels * config.components, config.components
     if config.means == "file":
-        assert given is not None
-        return settings.norm * given
+        assert user_means is not None
+        return settings.norm * user_means
     directions = jax.random.normal(key, (dimension, count))
     if config.means == "sphere":
         return settings.norm * (directions / jnp.linalg.norm(directions, axis=0)[None, :]).T
@@ -45,8 +43,8 @@ def draw_means(
     cosine = 0.0 if config.means == "orthonormal" else jnp.cos(jnp.deg2rad(settings.angle))
     own = jnp.sqrt(jnp.maximum(1 - cosine, 0.0))
     shared = (jnp.sqrt(jnp.maximum(1 + (q - 1) * cosine, 0.0)) - own) / q
-    together = jnp.repeat(frame.reshape(config.labels, q, dimension).sum(axis=1), q, axis=0)
-    return settings.norm * (own * frame + shared * together)
+    label_sums = jnp.repeat(frame.reshape(config.labels, q, dimension).sum(axis=1), q, axis=0)
+    return settings.norm * (own * frame + shared * label_sums)
 
 
 def noise_factor(key: Key[Array, ""], config: MixtureConfig, dimension: int) -> Float[Array, "d"] | Float[Array, "r d"]:
@@ -75,12 +73,12 @@ def draw_sample(
     examples: int,
     label_noise: Float[Array, ""] | float,
 ) -> Sample:
-    """Examples of the mixture; the number of each Gaussian is its share, rounded, and not drawn."""
+    """Draws examples of the mixture; the count of each Gaussian is its share, rounded, and not random."""
     noise_key, flip_key, label_key = jax.random.split(key, 3)
     limits = jnp.cumsum(component_shares(config, settings.imbalance))[:-1]
     component = jnp.searchsorted(limits, (jnp.arange(examples) + 0.5) / examples).astype(jnp.int32)
     z = jax.random.normal(noise_key, (examples, factor.shape[0]))
-    noise = z * factor[None, :] if factor.ndim == 1 else jnp.matmul(z, factor, precision=HIGHEST)
+    noise = z * factor[None, :] if factor.ndim == 1 else matmul(z, factor)
     other = jax.random.randint(label_key, (examples,), 1, config.labels)
     flip = jax.random.uniform(flip_key, (examples,)) < label_noise
     label = (component // config.components + jnp.where(flip, other, 0)) % config.labels

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A shallow network, its losses and its descent.
 
-`f(x) = gain * m^-p * A^T phi(W^T x)`: with one output the rows of `A` are +1 and -1 in turn, with an output a label
-they are the corners of a simplex, `A_jk = 1` where `k = j mod c`, else `-1 / (c - 1)`.
+`f(x) = gain * m^-p * A^T phi(W^T x)`: with one output the rows of `A` alternate between +1 and -1, with one output for
+each label they are the vertices of a simplex, `A_jk = 1` where `k = j mod c`, else `-1 / (c - 1)`.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 POWERS = {"mean": 1.0, "sqrt": 0.5}
 
 
-class Network(NamedTuple):
+class ShallowNetwork(NamedTuple):
     """The weights."""
 
     first: Float[Array, "d m"]
@@ -33,7 +33,7 @@ class Network(NamedTuple):
 
 
 def label_code(labels: int, loss: str) -> Float[Array, "c o"]:
-    """The output that stands for each label: +1 and -1, or the corners of a simplex."""
+    """The output that stands for each label: +1 and -1, or the vertices of a simplex."""
     if loss == "logistic":
         return jnp.array([[1.0], [-1.0]])
     return (labels * jnp.eye(labels) - 1) / (labels - 1)
@@ -41,17 +41,17 @@ def label_code(labels: int, loss: str) -> Float[Array, "c o"]:
 
 def init_network(
     key: Key[Array, ""], config: NetworkConfig, code: Float[Array, "c o"], d: int, m: int, settings: Settings
-) -> Network:
+) -> ShallowNetwork:
     """First layer `N(0, init_scale^2)`, deeper ones `N(0, 2 / m)` (He et al. 2015), output: the code of each unit."""
     labels = code.shape[0]
     first = jax.random.normal(key, (d, m // labels if config.symmetric else m))
     first = jnp.repeat(first, labels, axis=1) if config.symmetric else first
     keys = jax.random.split(jax.random.fold_in(key, 1), config.depth)[1:]
     deeper = tuple((2 / m) ** 0.5 * jax.random.normal(k, (m, m)) for k in keys)
-    return Network(settings.init_scale * first, deeper, code[jnp.arange(m) % labels])
+    return ShallowNetwork(settings.init_scale * first, deeper, code[jnp.arange(m) % labels])
 
 
-def hidden(network: Network, config: NetworkConfig, inputs: Float[Array, "n d"]) -> Float[Array, "n m"]:
+def hidden(network: ShallowNetwork, config: NetworkConfig, inputs: Float[Array, "n d"]) -> Float[Array, "n m"]:
     """The last hidden layer: the representation that is studied."""
     phi = ACTIVATIONS[config.activation]
     found = phi(inputs @ network.first)
@@ -61,9 +61,9 @@ def hidden(network: Network, config: NetworkConfig, inputs: Float[Array, "n d"])
 
 
 def outputs(
-    network: Network, config: NetworkConfig, settings: Settings, features: Float[Array, "n m"]
+    network: ShallowNetwork, config: NetworkConfig, settings: Settings, features: Float[Array, "n m"]
 ) -> Float[Array, "n o"]:
-    """`gain * m^-p * features A`; a sum along rows where there is one output, which joins the activation's loop."""
+    """`gain * m^-p * features A`; with one output a sum along rows, which XLA fuses with the activation."""
     scale = settings.gain * features.shape[1] ** -POWERS[config.scaling]
     if network.output.shape[1] == 1:
         return scale * (features * network.output[:, 0][None, :]).sum(axis=1)[:, None]
@@ -87,21 +87,21 @@ def accuracy(code: Float[Array, "c o"], found: Float[Array, "n o"], label: Int32
 
 
 def descend(
-    network: Network,
+    network: ShallowNetwork,
     config: NetworkConfig,
     descent: DescentConfig,
     settings: Settings,
     code: Float[Array, "c o"],
     inputs: Float[Array, "n d"],
     label: Int32[Array, "n"],
-) -> Network:
-    """One step; `lr` is the time that it takes, for every width, scaling and gain.
+) -> ShallowNetwork:
+    """One step of (stochastic) gradient descent; `lr` is its time, for every width, scaling and gain.
 
     The gradient by a weight of the first or last layer has a factor `gain * m^-p`, and `m` of them move the output, so
-    the speed `m^(2p - 1) / gain^2` leaves the output a rate of order 1; of deeper weights there are `m` times as many.
+    the speed `m^(2p - 1) / gain^2` leaves the output a rate of order 1; there are `m` times as many deeper weights.
     """
 
-    def loss(network: Network) -> Array:
+    def loss(network: ShallowNetwork) -> Array:
         found = outputs(network, config, settings, hidden(network, config, inputs))
         return mean_loss(descent.loss, code, found, label)
 
@@ -112,4 +112,4 @@ def descend(
     if config.trained == "first":
         return network._replace(first=first)
     deeper = tuple(keep * w - speed / m * g for w, g in zip(network.deeper, gradient.deeper, strict=True))
-    return Network(first, deeper, keep * network.output - speed * gradient.output)
+    return ShallowNetwork(first, deeper, keep * network.output - speed * gradient.output)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""What the hidden representation becomes, derived for infinite width; NumPy in float64, no simulation.
+r"""Predictions of the hidden representation, derived for infinite width; NumPy in float64, no simulation.
 
 The setting: `K = 2 q` orthogonal means `mu_i` of length `r`, `q` of each of two labels `y = +1, -1`, equally many
 examples of each; `f(x) = gain m^-p sum_j a_j relu(w_j . x)` with `a_j = +1` or `-1` fixed, weights `w_j` that start as
@@ -31,7 +31,7 @@ At `g = 0` both are `1/pi`; as `g` grows the first tends to 1/2 and the second t
 the inputs, 60 are left for ever: without noise neither time nor weight decay collapses the Gaussians of a label.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -84,15 +84,15 @@ class Prediction(NamedTuple):
 
 
 def predict(config: TheoryConfig, shape: Shape, settings: Settings, steps: Int[np.ndarray, "t"]) -> Prediction | None:
-    """The prediction that `config.prediction` names, at these steps; None where it names none."""
+    """The prediction that `config.prediction` names, at these steps; None where it is none."""
     if config.prediction == "none":
         return None
     if config.prediction == "leaky":
         return leaky_gates(config, shape, settings, steps)
-    return still_gates(config, shape, settings, steps)
+    return frozen_gates(config, shape, settings, steps)
 
 
-def still_gates(config: TheoryConfig, shape: Shape, settings: Settings, steps: Int[np.ndarray, "t"]) -> Prediction:
+def frozen_gates(config: TheoryConfig, shape: Shape, settings: Settings, steps: Int[np.ndarray, "t"]) -> Prediction:
     """Frozen gates, or their lazy limit: the recurrence of `g`, step by step, and what follows from it; no noise.
 
     The lazy limit is the first-layer NTK: `gamma` is large, so `g`, of order `1 / gamma`, is small, and the network is
@@ -144,15 +144,15 @@ def leaky_gates(config: TheoryConfig, shape: Shape, settings: Settings, steps: I
         learnt = q * (((v - start * kept * u) ** 2) @ weights).sum() / settings.norm**2
         tau = settings.noise * np.sqrt((settings.init_scale * kept) ** 2 + learnt / shape.dimension)
         ratio = v / max(tau, 1e-30)
-        is_open, bump = ndtr(ratio), tau * _density(ratio)
-        hidden = bump + v * is_open
+        open_share, bump = ndtr(ratio), tau * _density(ratio)
+        hidden = bump + v * open_share
         p1, q1 = hidden @ weights
         if step in wanted:
             p2, q2 = hidden**2 @ weights
-            within = 2 * (((v**2 + tau**2) * is_open + v * bump - hidden**2) @ weights).mean()
+            within = 2 * (((v**2 + tau**2) * open_share + v * bump - hidden**2) @ weights).mean()
             found.append((gamma * (p1 - q1) / 2, p1, p2, q1, q2, within, push))
         force = settings.norm**2 * expit(-gamma * (p1 - q1) / 2) / (2 * q * gamma)
-        v = keep * v + settings.lr * force * np.array([[1.0], [-1.0]]) * is_open
+        v = keep * v + settings.lr * force * np.array([[1.0], [-1.0]]) * open_share
         push += settings.lr * force / (start * kept * keep)
     margin, p1, p2, q1, q2, spread, pushes = np.array(found).T
     return _prediction(margin, np.ones(len(steps)), Moments(p1, p2, q1, q2), spread, pushes)
@@ -178,5 +178,5 @@ def _gamma(config: TheoryConfig, shape: Shape, settings: Settings) -> float:
     return float(settings.gain * shape.width ** (1 - POWERS[config.network.scaling]))
 
 
-def _density(x: np.ndarray | float) -> Any:
-    return np.exp(-(np.asarray(x, np.float64) ** 2) / 2) / np.sqrt(2 * np.pi)
+def _density(x: Float[np.ndarray, "*t"] | float) -> Float[np.ndarray, "*t"]:
+    return np.asarray(np.exp(-(np.asarray(x, np.float64) ** 2) / 2) / np.sqrt(2 * np.pi))

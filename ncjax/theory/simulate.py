@@ -12,9 +12,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int32, UInt32
 
 from ncjax.theory.config import DescentConfig, Settings, Shape, TheoryConfig
+from ncjax.theory.hidden_metrics import coordinates, gate_statistics, hidden_geometry, recovery
 from ncjax.theory.mixture import Sample, draw_means, draw_sample, noise_factor
-from ncjax.theory.network import Network, accuracy, descend, hidden, init_network, label_code, mean_loss, outputs
-from ncjax.theory.record import coordinates, gates, geometry, recovery
+from ncjax.theory.network import ShallowNetwork, accuracy, descend, hidden, init_network, label_code, mean_loss, outputs
 
 T = TypeVar("T")
 
@@ -32,24 +32,24 @@ class Stream(IntEnum):
 
 
 class Problem(NamedTuple):
-    """What a run trains on, and where it starts."""
+    """The data of a run, and its initial network."""
 
     means: Float[Array, "k d"]
     train: Sample
     test: Sample
-    network: Network
+    network: ShallowNetwork
     code: Float[Array, "c o"]
 
 
-class Run(NamedTuple):
-    """One run's trajectory; every array has a leading axis of records, `diverged` alone has none."""
+class Trajectory(NamedTuple):
+    """The metrics of one run; their leading axis `t` is that of the records."""
 
     metrics: dict[str, Float[Array, "t"]]
-    diverged: Bool[Array, ""]  # the output or a weight stopped being a number: later records are NaN
+    diverged: Bool[Array, ""]  # the loss or a weight became infinite or NaN: later records are NaN
 
 
 def record_steps(descent: DescentConfig) -> Int32[np.ndarray, "t"]:
-    """Step 0 and the recorded ones: evenly spaced in their logarithm, rounded, each once."""
+    """Step 0 and the recorded steps: evenly spaced in their logarithm, rounded, distinct."""
     grid = np.round(np.geomspace(1, descent.steps, descent.records)) if descent.records > 1 else [descent.steps]
     return np.unique(np.concatenate([[0], grid, [descent.steps]])).astype(np.int32)
 
@@ -59,11 +59,11 @@ def make_problem(
     shape: Shape,
     settings: Settings,
     seed: UInt32[Array, ""],
-    given: Float[Array, "k d"] | None = None,
+    user_means: Float[Array, "k d"] | None = None,
 ) -> Problem:
-    """Draw means, examples and weights; runs of one seed share them as far as their settings let them."""
+    """Draws means, examples and weights; runs of one seed share them as far as their settings allow."""
     mixture, d = config.mixture, shape.dimension
-    means = draw_means(_key(seed, Stream.MEANS), mixture, d, settings, given)
+    means = draw_means(_key(seed, Stream.MEANS), mixture, d, settings, user_means)
     factor = noise_factor(_key(seed, Stream.NOISE_AXES), mixture, d)
     code = label_code(mixture.labels, config.descent.loss)
 
@@ -79,17 +79,17 @@ def make_problem(
     )
 
 
-def train(
+def train_network(
     config: TheoryConfig,
     settings: Settings,
     seed: UInt32[Array, ""],
     problem: Problem,
-    observe: Callable[[Network, Int32[Array, ""]], T],
+    observe: Callable[[ShallowNetwork, Int32[Array, ""]], T],
 ) -> T:
-    """Descend for `descent.steps` steps; what `observe(network, step)` gives at each record, stacked."""
+    """Descends for `descent.steps` steps; returns the values of `observe(network, step)` at all records, stacked."""
     descent, sample = config.descent, problem.train
 
-    def step(number: Array, network: Network) -> Network:
+    def step(number: Array, network: ShallowNetwork) -> ShallowNetwork:
         inputs, label = sample.inputs, sample.label
         if descent.batch:
             key = jax.random.fold_in(_key(seed, Stream.BATCHES), number)
@@ -97,7 +97,7 @@ def train(
             inputs, label = inputs[chosen], label[chosen]
         return descend(network, config.network, descent, settings, problem.code, inputs, label)
 
-    def advance(network: Network, span: tuple[Array, Array]) -> tuple[Network, T]:
+    def advance(network: ShallowNetwork, span: tuple[Array, Array]) -> tuple[ShallowNetwork, T]:
         network = lax.fori_loop(span[0], span[1], step, network)
         return network, observe(network, span[1])
 
@@ -111,41 +111,41 @@ def simulate(
     shape: Shape,
     settings: Settings,
     seed: UInt32[Array, ""],
-    given: Float[Array, "k d"] | None = None,
-) -> Run:
-    """Draw a problem, train, and record.
+    user_means: Float[Array, "k d"] | None = None,
+) -> Trajectory:
+    """Draws a problem, trains, and records.
 
-    Metrics: train_loss, train_accuracy, test_loss, test_accuracy, those of `Geometry` and `Gates` on the training
-    inputs, recovery (k-means inside the labels; NaN with no restarts).
+    Metrics: train_loss, train_accuracy, test_loss, test_accuracy, those of `HiddenGeometry` and `Gates` on the
+    training inputs, recovery (k-means inside the labels; NaN with no restarts).
 
     Args:
-        config: what does not differ between runs; its swept numbers are not looked at.
+        config: what does not differ between runs; its swept numbers are ignored.
         shape: sizes of the arrays.
         settings: numbers of this run.
         seed: of everything that is random.
-        given: means, with `mixture.means` file.
+        user_means: with `mixture.means` file.
     """
-    problem = make_problem(config, shape, settings, seed, given)
+    problem = make_problem(config, shape, settings, seed, user_means)
 
-    def observe(network: Network, step: Array) -> dict[str, Array]:
-        return measure(config, settings, seed, problem, network, step)
+    def observe(network: ShallowNetwork, step: Array) -> dict[str, Array]:
+        return measure_network(config, settings, seed, problem, network, step)
 
-    metrics = train(config, settings, seed, problem, observe)
+    metrics = train_network(config, settings, seed, problem, observe)
     sound = jnp.stack([jnp.isfinite(metrics[name]) for name in ("train_loss", "size")]).all(axis=0)
     sound = jnp.cumprod(sound.astype(jnp.int32)).astype(bool)
     kept = {name: jnp.where(sound, value, jnp.nan) for name, value in metrics.items() if name != "size"}
-    return Run(kept, ~sound[-1])
+    return Trajectory(kept, ~sound[-1])
 
 
-def measure(
+def measure_network(
     config: TheoryConfig,
     settings: Settings,
     seed: UInt32[Array, ""],
     problem: Problem,
-    network: Network,
+    network: ShallowNetwork,
     step: Int32[Array, ""],
 ) -> dict[str, Float[Array, ""]]:
-    """The metrics of one network, and `size`, which is a number as long as all weights are."""
+    """The metrics of one network, and `size`, which is finite as long as all weights are."""
     found: dict[str, Array] = {}
     features = {}
     for name, sample in (("train", problem.train), ("test", problem.test)):
@@ -156,9 +156,9 @@ def measure(
     size = sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(network))
     points = coordinates(jnp.where(jnp.isfinite(size), features["train"], 0.0))
     component = problem.train.component
-    found |= geometry(points, component, config)._asdict()
+    found |= hidden_geometry(points, component, config)._asdict()
     at = problem.means, problem.train.inputs, component
-    found |= gates(network.first, problem.network.first, *at)._asdict()
+    found |= gate_statistics(network.first, problem.network.first, *at)._asdict()
     key = jax.random.fold_in(_key(seed, Stream.KMEANS), step)
     found["recovery"] = recovery(key, points, component, config) if config.descent.restarts else jnp.float32(jnp.nan)
     return found | {"size": jnp.asarray(size)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thousands of runs: one compiled program a shape, batches spread over the devices, each written when it is done."""
+"""Thousands of runs: one compiled program for each shape; groups of runs, sharded over the devices, are files."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,31 +14,32 @@ from jaxtyping import Array, Float, UInt32
 from tqdm import tqdm
 
 from ncjax.distributed.sharding import shard_map
-from ncjax.errors import UserError
+from ncjax.errors import UserError, first_line
+from ncjax.storage.atomic import write_arrays
 from ncjax.theory.config import Settings, Shape, TheoryConfig, settings_of, shapes_of
-from ncjax.theory.simulate import Run, simulate
+from ncjax.theory.simulate import Trajectory, simulate
 
-CACHE_BYTES = 2**20  # of a core: runs whose step fits it together go side by side on a CPU
-MOST_RUNS = {"cpu": 256}  # of a batch; what is written at a go, and lost when a sweep is killed
-MOST_RUNS_ELSEWHERE = 4096
+CACHE_BYTES = 2**20  # of a core: runs whose steps fit it together are vectorized on a CPU
+MAX_RUNS = {"cpu": 256}  # of a group, by platform; a sweep that is killed loses at most one group
+MAX_RUNS_ELSEWHERE = 4096
 
 
-class Batch(NamedTuple):
-    """Runs of one shape, numbered setting by setting, seed by seed."""
+class RunGroup(NamedTuple):
+    """Runs of one shape that are computed and written together, numbered setting by setting, seed by seed."""
 
     shape: Shape
     first: int
     runs: int
 
     def file_name(self) -> str:
-        """Names the batch by what it holds: batches of another division are not mistaken for it."""
+        """Names the group by its content, so that groups of another division are not mistaken for it."""
         return f"d{self.shape.dimension}_n{self.shape.train}_m{self.shape.width}_{self.first}_{self.runs}.npz"
 
 
 def use_every_core() -> None:
-    """On a CPU make each core a device: runs then take turns on their core, with all of a step in its cache.
+    """On a CPU make each core a device: it then computes its runs sequentially, with all of a step in its cache.
 
-    For commands, before JAX computes; nothing is done where the number of devices has been chosen.
+    For commands, before JAX computes; does nothing where the number of devices has been set.
     """
     devices: int = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
     if devices < 1 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -56,81 +57,85 @@ def run_bytes(config: TheoryConfig, shape: Shape) -> int:
 
 
 def step_bytes(config: TheoryConfig, shape: Shape) -> int:
-    """What one step of one run reads and writes: inputs, activations and their gradients, weights and theirs."""
+    """Bytes that one step of one run accesses: inputs, activations, weights, and the gradients of both."""
     d, n, m = shape
     return 4 * (n * d + 2 * n * m * config.network.depth + 2 * m * (d + (config.network.depth - 1) * m))
 
 
-def side_by_side(config: TheoryConfig, shape: Shape, batch: int, devices: int) -> int:
-    """Runs that a device computes at once: on a CPU those that share a core's cache, elsewhere all that it is given."""
-    share = -(-batch // devices)
+def vectorized_runs(config: TheoryConfig, shape: Shape, runs: int, devices: int) -> int:
+    """Runs that a device computes at once: on a CPU those that fit a core's cache, elsewhere all of its runs."""
+    share = -(-runs // devices)
     if jax.default_backend() != "cpu":
         return share
     return max(1, min(share, CACHE_BYTES // step_bytes(config, shape)))
 
 
-def list_batches(config: TheoryConfig) -> tuple[Batch, ...]:
-    """All batches of a sweep: as many runs as fit the memory, at least one."""
-    runs, most = len(settings_of(config)) * config.seeds, MOST_RUNS.get(jax.default_backend(), MOST_RUNS_ELSEWHERE)
-    batches = []
+def list_groups(config: TheoryConfig) -> tuple[RunGroup, ...]:
+    """All groups of a sweep, each of as many runs as fit the memory, at least one."""
+    runs, most = len(settings_of(config)) * config.seeds, MAX_RUNS.get(jax.default_backend(), MAX_RUNS_ELSEWHERE)
+    groups = []
     for shape in shapes_of(config):
         size = max(1, min(most, int(config.memory_gib * 2**30) // run_bytes(config, shape)))
-        batches += [Batch(shape, first, min(size, runs - first)) for first in range(0, runs, size)]
-    return tuple(batches)
+        groups += [RunGroup(shape, first, min(size, runs - first)) for first in range(0, runs, size)]
+    return tuple(groups)
 
 
-def make_program(config: TheoryConfig, shape: Shape, count: int, devices: int | None = None) -> Callable[..., Run]:
-    """A compiled program for `count` runs of one shape: settings `[run]`, seeds `[run]` and given means to a `Run`.
+def make_program(
+    config: TheoryConfig, shape: Shape, count: int, devices: int | None = None
+) -> Callable[..., Trajectory]:
+    """A compiled program for `count` runs of one shape: settings `[run]`, seeds `[run]`, user's means -> `Trajectory`.
 
-    Each device takes an equal share of the runs (the last run is repeated where they do not divide), and of its share
-    as many at once as `side_by_side` says.
+    The runs are sharded over the devices (the last run pads them to a multiple); `vectorized_runs` says how many runs
+    a device computes at once.
     """
     mesh = Mesh(np.array(jax.devices()[:devices]), ("run",))
-    lanes = side_by_side(config, shape, count, mesh.size)
-    runs, everywhere = PartitionSpec("run"), PartitionSpec()
+    vectorized = vectorized_runs(config, shape, count, mesh.size)
+    runs, replicated = PartitionSpec("run"), PartitionSpec()
 
-    def share(settings: Settings, seeds: Array, given: Array | None) -> Run:
-        def one(run: tuple[Settings, Array]) -> Run:
-            return simulate(config, shape, *run, given)
+    def shard(settings: Settings, seeds: Array, user_means: Array | None) -> Trajectory:
+        def one(run: tuple[Settings, Array]) -> Trajectory:
+            return simulate(config, shape, *run, user_means)
 
-        return lax.map(one, (settings, seeds), batch_size=lanes if lanes > 1 else None)
+        return lax.map(one, (settings, seeds), batch_size=vectorized if vectorized > 1 else None)
 
-    program = jax.jit(shard_map(share, mesh=mesh, in_specs=(runs, runs, everywhere), out_specs=runs))
+    program = jax.jit(shard_map(shard, mesh=mesh, in_specs=(runs, runs, replicated), out_specs=runs))
 
-    def compute(settings: Settings, seeds: UInt32[np.ndarray, "run"], given: Float[np.ndarray, "k d"] | None) -> Run:
+    def compute(
+        settings: Settings, seeds: UInt32[np.ndarray, "run"], user_means: Float[np.ndarray, "k d"] | None
+    ) -> Trajectory:
         padding = -len(seeds) % mesh.size
         padded = jax.tree.map(lambda column: np.pad(column, (0, padding), mode="edge"), (settings, seeds))
-        placed = jax.device_put(padded, NamedSharding(mesh, runs))
-        return jax.tree.map(lambda column: np.asarray(column)[: len(seeds)], program(*placed, given))
+        sharded = jax.device_put(padded, NamedSharding(mesh, runs))
+        return jax.tree.map(lambda column: np.asarray(column)[: len(seeds)], program(*sharded, user_means))
 
     return compute
 
 
-def batch_inputs(config: TheoryConfig, batch: Batch) -> tuple[Settings, UInt32[np.ndarray, "run"]]:
-    """The settings and seeds of a batch's runs."""
+def group_inputs(config: TheoryConfig, group: RunGroup) -> tuple[Settings, UInt32[np.ndarray, "run"]]:
+    """The settings and seeds of the runs of a group."""
     table = np.array(settings_of(config), np.float32)
-    setting, seed = np.divmod(np.arange(batch.first, batch.first + batch.runs), config.seeds)
+    setting, seed = np.divmod(np.arange(group.first, group.first + group.runs), config.seeds)
     return Settings(*table[setting].T), seed.astype(np.uint32)
 
 
-def sweep(config: TheoryConfig, parts: Path) -> Iterator[Path]:
-    """Compute every batch that has no file in `parts` yet; the file of each, in order.
+def run_sweep(config: TheoryConfig, parts: Path) -> Iterator[Path]:
+    """Computes every group that has no file in `parts` yet; yields the file of each group, in order.
 
     Raises:
         UserError: the means cannot be read, or do not fit.
     """
-    batches = list_batches(config)
-    programs: dict[tuple[Shape, int], Callable[..., Run]] = {}
-    with tqdm(total=sum(batch.runs for batch in batches), unit="run", desc=config.name, mininterval=1.0) as bar:
-        for batch in batches:
-            path = parts / batch.file_name()
+    groups = list_groups(config)
+    programs: dict[tuple[Shape, int], Callable[..., Trajectory]] = {}
+    with tqdm(total=sum(group.runs for group in groups), unit="run", desc=config.name, mininterval=1.0) as bar:
+        for group in groups:
+            path = parts / group.file_name()
             if not path.exists():
-                key = batch.shape, batch.runs
+                key = group.shape, group.runs
                 if key not in programs:
                     programs = {key: make_program(config, *key)}
-                run = programs[key](*batch_inputs(config, batch), read_means(config, batch.shape.dimension))
-                save_arrays(path, jax.device_get({**run.metrics, "diverged": run.diverged}))
-            bar.update(batch.runs)
+                found = programs[key](*group_inputs(config, group), read_means(config, group.shape.dimension))
+                write_arrays(path, jax.device_get({**found.metrics, "diverged": found.diverged}))
+            bar.update(group.runs)
             yield path
 
 
@@ -146,22 +151,15 @@ def read_means(config: TheoryConfig, dimension: int) -> Float[np.ndarray, "k d"]
     try:
         means = np.asarray(np.load(path, allow_pickle=False), np.float32)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"cannot read the means in {path}: {error}; give an array of numbers as .npy") from error
+        raise UserError(
+            f"cannot read the means in {path}: {first_line(error)}; give an array of numbers as .npy"
+        ) from error
     if means.shape != wanted or not np.isfinite(means).all():
         what = f"has shape {means.shape}" if means.shape != wanted else "holds numbers that are not finite"
         raise UserError(
             f"{path} {what}, but must hold finite means of shape {wanted}: (labels * components, dimension)"
         )
     return means
-
-
-def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an npz file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    os.replace(draft, path)
 
 
 def read_part(path: Path) -> dict[str, np.ndarray]:
@@ -174,19 +172,19 @@ def read_part(path: Path) -> dict[str, np.ndarray]:
         with np.load(path) as stored:
             return {name: stored[name] for name in stored.files}
     except Exception as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run the same command again") from error
+        raise UserError(f"{path} is damaged ({first_line(error)}); delete it and run the same command again") from error
 
 
 def runs_of(config: TheoryConfig) -> dict[str, np.ndarray]:
-    """What every run of a sweep is: a column for each of `Shape` and `Settings`, `seed`, and the number `setting`.
+    """The table of all runs: a column for each field of `Shape` and `Settings`, `seed`, and the number `setting`.
 
-    Settings are numbered shape by shape; runs stand in the order in which batches hold them.
+    Settings are numbered shape by shape; runs are in the order of the groups.
     """
     settings, shapes = np.array(settings_of(config)), np.array(shapes_of(config))
     count = len(settings) * config.seeds
-    within = np.arange(count) // config.seeds
+    setting = np.arange(count) // config.seeds
     columns = {name: np.repeat(shapes[:, i], count) for i, name in enumerate(Shape._fields)}
-    columns |= {name: np.tile(settings[within, i], len(shapes)) for i, name in enumerate(Settings._fields)}
+    columns |= {name: np.tile(settings[setting, i], len(shapes)) for i, name in enumerate(Settings._fields)}
     columns["seed"] = np.tile(np.arange(count) % config.seeds, len(shapes))
     columns["setting"] = np.repeat(np.arange(len(shapes) * len(settings)), config.seeds)
     return columns

@@ -42,7 +42,7 @@ def make_step(network: nn.Module, optim: OptimConfig, weight_decay: float, class
     network.train().to(device)
     if options.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         network.parameters(),
         lr=1.0,
         momentum=optim.momentum,
@@ -53,13 +53,13 @@ def make_step(network: nn.Module, optim: OptimConfig, weight_decay: float, class
     forward = torch.compile(network) if options.compiled else network
 
     def step(images: Tensor, targets: Tensor, lr: float) -> tuple[Tensor, Tensor]:
-        optimiser.param_groups[0]["lr"] = lr
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bfloat16):
             logits = forward(images)[:, :classes].float()
             loss = functional.cross_entropy(logits, targets)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         return loss.detach(), (logits.detach().argmax(1) == targets).float().mean()
 
     return step
@@ -71,7 +71,7 @@ def to_images(batch: Tensor, options: TorchOptions) -> Tensor:
     return images if options.channels_last else images.contiguous()
 
 
-def synchronise() -> None:
-    """Wait until the device has done all that it was given."""
+def synchronize() -> None:
+    """Wait until the device has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

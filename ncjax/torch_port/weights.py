@@ -13,11 +13,9 @@ from jaxtyping import PyTree
 from ncjax.config import ModelConfig
 from ncjax.errors import UserError
 from ncjax.models import make_model
-from ncjax.torch_port.names import layer_names
-from ncjax.training.step import arrays_of
-
-StateDict = dict[str, np.ndarray]
-ImageShape = tuple[int, int, int]
+from ncjax.torch_port.networks import find_twin
+from ncjax.torch_port.twin import ImageShape, StateDict
+from ncjax.training.state import arrays_of
 
 LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 LISTED = 8  # misfits that a message names
@@ -32,15 +30,16 @@ def to_state_dict(config: ModelConfig, image_shape: ImageShape, params: PyTree, 
     Args:
         config: the network.
         image_shape: height, width and channels of its images.
-        params: of one member (no axis `s`), as in `TrainState.params`.
+        params: of one member (no axis `s`), as in `MemberState.params`.
         batch_stats: of the same member.
     """
-    names = layer_names(config)
+    twin = find_twin(config.name)
+    names = twin.layer_names(config)
     flat = traverse_util.flatten_dict(params) | traverse_util.flatten_dict(batch_stats)
     state = {}
     for (*layer, leaf), array in flat.items():
         name, value = names[tuple(layer)], np.asarray(array, np.float32)
-        if name == "fc1" and leaf == "kernel":
+        if name == twin.flattened and leaf == "kernel":
             value = value.reshape(*image_shape, -1).transpose(2, 0, 1, 3).reshape(value.shape)
         state[f"{name}.{LEAVES[leaf]}"] = _swap_kernel(value, to_torch=True)
     return state
@@ -54,7 +53,8 @@ def from_state_dict(
     Raises:
         UserError: tensors are missing, left over or of another shape; they are named with their shapes.
     """
-    names = layer_names(config)
+    twin = find_twin(config.name)
+    names = twin.layer_names(config)
     height, width, channels = image_shape
     expected = _zeros(config, image_shape, classes)
     _check_fit(config, to_state_dict(config, image_shape, *expected), state)
@@ -63,7 +63,7 @@ def from_state_dict(
         *layer, leaf = path
         name = names[tuple(layer)]
         value = _swap_kernel(state[f"{name}.{LEAVES[leaf]}"], to_torch=False)
-        if name == "fc1" and leaf == "kernel":
+        if name == twin.flattened and leaf == "kernel":
             value = value.reshape(channels, height, width, -1).transpose(1, 2, 0, 3).reshape(value.shape)
         return jnp.asarray(value)
 

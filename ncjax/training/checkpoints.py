@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a run: asynchronous and atomic by Orbax, each with a seal that tells whether it is still whole."""
+"""Checkpoints of a run: asynchronous and atomic by Orbax, each with checksums that tell whether it is still whole."""
 
 import logging
 import sys
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +15,24 @@ import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from ncjax.errors import UserError
-from ncjax.distributed.processes import on_any_process, is_main_process, on_main_process, lost_peer, broadcast_message
-from ncjax.storage.checksums import broken_seal, write_seal
-from ncjax.training.step import TrainState
+from ncjax.distributed.processes import broadcast_message, is_main_process, lost_peer, on_any_process, on_main_process
+from ncjax.errors import UserError, first_line
+from ncjax.storage.checksums import damage, write_checksums
+from ncjax.training.state import MemberState, TrainState
 
 KEPT = 2
-CONTENT = "default"  # the part of a checkpoint that is sealed, before it is given its final name
+CONTENT = "default"  # the part of a checkpoint that has checksums, before it is given its final name
+ATTEMPTS = 20  # to read a state while a trainer replaces checkpoints by newer ones
+ON_DISK = {"optimizer": "optimiser", "totals": "seen"}  # what ncjax 0.1 called them: the names in files
 
 
 def open_checkpoints(workdir: Path, keep_steps: int = 0) -> ocp.CheckpointManager:
-    """The checkpoints of a work directory; the newest `KEPT` are kept, and those of multiples of `keep_steps`."""
+    """The checkpoints of a work directory, for its trainer alone: what a killed one left half-written is removed.
+
+    Args:
+        workdir: the folder `checkpoints` is made there.
+        keep_steps: checkpoints of multiples of it are kept, besides the newest `KEPT` [steps; 0: none].
+    """
     _quiet_orbax()
     folder = (workdir / "checkpoints").absolute()
     options = ocp.CheckpointManagerOptions(
@@ -33,19 +40,19 @@ def open_checkpoints(workdir: Path, keep_steps: int = 0) -> ocp.CheckpointManage
         keep_period=keep_steps or None,
         create=True,
         cleanup_tmp_directories=True,
-        async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal(folder)),
+        async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _write_checksums(folder)),
     )
     return ocp.CheckpointManager(folder, options=options)
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
-    """Start to write a checkpoint; the state may be donated to the next step at once, so a copy is written.
+    """Start to write a checkpoint of a copy of the state: the state itself may be donated to the next step at once.
 
     Raises:
         UserError: this one or the one before cannot be written; those that are whole are untouched.
     """
-    content = ocp.args.StandardSave(jax.tree.map(jnp.copy, state)._asdict())
-    shape = {"members": state.nan_step.shape[0]}
+    content = ocp.args.StandardSave(_to_disk(jax.tree.map(jnp.copy, state)))
+    shape = {"members": state.members.nan_step.shape[0]}
     _written(lambda: checkpoints.save(int(state.step), args=content, custom_metadata=shape), checkpoints)
 
 
@@ -65,45 +72,105 @@ def _written(write: Callable[[], object], checkpoints: ocp.CheckpointManager) ->
         if lost_peer(error):
             raise
         raise UserError(
-            f"a checkpoint cannot be written to {checkpoints.directory} ({_reason(error)}); is the disk full? "
+            f"a checkpoint cannot be written to {checkpoints.directory} ({first_line(error)}); is the disk full? "
             "Those before are whole: the same command goes on from there"
         ) from error
 
 
 def restore_latest(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
-    """The newest state that is whole, laid over the devices as `like` is; None where there is no checkpoint yet.
+    """The newest state that is whole, sharded over the devices as `like` is; None where there is no checkpoint yet.
 
     Newer ones that are damaged are moved to WORKDIR/damaged, and named on stderr. Where a checkpoint was written for
-    another number of places on the mesh, copies of member 0 are added, or those that are there dropped.
+    another padded count of members, copies of member 0 are added, or those that are there dropped.
 
     Raises:
         UserError: there are checkpoints, and none of them can be read as a state of this run.
     """
+    folder, steps = Path(checkpoints.directory), sorted(checkpoints.all_steps(), reverse=True)
+    found = _newest_whole(checkpoints, steps, like)
+    if found.state is None:
+        if found.damaged:
+            raise UserError(f"{_none_whole(folder, found.damaged)}; delete {folder} to start again")
+        return None
+    if found.damaged:
+        on_main_process(partial(_set_aside, folder, found.damaged, found.step))
+        checkpoints.reload()
+    return found.state
+
+
+def read_state(workdir: Path, like: TrainState, step: int | None = None) -> TrainState:
+    """The state of a run at a checkpoint, sharded over the devices as `like` is; also while a trainer is saving.
+
+    The work directory is only read: nothing is created, deleted or moved. Damaged checkpoints are passed over.
+
+    Args:
+        workdir: of the run.
+        like: a state of the same run, such as `state.blank_state` gives.
+        step: of the checkpoint; None: the newest that is whole.
+
+    Raises:
+        UserError: there is no checkpoint (of that step), or none that can be read as a state of this run.
+    """
+    folder = (workdir / "checkpoints").absolute()
+    for _ in range(ATTEMPTS):
+        if not folder.is_dir():
+            break
+        with _open_read_only(folder) as checkpoints:
+            steps = sorted(checkpoints.all_steps(), reverse=True)
+            if step is not None and step not in steps:
+                there = ", ".join(map(str, reversed(steps))) or "none"
+                raise UserError(f"{workdir} holds no checkpoint of step {step} (there are: {there})")
+            found = _newest_whole(checkpoints, steps if step is None else [step], like)
+        if found.state is not None:
+            return found.state
+        if all((folder / str(damaged)).is_dir() for damaged in found.damaged):
+            if found.damaged:
+                raise UserError(_none_whole(folder, found.damaged))
+            break
+    raise UserError(f"{workdir} holds no checkpoint; run: ncjax train CONFIG --workdir {workdir}")
+
+
+class _Found(NamedTuple):
+    """The newest checkpoint that is whole."""
+
+    state: TrainState | None  # None: there is none
+    step: int
+    damaged: dict[int, str]  # newer ones, with what is wrong with each
+
+
+def _newest_whole(checkpoints: ocp.CheckpointManager, steps: list[int], like: TrainState) -> _Found:
+    """The first of the steps whose checkpoint is whole on every process."""
     folder = Path(checkpoints.directory)
     damaged: dict[int, str] = {}
-    for step in sorted(checkpoints.all_steps(), reverse=True):
-        reason = broadcast_message(broken_seal(folder / str(step), CONTENT) if is_main_process() else "")
+    for step in steps:
+        reason = broadcast_message(damage(folder / str(step), CONTENT) if is_main_process() else "")
         state = None
         if not reason:
             state, reason = _read(checkpoints, step, like)
         if not any(on_any_process((bool(reason),))):
-            if damaged:
-                on_main_process(partial(_set_aside, folder, damaged, step))
-                checkpoints.reload()
-            return state
+            return _Found(state, step, damaged)
         damaged[step] = reason or "another process cannot read it"
-    if damaged:
-        newest = max(damaged)
-        raise UserError(
-            f"checkpoint {folder / str(newest)} cannot be read ({damaged[newest]}), nor is there an older one to go on "
-            f"from; delete {folder} to start again"
-        )
-    return None
+    return _Found(None, 0, damaged)
+
+
+def _none_whole(folder: Path, damaged: dict[int, str]) -> str:
+    newest = max(damaged)
+    return (
+        f"checkpoint {folder / str(newest)} cannot be read ({damaged[newest]}), nor is there an older one to go on from"
+    )
+
+
+def _open_read_only(folder: Path) -> ocp.CheckpointManager:
+    _quiet_orbax()
+    options = ocp.CheckpointManagerOptions(
+        read_only=True, create=False, save_interval_steps=0, max_to_keep=None, cleanup_tmp_directories=False
+    )
+    return ocp.CheckpointManager(folder, options=options)
 
 
 @cache
 def _quiet_orbax() -> None:
-    """An error that Orbax raises is said once: without its log, and without those of writes that end after it."""
+    """Silence what Orbax logs of an error that it raises too, and errors of writes that end after it."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     before = sys.unraisablehook
@@ -115,42 +182,55 @@ def _quiet_orbax() -> None:
     sys.unraisablehook = report
 
 
-def _seal(folder: Path) -> None:
+def _write_checksums(folder: Path) -> None:
     """Called by Orbax, in its own thread, when all files of a checkpoint are written and it has no final name yet."""
     if is_main_process():
         for draft in folder.glob("*.orbax-checkpoint-tmp*"):
-            write_seal(draft, CONTENT)
+            write_checksums(draft, CONTENT)
+
+
+def _to_disk(state: TrainState) -> dict[str, PyTree]:
+    """The content of a checkpoint, under the names that it has had since ncjax 0.1."""
+    members = {ON_DISK.get(name, name): leaf for name, leaf in state.members._asdict().items()}
+    return {**members, "step": state.step}
+
+
+def _from_disk(content: dict[str, PyTree]) -> TrainState:
+    """The inverse of `_to_disk`."""
+    members = {name: content[ON_DISK.get(name, name)] for name in MemberState._fields}
+    return TrainState(MemberState(**members), content["step"])
 
 
 def _read(checkpoints: ocp.CheckpointManager, step: int, like: TrainState) -> tuple[TrainState | None, str]:
     """The state at a step, or why it cannot be read."""
     try:
-        given: Any = checkpoints.metadata(step).custom_metadata or {}
-        places = int(given.get("members", like.nan_step.shape[0]))
-        target = jax.tree.map(lambda leaf: _with_places(leaf, places), like._asdict())
-        content = TrainState(**checkpoints.restore(step, args=ocp.args.StandardRestore(target)))
-        return _fit(content, like), ""
+        written: Any = checkpoints.metadata(step).custom_metadata or {}
+        count = int(written.get("members", like.members.nan_step.shape[0]))
+        target = _to_disk(jax.tree.map(lambda leaf: _with_count(leaf, count), like))
+        state = _from_disk(checkpoints.restore(step, args=ocp.args.StandardRestore(target)))
+        return _fit(state, like), ""
     except (ValueError, KeyError, TypeError, OSError) as error:
-        return None, _reason(error)
+        return None, first_line(error)
 
 
-def _with_places(leaf: jax.Array, places: int) -> jax.ShapeDtypeStruct:
-    """A leaf of the state for another number of places, spread over the members' axis where they divide evenly."""
-    if not leaf.ndim or leaf.shape[0] == places:
+def _with_count(leaf: jax.Array, count: int) -> jax.ShapeDtypeStruct:
+    """A leaf of the state for another padded count of members, sharded over them where they divide evenly."""
+    if not leaf.ndim or leaf.shape[0] == count:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
     sharding = leaf.sharding
-    if isinstance(sharding, NamedSharding) and places % sharding.mesh.shape["member"]:
+    if isinstance(sharding, NamedSharding) and count % sharding.mesh.shape["member"]:
         sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec[1:]))
-    return jax.ShapeDtypeStruct((places, *leaf.shape[1:]), leaf.dtype, sharding=sharding)
+    return jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype, sharding=sharding)
 
 
 def _fit(state: TrainState, like: TrainState) -> TrainState:
-    there, wanted = state.nan_step.shape[0], like.nan_step.shape[0]
-    if there == wanted:
+    """The state with as many members as `like` has."""
+    count, wanted = state.members.nan_step.shape[0], like.members.nan_step.shape[0]
+    if count == wanted:
         return state
-    rows = np.where(np.arange(wanted) < there, np.arange(wanted), 0)
+    rows = np.where(np.arange(wanted) < count, np.arange(wanted), 0)
 
-    def fit(state: PyTree) -> PyTree:
+    def fit(state: TrainState) -> TrainState:
         return jax.tree.map(lambda leaf: leaf[rows] if leaf.ndim else leaf, state)
 
     return jax.jit(fit, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, like))(state)
@@ -168,7 +248,3 @@ def _set_aside(folder: Path, damaged: dict[int, str], step: int) -> None:
             f"going on from step {step}",
             file=sys.stderr,
         )
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

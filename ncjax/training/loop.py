@@ -2,46 +2,43 @@
 """One run from its first step, or its last checkpoint, to its end."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
-from jaxtyping import Array
+from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from ncjax.config import Config
 from ncjax.data import Dataset
+from ncjax.distributed.mesh import REPLICATED, make_mesh
+from ncjax.distributed.processes import is_main_process, on_any_process, stop_requests, to_host
+from ncjax.distributed.sharding import put
 from ncjax.errors import Stopped
 from ncjax.ops.xla import compiler_options
-from ncjax.distributed.processes import on_any_process, is_main_process, stop_requests, to_host
-from ncjax.training import checkpoints as checkpoint, metrics
+from ncjax.storage.metrics import Record, keep_until
+from ncjax.training import checkpoints as checkpoint
+from ncjax.training.forward import LOGITS, forward, forward_batches, mean_loss_and_accuracy
 from ncjax.training.members import Ensemble, Images, Member, list_members, make_ensemble, put_images
-from ncjax.training.streaming import Feed, batches, chunks, fed_like, make_feed
-from ncjax.distributed.mesh import EVERYWHERE, make_mesh, put
-from ncjax.training.monitor import make_observer
+from ncjax.training.metrics import open_metrics
+from ncjax.training.monitor import Observe, make_observer
 from ncjax.training.schedules import schedule_factor
-from ncjax.training.step import (
-    Spec,
-    StepMetrics,
-    TrainState,
-    compile_chunk,
-    forward,
-    forward_batches,
-    init_state,
-    make_spec,
-    mean_loss_and_accuracy,
-)
+from ncjax.training.state import Spec, StepMetrics, TrainState, init_state, make_spec
+from ncjax.training.step import compile_chunk
+from ncjax.training.streaming import Feed, batches, chunk_shapes, chunks, make_feed
 
 OnEpoch = Callable[[int, TrainState], None]
+Test = Callable[[TrainState], StepMetrics]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class PreparedRun:
     """All that a run holds on its devices, apart from the state."""
 
     config: Config
@@ -60,11 +57,11 @@ class Outcome:
     state: TrainState
     compile_secs: float  # of this process
     train_secs: float  # of this process and of those that it went on from, as far as their checkpoints
-    failures: tuple[str, ...]  # one line per member that met a loss that was not finite
+    failures: tuple[str, ...]  # one line for each member whose loss or gradient was not finite
 
 
-def prepare(config: Config, dataset: Dataset) -> Run:
-    """Check a config against its data, then lay the data and the members over the devices.
+def prepare(config: Config, dataset: Dataset) -> PreparedRun:
+    """Check a config against its data, then put the data and the members on the devices.
 
     Raises:
         UserError: the mesh, the batch or a label map does not fit.
@@ -78,25 +75,25 @@ def prepare(config: Config, dataset: Dataset) -> Run:
     if config.data.streamed:
         sizes = {"batch": config.optim.batch, "chunk_steps": config.chunk_steps}
         feed = make_feed(dataset.train.images, to_host(ensemble.seed), mesh, **sizes)
-    return Run(
+    return PreparedRun(
         config=config,
         spec=make_spec(config, shape, classes, examples, mesh),
         members=members,
         ensemble=ensemble,
-        images=images if feed is None else images._replace(fed=fed_like(feed)),
+        images=images if feed is None else images._replace(streamed=chunk_shapes(feed)),
         dataset=dataset,
         feed=feed,
     )
 
 
-def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
+def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
     """Train to the end, from the newest checkpoint where there is one.
 
     Args:
         run: what `prepare` made.
-        workdir: gets metrics.jsonl and checkpoints/.
+        workdir: metrics.jsonl and checkpoints/ are written there.
         on_epoch: called with (epoch, state) after each epoch and before its checkpoint, and with (0, state) before the
-            first epoch; it must not keep the state. After an interruption it may see an epoch again.
+            first epoch; it must not keep the state. After an interruption it may be called for an epoch again.
 
     Raises:
         Stopped: a signal asked for it; a checkpoint has been written.
@@ -105,7 +102,7 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
     spec, state = run.spec, init_state(run.spec, run.ensemble)
     started = time.perf_counter()
     step_chunk = compile_chunk(spec, state, run.images, run.ensemble)
-    test, observe = _tester(run), make_observer(spec, run.dataset, run.ensemble, run.images, len(run.members))
+    measure = partial(_measured, run, _make_test(run), make_observer(spec, run.dataset, run.ensemble, run.images))
     compile_secs = time.perf_counter() - started
     keep_steps = run.config.checkpoint_epochs * spec.steps_per_epoch
     with checkpoint.open_checkpoints(workdir, keep_steps) as checkpoints, stop_requests() as asked_to_stop:
@@ -115,20 +112,16 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         else:
             state = restored
         at = int(state.step)
-        earlier_secs = metrics.keep_until(workdir / "metrics.jsonl", at) if is_main_process() else 0.0
+        earlier_secs = keep_until(workdir / "metrics.jsonl", at) if is_main_process() else 0.0
         started = time.perf_counter() - earlier_secs
         is_due = _clock(run.config.checkpoint_minutes)
-        writer = metrics.open_metrics(workdir, tensorboard=run.config.tensorboard)
-        images = chunk_images(run, at)
+        writer, images = open_metrics(workdir, tensorboard=run.config.tensorboard), chunk_images(run, at)
         with writer as write, _progress(run, at) as bar, closing(images):
             while at < spec.total_steps:
                 state, at = _advance(run, state, step_chunk, at, images, bar)
-                ended = at % spec.steps_per_epoch == 0
-                if ended:
-                    epoch, tested = at // spec.steps_per_epoch, test(state)
-                    record = _record(run, state, at, tested, time.perf_counter() - started)
-                    write(record | observe(epoch, state))
-                    on_epoch(epoch, state)
+                if at % spec.steps_per_epoch == 0:
+                    write(measure(state, at, started))
+                    on_epoch(at // spec.steps_per_epoch, state)
                 stop, due = on_any_process((asked_to_stop(), is_due() and is_main_process()))
                 if stop or due or at == spec.total_steps or (keep_steps and at % keep_steps == 0):
                     checkpoint.save(checkpoints, state)
@@ -140,18 +133,18 @@ def train(run: Run, workdir: Path, on_epoch: OnEpoch) -> Outcome:
     return Outcome(state=state, compile_secs=compile_secs, train_secs=train_secs, failures=_failures(run, state))
 
 
-def chunk_images(run: Run, first: int) -> Generator[Images, None, None]:
-    """What each chunk of steps from step `first` on sees: the data set, or what is streamed to it."""
+def chunk_images(run: PreparedRun, first: int) -> Generator[Images, None, None]:
+    """The images of each chunk of steps from step `first` on: the whole data set, or what is streamed."""
     if run.feed is None:
         while True:
             yield run.images
-    with closing(chunks(run.feed, first, run.spec.total_steps)) as fed:
-        for chunk in fed:
-            yield run.images._replace(fed=chunk)
+    with closing(chunks(run.feed, first, run.spec.total_steps)) as streamed:
+        for chunk in streamed:
+            yield run.images._replace(streamed=chunk)
 
 
-def _tester(run: Run) -> Callable[[TrainState], StepMetrics]:
-    """Loss and accuracy of every member on the test split."""
+def _make_test(run: PreparedRun) -> Test:
+    """A function of the state: loss and accuracy of every member on the test split."""
     options, spec, images, ensemble = compiler_options(), run.spec, run.images, run.ensemble
 
     def score(logits: list[Array], ensemble: Ensemble) -> StepMetrics:
@@ -159,20 +152,20 @@ def _tester(run: Run) -> Callable[[TrainState], StepMetrics]:
         return mean_loss_and_accuracy(whole, ensemble.test_targets, ensemble.class_mask)
 
     def resident(state: TrainState, images: Images, ensemble: Ensemble) -> StepMetrics:
-        return score([forward(spec, state, images.test, images.mean, images.std)[1]], ensemble)
+        return score([forward(spec, state, images.test, images.mean, images.std, ())[LOGITS]], ensemble)
 
     def block(state: TrainState, pixels: Array, images: Images) -> Array:
-        return forward_batches(spec, state, pixels, images.mean, images.std)[1]
+        return forward_batches(spec, state, pixels, images.mean, images.std, ())[LOGITS]
 
     if run.feed is None:
         whole = jax.jit(resident, compiler_options=options)
         return lambda state: whole(state, images, ensemble)
-    see, scored = jax.jit(block, compiler_options=options), jax.jit(score)
-    images = images._replace(fed=None)
+    logits_of, scored = jax.jit(block, compiler_options=options), jax.jit(score)
+    images = images._replace(streamed=None)
 
     def streamed(state: TrainState) -> StepMetrics:
         with closing(batches(run.dataset.test.images, run.config.optim.batch, spec.mesh)) as blocks:
-            return scored([see(state, pixels, images) for pixels in blocks], ensemble)
+            return scored([logits_of(state, pixels, images) for pixels in blocks], ensemble)
 
     return streamed
 
@@ -191,7 +184,7 @@ def _clock(minutes: float) -> Callable[[], bool]:
     return is_due
 
 
-def _progress(run: Run, step: int) -> tqdm:
+def _progress(run: PreparedRun, step: int) -> tqdm:
     scale = run.config.optim.batch * len(run.members)
     return tqdm(
         total=run.spec.total_steps * scale,
@@ -204,13 +197,13 @@ def _progress(run: Run, step: int) -> tqdm:
 
 
 def _advance(
-    run: Run, state: TrainState, step_chunk: jax.stages.Compiled, at: int, images: Iterator[Images], bar: tqdm
+    run: PreparedRun, state: TrainState, step_chunk: jax.stages.Compiled, at: int, images: Iterator[Images], bar: tqdm
 ) -> tuple[TrainState, int]:
     """A chunk of steps, at most to the end of the epoch, and the step that it ends at."""
     config, per_epoch = run.config, run.spec.steps_per_epoch
     epoch = at // per_epoch + 1
     end = min(epoch * per_epoch, at + config.chunk_steps)
-    stop = put(np.int32(end), NamedSharding(run.spec.mesh, EVERYWHERE))
+    stop = put(np.int32(end), NamedSharding(run.spec.mesh, REPLICATED))
     state, chunk = step_chunk(state, next(images), run.ensemble, stop)
     losses = to_host(chunk.loss)[: end - at, : len(run.members)]
     bar.set_postfix_str(f"epoch {epoch}/{config.optim.epochs}, loss {np.nanmean(losses):.3f}", False)
@@ -218,30 +211,37 @@ def _advance(
     return state, end
 
 
-def _record(run: Run, state: TrainState, at: int, tested: StepMetrics, secs: float) -> dict[str, object]:
-    optim, per_epoch, members = run.config.optim, run.spec.steps_per_epoch, len(run.members)
-    factor = float(_factor(optim.schedule, run.spec.total_steps, np.int32(at - 1)))
-    seen, tested = to_host((state.seen, tested))
-    return {
-        "step": at,
-        "epoch": at // per_epoch,
-        "wall_secs": round(secs, 3),
+def _measured(run: PreparedRun, test: Test, observe: Observe, state: TrainState, at: int, started: float) -> Record:
+    """What is written at the end of an epoch."""
+    optim, per_epoch = run.config.optim, run.spec.steps_per_epoch
+    factor = float(_factor(optim.schedule, np.int32(at - 1), run.spec.total_steps))
+    totals, tested = to_host((state.members.totals, test(state)))
+    secs = round(time.perf_counter() - started, 3)
+    values: Mapping[str, Float[np.ndarray, s] | list[float]] = {
         "lr": [member.lr * factor for member in run.members],
-        "train_loss": (seen.loss[:members] / per_epoch).tolist(),
-        "train_accuracy": (seen.accuracy[:members] / per_epoch).tolist(),
-        "test_loss": tested.loss[:members].tolist(),
-        "test_accuracy": tested.accuracy[:members].tolist(),
+        "train_loss": totals.loss / per_epoch,
+        "train_accuracy": totals.accuracy / per_epoch,
+        "test_loss": tested.loss,
+        "test_accuracy": tested.accuracy,
+        **observe(at // per_epoch, state),
     }
+    return Record(
+        step=at, epoch=at // per_epoch, wall_secs=secs, values={m: by_member(run.members, x) for m, x in values.items()}
+    )
 
 
-_factor = jax.jit(schedule_factor, static_argnums=(0, 1))
+def by_member(members: tuple[Member, ...], numbers: Float[np.ndarray, "s"] | Sequence[float]) -> dict[str, float]:
+    """Numbers of members in their order, under their names; those of padding are left out."""
+    return {member.name: float(number) for member, number in zip(members, numbers, strict=False)}
 
 
-def _failures(run: Run, state: TrainState) -> tuple[str, ...]:
-    steps = to_host(state.nan_step)
+_factor = jax.jit(schedule_factor, static_argnums=(0, 2))
+
+
+def _failures(run: PreparedRun, state: TrainState) -> tuple[str, ...]:
+    steps = to_host(state.members.nan_step)
     return tuple(
-        f"member {i} ({m.label_map.name}, lr {m.lr:g}, weight decay {m.weight_decay:g}, seed {m.seed}): loss or "
-        f"gradient not finite at step {steps[i]}; frozen there"
-        for i, m in enumerate(run.members)
-        if steps[i] >= 0
+        f"member {member.name}: loss or gradient not finite at step {step}; frozen there"
+        for member, step in zip(run.members, steps, strict=False)
+        if step >= 0
     )

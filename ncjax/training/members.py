@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between the members of a run, as arrays, and the data that they share."""
+"""The members of a run by name, as arrays, and the data that they share."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import IntEnum
 from itertools import product
 from typing import NamedTuple
@@ -15,19 +16,43 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8
 from ncjax.config import Config
 from ncjax.data import Dataset
 from ncjax.data.dataset import channel_statistics
-from ncjax.errors import UserError
 from ncjax.data.label_maps import LabelMap, parse_label_maps
-from ncjax.distributed.mesh import EVERYWHERE, member_sharding, places, put
+from ncjax.distributed.mesh import REPLICATED
+from ncjax.distributed.sharding import member_sharding, padded_count, put
+from ncjax.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One network training."""
+    """One training of a network.
+
+    Attributes:
+        seed: of its initial weights, the order of its images and its augmentation.
+        lr: peak learning rate.
+        weight_decay: coefficient of `wd * weight` in the gradient.
+        label_map: what it is trained on.
+    """
 
     seed: int
     lr: float
     weight_decay: float
     label_map: LabelMap
+
+    @property
+    def name(self) -> str:
+        """Such as `mod:5/lr=0.1/wd=5e-4/seed=0`: different for each member of a run, and exact."""
+        return f"{self.label_map.name}/lr={_short(self.lr)}/wd={_short(self.weight_decay)}/seed={self.seed}"
+
+
+def _short(number: float) -> str:
+    """The shortest decimal that reads as this number, in positional or in scientific form, whichever is shorter."""
+    plain = repr(float(number))
+    _, digits, exponent = Decimal(plain).normalize().as_tuple()
+    if not isinstance(exponent, int):  # infinite or NaN
+        return plain
+    first, rest = str(digits[0]), "".join(map(str, digits[1:]))
+    scientific = f"{first}{'.' * bool(rest)}{rest}e{exponent + len(rest)}"
+    return min(plain, scientific, key=len)
 
 
 class Ensemble(NamedTuple):
@@ -41,15 +66,15 @@ class Ensemble(NamedTuple):
     test_targets: Int32[Array, "s m"]
 
 
-class Fed(NamedTuple):
+class StreamedChunk(NamedTuple):
     """Training images of a chunk of `t` steps, or of one step, on the devices.
 
-    The members of one of the `p` places along the mesh's member axis that have the same seed see the same images: these
-    lie there once, as one of the place's `g` sequences.
+    Along the mesh's member axis there are `p` shards. Members of one shard that have the same seed train on the same
+    images: these are there once, as one of the shard's `g` sequences.
     """
 
     pixels: UInt8[Array, "*t p g b h w ch"]
-    slot: Int32[Array, "s"]  # which sequence of its place a member sees
+    slot: Int32[Array, "s"]  # which sequence of its shard a member trains on
 
 
 class Images(NamedTuple):
@@ -59,7 +84,7 @@ class Images(NamedTuple):
     test: UInt8[Array, "m h w ch"]
     mean: Float[Array, "ch"]  # of the training pixels, in units of the full scale
     std: Float[Array, "ch"]
-    fed: Fed | None = None  # when streamed
+    streamed: StreamedChunk | None = None
 
 
 def list_members(config: Config, dataset: Dataset) -> tuple[Member, ...]:
@@ -79,9 +104,21 @@ def list_members(config: Config, dataset: Dataset) -> tuple[Member, ...]:
     )
 
 
+def default_label_map(config: Config, class_names: tuple[str, ...]) -> LabelMap:
+    """The label map `evaluate.labels`: its super-classes serve members whose own label map merges no classes.
+
+    Raises:
+        UserError: it does not fit the classes, or merges none.
+    """
+    (found,) = parse_label_maps((config.evaluate.labels,), class_names)
+    if found.super_class is None:
+        raise UserError(f"evaluate.labels is {config.evaluate.labels}, but must merge classes, such as mod:5")
+    return found
+
+
 def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> Ensemble:
-    """The arrays of the members, laid over the mesh; copies of member 0 fill its last row."""
-    members += members[:1] * (places(len(members), mesh) - len(members))
+    """The arrays of the members, sharded over the mesh and padded with copies of member 0."""
+    members += members[:1] * (padded_count(len(members), mesh) - len(members))
     classes = np.array([member.label_map.classes for member in members])
     train = {m.label_map.name: m.label_map.targets(dataset.train.labels, "train") for m in members}
     test = {m.label_map.name: m.label_map.targets(dataset.test.labels, "test") for m in members}
@@ -106,18 +143,18 @@ def put_images(dataset: Dataset, mesh: Mesh, *, streamed: bool = False) -> Image
         "mean": mean,
         "std": std,
     }
-    return Images(**put(arrays, NamedSharding(mesh, EVERYWHERE)))
+    return Images(**put(arrays, NamedSharding(mesh, REPLICATED)))
 
 
-def fed_images(fed: Fed) -> UInt8[Array, "s b h w ch"]:
-    """The images of one step for every member."""
-    places = fed.pixels.shape[0]
-    chosen = jax.vmap(lambda pixels, slot: pixels[slot])(fed.pixels, fed.slot.reshape(places, -1))
-    return chosen.reshape(-1, *fed.pixels.shape[2:])
+def streamed_pixels(step: StreamedChunk) -> UInt8[Array, "s b h w ch"]:
+    """The images of every member, of one step."""
+    shards = step.pixels.shape[0]
+    chosen = jax.vmap(lambda pixels, slot: pixels[slot])(step.pixels, step.slot.reshape(shards, -1))
+    return chosen.reshape(-1, *step.pixels.shape[2:])
 
 
 def example_order(seeds: Int32[Array, "s"], epoch: Int32[Array, ""], examples: int) -> Int32[Array, "s n"]:
-    """The order in which each member sees the training images in an epoch: a function of (seed, epoch) alone."""
+    """The order of the training images of each member in an epoch: a function of (seed, epoch) alone."""
 
     def order(seed: Array) -> Array:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), Stream.ORDER), epoch)

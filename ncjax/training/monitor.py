@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collapse during training: the cheap measures of all members on some training images, without leaving the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +10,21 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int32, UInt8
 
-from ncjax.collapse.neural_collapse import cdnv, geometry, nc1
-from ncjax.collapse.statistics import ClassStatistics, class_statistics
+from ncjax.collapse import ClassStatistics, cdnv, class_statistics, nc1, nc2
 from ncjax.data import Dataset
-from ncjax.ops.xla import compiler_options
+from ncjax.distributed.mesh import REPLICATED
 from ncjax.distributed.processes import to_host
+from ncjax.distributed.sharding import put
+from ncjax.ops.xla import compiler_options
+from ncjax.training.forward import forward
 from ncjax.training.members import Ensemble, Images
-from ncjax.distributed.mesh import EVERYWHERE, put
-from ncjax.training.step import Spec, TrainState, forward
+from ncjax.training.state import Spec, TrainState
 
-Observe = Callable[[int, TrainState], dict[str, list[float]]]
+Observe = Callable[[int, TrainState], Mapping[str, Float[np.ndarray, "s"]]]
 
 
-def make_observer(spec: Spec, dataset: Dataset, ensemble: Ensemble, images: Images, members: int) -> Observe:
-    """A function of (epoch, state) that gives member-wise numbers where they are due, else nothing.
+def make_observer(spec: Spec, dataset: Dataset, ensemble: Ensemble, images: Images) -> Observe:
+    """A function of (epoch, state) that gives a number for each member and metric where they are due, else nothing.
 
     Every `evaluate.observe_epochs` epochs: NC1, its ratio, CDNV and NC2 to the labels that each member is trained on
     and to the fine ones, on `evaluate.observe_images` evenly spaced training images. One compiled program; what
@@ -36,14 +36,13 @@ def make_observer(spec: Spec, dataset: Dataset, ensemble: Ensemble, images: Imag
 
     @cache
     def sample() -> tuple[Array, Array, Array]:
-        seen = np.asarray(dataset.train.images[rows]), dataset.train.labels[rows], rows
-        return put(seen, NamedSharding(spec.mesh, EVERYWHERE))
+        observed = np.asarray(dataset.train.images[rows]), dataset.train.labels[rows], rows
+        return put(observed, NamedSharding(spec.mesh, REPLICATED))
 
-    def observe(epoch: int, state: TrainState) -> dict[str, list[float]]:
+    def observe(epoch: int, state: TrainState) -> Mapping[str, Float[np.ndarray, "s"]]:
         if not config.observe_epochs or epoch % config.observe_epochs:
             return {}
-        found = to_host(program(state, ensemble, *sample(), images.mean, images.std))
-        return {name: values[:members].tolist() for name, values in found.items()}
+        return to_host(program(state, ensemble, *sample(), images.mean, images.std))
 
     return observe
 
@@ -59,26 +58,26 @@ def _observe(
     mean: Float[Array, "ch"],
     std: Float[Array, "ch"],
 ) -> dict[str, Float[Array, "s"]]:
-    features, _ = forward(spec, state, images, mean, std)
+    features = forward(spec, state, images, mean, std)["features"]
 
     def member(features: Array, targets: Array) -> dict[str, Array]:
         features = features.astype(jnp.float32)
-        coarse = cheap(class_statistics(features, targets, spec.classes))
-        natural = cheap(class_statistics(features, fine, fine_classes))
+        coarse = _cheap(class_statistics(features, targets, spec.classes))
+        natural = _cheap(class_statistics(features, fine, fine_classes))
         levels = {"coarse": coarse, "fine": natural}
         return {f"{name}_{level}": value for level, found in levels.items() for name, value in found.items()}
 
     return jax.vmap(member)(features, ensemble.train_targets[:, rows])
 
 
-def cheap(statistics: ClassStatistics) -> dict[str, Any]:
+def _cheap(statistics: ClassStatistics) -> dict[str, Array]:
     """The measures that need no eigenvalues but those of the class means."""
-    collapse, shape = nc1(statistics), geometry(statistics)
+    collapse, shape = nc1(statistics), nc2(statistics)
     return {
         "nc1": collapse.nc1,
         "nc1_ratio": collapse.nc1_ratio,
         "cdnv": cdnv(statistics),
-        "nc2_equinorm": shape.equinorm,
-        "nc2_equiangularity": shape.equiangularity,
-        "nc2_etf": shape.etf,
+        "nc2_equinorm": shape.nc2_equinorm,
+        "nc2_equiangularity": shape.nc2_equiangularity,
+        "nc2_etf": shape.nc2_etf,
     }

@@ -1,35 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning-rate schedules as a factor of the peak rate."""
+"""Learning-rate schedules as a factor of the peak rate, and their table."""
 
-from typing import Literal
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from ncjax.errors import UserError
 
-def schedule_factor(
-    kind: Literal["constant", "step", "cosine", "one_cycle"], total_steps: int, step: Int[Array, ""]
-) -> Float[Array, ""]:
-    """Learning rate at `step` divided by the peak rate, in [0, 1].
+Schedule = Callable[[Int[Array, ""], int], Float[Array, ""]]  # (steps already taken, length of the run) -> [0, 1]
 
-    constant: 1. step: 1, 0.1, 0.01 in the three thirds of the run. cosine: `(1 + cos(pi * step / total)) / 2`.
-    one_cycle: from 1/25 to 1 over the first 30 % and down to 1/250,000 at the end, both along cosines (Smith and
-    Topin 2019, in the form of `torch.optim.lr_scheduler.OneCycleLR`).
+
+def constant(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
+    """Returns 1 at every step."""
+    del step, total_steps
+    return jnp.ones(())
+
+
+def thirds(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
+    """Returns 1, 0.1 and 0.01 in the three thirds of the run."""
+    boundaries = {max(total_steps // 3, 1): 0.1, max(2 * total_steps // 3, 2): 0.1}
+    return jnp.asarray(optax.piecewise_constant_schedule(1.0, boundaries)(step), jnp.float32)
+
+
+def cosine(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
+    """Returns `(1 + cos(pi * step / total_steps)) / 2`."""
+    return jnp.asarray(optax.cosine_decay_schedule(1.0, max(total_steps, 1))(step), jnp.float32)
+
+
+def one_cycle(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
+    """Rises from 1/25 to 1 over the first 30 % and falls to 1/250,000 at the end, both along cosines.
+
+    Source: Smith and Topin 2019, in the form of `torch.optim.lr_scheduler.OneCycleLR`.
+    """
+    cycle = optax.cosine_onecycle_schedule(max(total_steps, 4), 1.0, 0.3, 25.0, 1e4)
+    return jnp.asarray(cycle(step), jnp.float32)
+
+
+SCHEDULES: dict[str, Schedule] = {"constant": constant, "step": thirds, "cosine": cosine, "one_cycle": one_cycle}
+
+
+def schedule_factor(name: str, step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
+    """Returns the learning rate at `step` divided by the peak rate, in [0, 1].
 
     Args:
-        kind: shape of the schedule.
-        total_steps: length of the run, in steps.
+        name: of the schedule.
         step: steps already taken.
+        total_steps: length of the run, in steps.
+
+    Raises:
+        UserError: the name is unknown.
     """
-    match kind:
-        case "constant":
-            return jnp.ones(())
-        case "step":
-            boundaries = {max(total_steps // 3, 1): 0.1, max(2 * total_steps // 3, 2): 0.1}
-            return jnp.asarray(optax.piecewise_constant_schedule(1.0, boundaries)(step), jnp.float32)
-        case "cosine":
-            return jnp.asarray(optax.cosine_decay_schedule(1.0, max(total_steps, 1))(step), jnp.float32)
-        case "one_cycle":
-            cycle = optax.cosine_onecycle_schedule(max(total_steps, 4), 1.0, 0.3, 25.0, 1e4)
-            return jnp.asarray(cycle(step), jnp.float32)
+    if name not in SCHEDULES:
+        raise UserError(f"optim.schedule is {name!r}, but must be one of {', '.join(SCHEDULES)}")
+    return SCHEDULES[name](step, total_steps)

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training images that come to the devices a chunk of steps at a time, in the order of the resident path."""
+"""Streams images to the devices: those of training a chunk of steps at a time, in the order of the resident path."""
 
 import math
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,21 +16,22 @@ from jaxtyping import Array, Int32, UInt8
 
 from ncjax.data import Streamed
 from ncjax.data.streamed import in_order
-from ncjax.training.members import Fed, example_order
-from ncjax.distributed.mesh import MEMBER, put
+from ncjax.distributed.mesh import MEMBER
+from ncjax.distributed.sharding import put
+from ncjax.storage.read_ahead import read_ahead
+from ncjax.training.members import StreamedChunk, example_order
 
-T = TypeVar("T")
-Index = tuple[slice, ...]  # a part of an array that lies on one device
-Rows = Callable[[int, Index], Int32[np.ndarray, "..."]]  # images of entry `number` in a part; from any thread
+Index = tuple[slice, ...]  # the shard of one device
+RowsOf = Callable[[int, Index], Int32[np.ndarray, "..."]]  # images of entry `number` in a shard; from any thread
 BLOCK_BYTES = 2**26  # of the batches that are on the devices at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feed:
-    """Where the training images of a run come from, and where they go."""
+    """Where the training images of a run are read, and how they are sharded."""
 
     images: UInt8[np.ndarray, "n h w ch"] | Streamed
-    seeds: Int32[np.ndarray, "p g"]  # of the sequences of every place
+    seeds: Int32[np.ndarray, "p g"]  # of the sequences of every shard
     slot: Int32[np.ndarray, "s"]
     batch: int
     steps_per_epoch: int
@@ -59,18 +59,18 @@ def make_feed(
 
     Args:
         images: training images.
-        seeds: of all members; their number is a multiple of the places along the mesh's member axis.
+        seeds: of all members; their number is a multiple of the mesh's member axis.
         mesh: of the run.
         batch: images in a step of a member.
-        chunk_steps: steps that are fed at once.
+        chunk_steps: steps whose images are sent at once.
     """
-    places = seeds.reshape(mesh.shape["member"], -1)
-    distinct = [np.unique(place) for place in places]
-    most, pairs = max(map(len, distinct)), zip(distinct, places, strict=True)
+    shards = seeds.reshape(mesh.shape["member"], -1)
+    distinct = [np.unique(shard) for shard in shards]
+    most, pairs = max(map(len, distinct)), zip(distinct, shards, strict=True)
     return Feed(
         images=images,
         seeds=np.stack([np.pad(d, (0, most - len(d)), mode="edge") for d in distinct]),
-        slot=np.concatenate([np.searchsorted(d, place) for d, place in pairs]).astype(np.int32),
+        slot=np.concatenate([np.searchsorted(d, shard) for d, shard in pairs]).astype(np.int32),
         batch=batch,
         steps_per_epoch=images.shape[0] // batch,
         chunk_steps=chunk_steps,
@@ -78,14 +78,14 @@ def make_feed(
     )
 
 
-def fed_like(feed: Feed) -> Fed:
-    """The shapes and places of what is fed: for compiling."""
+def chunk_shapes(feed: Feed) -> StreamedChunk:
+    """The shapes and shardings of a chunk: for compiling."""
     slot = put(feed.slot, NamedSharding(feed.mesh, MEMBER))
-    return Fed(jax.ShapeDtypeStruct(feed.shape, np.uint8, sharding=feed.sharding), slot)  # type: ignore[arg-type]
+    return StreamedChunk(jax.ShapeDtypeStruct(feed.shape, np.uint8, sharding=feed.sharding), slot)  # type: ignore[arg-type]
 
 
-def chunks(feed: Feed, first: int, total: int) -> Generator[Fed, None, None]:
-    """What each chunk of steps needs, from step `first` to the end; the next one is made ready while one is used.
+def chunks(feed: Feed, first: int, total: int) -> Generator[StreamedChunk, None, None]:
+    """The images of each chunk of steps, from step `first` to the end; the next one is read while one is used.
 
     A chunk has `chunk_steps` steps, fewer where its epoch ends: then what follows in it is zero. This process reads the
     images of its own devices alone, each once in a step.
@@ -102,22 +102,22 @@ def chunks(feed: Feed, first: int, total: int) -> Generator[Fed, None, None]:
     def end(step: int) -> int:
         return min(step + feed.chunk_steps, (step // feed.steps_per_epoch + 1) * feed.steps_per_epoch, total)
 
-    slot = fed_like(feed).slot
+    slot = chunk_shapes(feed).slot
     arrays = _put(feed.images, _rows(feed), feed.shape, feed.sharding, range(first, total), end)
     with closing(arrays):
         for pixels in arrays:
-            yield Fed(pixels, slot)
+            yield StreamedChunk(pixels, slot)
 
 
 def batches(
     images: UInt8[np.ndarray, "n h w ch"] | Streamed, size: int, mesh: Mesh
 ) -> Generator[UInt8[Array, "k b h w ch"], None, None]:
-    """All images in their order, some batches at a time; the last image fills up the last batch, zeros the rest.
+    """All images in their order, some batches at a time; the last batch is padded with the last image, the rest with 0.
 
     Args:
         images: of a split.
         size: of a batch.
-        mesh: of the run; each batch is spread over its data axis.
+        mesh: of the run; each batch is sharded over its data axis.
 
     Raises:
         UserError: an image cannot be read (it is named).
@@ -132,8 +132,8 @@ def batches(
     return _put(images, rows, shape, sharding, range(count), lambda number: min(number + at_once, count))
 
 
-def _rows(feed: Feed) -> Rows:
-    """The images of the sequences of a part in a step."""
+def _rows(feed: Feed) -> RowsOf:
+    """The images of the sequences of a shard in a step."""
     parts = feed.sharding.addressable_devices_indices_map(feed.shape).values()
     needed = np.unique(np.concatenate([feed.seeds[part[1]].reshape(-1) for part in parts if part]))
     order = jax.jit(example_order, static_argnums=2)
@@ -149,56 +149,54 @@ def _rows(feed: Feed) -> Rows:
             return known[epoch]
 
     def rows(step: int, part: Index) -> Int32[np.ndarray, "p g b"]:
-        epoch, place = divmod(step, feed.steps_per_epoch)
-        batch = np.arange(place * feed.batch, (place + 1) * feed.batch)[part[3]]
+        epoch, number = divmod(step, feed.steps_per_epoch)
+        batch = np.arange(number * feed.batch, (number + 1) * feed.batch)[part[3]]
         return orders(epoch)[np.searchsorted(needed, feed.seeds[part[1]])[..., None], batch]
 
     return rows
 
 
+class _Entry(NamedTuple):
+    """The images of one entry of an array that this process needs, each once."""
+
+    images: UInt8[np.ndarray, "m h w ch"]
+    positions: list[np.ndarray]  # for each shard of this process, where its images are among them
+
+
 def _put(
     images: UInt8[np.ndarray, "n h w ch"] | Streamed,
-    rows: Rows,
+    rows: RowsOf,
     shape: tuple[int, ...],
     sharding: NamedSharding,
     numbers: range,
     end: Callable[[int], int],
 ) -> Generator[UInt8[Array, "t ..."], None, None]:
     """Arrays for all numbers in order, each from a number `k` up to `end(k)`: of `images[rows(number)]`, then zeros."""
-    parts: list[Index] = []  # that lie on devices of this process
+    shards: list[Index] = []  # of the devices of this process
     for index in sharding.addressable_devices_indices_map(shape).values():
         assert index is not None
-        parts += [] if index in parts else [index]
+        shards += [] if index in shards else [index]
 
-    def read(number: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The images that this process needs, each once, and where each part finds its own among them."""
-        wanted = [rows(number, part) for part in parts]
-        distinct, places = np.unique(np.concatenate([part.reshape(-1) for part in wanted]), return_inverse=True)
-        split = np.split(places.reshape(-1), np.cumsum([part.size for part in wanted])[:-1])
-        return images[distinct], [flat.reshape(part.shape) for flat, part in zip(split, wanted, strict=True)]
+    def read(number: int) -> _Entry:
+        wanted = [rows(number, shard) for shard in shards]
+        distinct, flat = np.unique(np.concatenate([rows.reshape(-1) for rows in wanted]), return_inverse=True)
+        split = np.split(flat.reshape(-1), np.cumsum([rows.size for rows in wanted])[:-1])
+        positions = [part.reshape(rows.shape) for part, rows in zip(split, wanted, strict=True)]
+        return _Entry(images[distinct], positions)
 
-    def content(seen: list[tuple[np.ndarray, list[np.ndarray]]], index: Index) -> np.ndarray:
-        which = parts.index(index)
-        pixels = np.zeros((shape[0], *seen[0][1][which].shape, *shape[-3:]), np.uint8)
-        for i, (found, places) in enumerate(seen):
-            pixels[i] = found[places[which]]
+    def content(entries: list[_Entry], index: Index) -> np.ndarray:
+        which = shards.index(index)
+        pixels = np.zeros((shape[0], *entries[0].positions[which].shape, *shape[-3:]), np.uint8)
+        for i, entry in enumerate(entries):
+            pixels[i] = entry.images[entry.positions[which]]
         return pixels
 
     def arrays() -> Generator[Array, None, None]:
         at = numbers.start
         with closing(in_order(read, numbers, shape[0])) as entries:
             while at < numbers.stop:
-                seen = [next(entries) for _ in range(at, end(at))]
-                yield jax.make_array_from_callback(shape, sharding, partial(content, seen))
+                block = [next(entries) for _ in range(at, end(at))]
+                yield jax.make_array_from_callback(shape, sharding, partial(content, block))
                 at = end(at)
 
-    return _one_ahead(arrays())
-
-
-def _one_ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:
-    """The same items; each is made, in a thread, while the one before is used."""
-    with closing(items), ThreadPoolExecutor(1) as pool:
-        ready = pool.submit(next, items, None)
-        while (item := ready.result()) is not None:
-            ready = pool.submit(next, items, None)
-            yield item
+    return read_ahead(arrays())

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ncjax import cli
 from ncjax.bench import input as bench_input
 from ncjax.bench.interleave import Measured
+from ncjax.cli.main import main
+from ncjax.config import load_config
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits_demo.py"
 RATES = {bench_input.INPUT: 5000.0, bench_input.STEP: 500.0, bench_input.WHOLE: 490.0}
@@ -34,7 +35,7 @@ def asked(monkeypatch):
 
 def test_input_stands_beside_the_step_on_resident_images(asked, tmp_path):
     sys.argv = ["ncjax", "bench", "input", str(CONFIG), "--rounds", "3", "--output", str(tmp_path / "input.json")]
-    cli.main()
+    main()
     streamed = {name: peer.make_timer.args[0].data.streamed for name, peer in asked["peers"].items()}
     assert streamed == {bench_input.INPUT: True, bench_input.STEP: False, bench_input.WHOLE: True}
     assert asked["rounds"] == 3
@@ -51,6 +52,6 @@ def test_images_are_really_delivered(asked, monkeypatch, way):
     monkeypatch.setattr(bench_input, "MEASURED_SECS", 0.01)
     monkeypatch.setattr("ncjax.bench.training.MEASURED_SECS", 0.01)
     monkeypatch.setattr(bench_input, "interleave", lambda peers, rounds: asked.update(peers) or {})
-    bench_input.bench_input(cli.base_config("bench input", [str(CONFIG)])[1], "", rounds=1)
+    bench_input.bench_input(load_config(CONFIG), "", rounds=1)
     config = asked[bench_input.WHOLE].make_timer.args[0]
     assert getattr(bench_input, way)(config)() > 0

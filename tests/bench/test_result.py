@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows and comparisons as JSON and as tables; the README's table is that of the files in docs/bench."""
 
+import dataclasses
 import json
 import os
 from importlib.metadata import version
@@ -11,15 +12,18 @@ import pytest
 from ncjax.bench.interleave import Measured
 from ncjax.bench.result import (
     MARKS,
-    Comparison,
-    Row,
+    Pair,
+    bench_result,
+    bench_row,
     fastest,
+    read_result,
     replace_speed_table,
     row_of,
     speed_table,
     tables,
-    to_json,
+    write_result,
 )
+from ncjax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 ROWS = [
@@ -28,17 +32,18 @@ ROWS = [
     row_of("theirs, slow", "images/s", Measured((0.123456,), 1.0, 2**20, "")),
     row_of("broken", "images/s", Measured((), 0.0, 0, "ValueError: no compiler")),
 ]
-PAIRS = [Comparison("one member", "ours", "theirs"), Comparison("never", "ours", "broken")]
+PAIRS = [Pair("one member", "ours", "theirs"), Pair("never", "ours", "broken")]
 
 
 @pytest.fixture
 def result():
-    return to_json("ncjax bench it", ROWS, PAIRS, ["A note."])
+    return bench_result("ncjax bench it", ROWS, PAIRS, ["A note."])
 
 
-def test_the_file_says_what_was_measured_and_where(result):
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
-    ours, *_, broken = result["rows"]
+def test_the_file_says_what_was_measured_and_where(result, tmp_path):
+    write_result(tmp_path / "it.json", result)
+    written = json.loads((tmp_path / "it.json").read_text())
+    ours, *_, broken = written["rows"]
     assert ours == {
         "name": "ours",
         "unit": "images/s",
@@ -51,10 +56,11 @@ def test_the_file_says_what_was_measured_and_where(result):
         "error": "",
     }
     assert broken == {"name": "broken", "unit": "images/s", "values": [], "error": "ValueError: no compiler"}
-    assert result["comparisons"] == [{"what": "one member", "ours": "ours", "theirs": "theirs", "ratio": 4.4444}]
-    assert result["command"] == "ncjax bench it"
-    assert result["versions"]["jax"] == version("jax")
-    machine = result["machine"]
+    assert written["comparisons"] == [{"what": "one member", "ours": "ours", "theirs": "theirs", "ratio": 4.4444}]
+    assert written["command"] == "ncjax bench it"
+    assert written["versions"]["jax"] == version("jax")
+    assert "config" not in written
+    machine = written["machine"]
     assert machine["accelerator"] is None
     assert machine["torch"] == version("torch")
     assert 1 <= machine["cores"] <= os.cpu_count()
@@ -83,13 +89,17 @@ def test_tables_show_spread_reason_ratio_and_notes(result):
         "",
         "A note.",
     ]
-    alone = to_json("ncjax bench it", [Row("ours", "s", (1.0,))], [], [])
+    alone = bench_result("ncjax bench it", [bench_row("ours", "s", (1.0,))], [], [])
     assert tables(alone).splitlines()[2:] == ["| ours | 1.00 s (1.00 to 1.00) | 1 |  |  |"]
 
 
 def test_speed_table_takes_the_place_of_the_old_one(result):
-    result["machine"] |= {"processor": "Some CPU", "cores": 2}
-    table = speed_table({"docs/a.json": result, "docs/b.json": result | {"machine": {"accelerator": "1 x Some GPU"}}})
+    machines = (
+        dataclasses.replace(result.machine, processor="Some CPU", cores=2),
+        dataclasses.replace(result.machine, accelerator="1 x Some GPU"),
+    )
+    results = (dataclasses.replace(result, machine=machine) for machine in machines)
+    table = speed_table(dict(zip(("docs/a.json", "docs/b.json"), results, strict=True)))
     line = "| one member | ours: 2,000 images/s (1,000 to 3,000) | theirs: 450 images/s (400 to 500) | 4.44 | "
     assert table.splitlines()[2:] == [
         line + "[2 cores of Some CPU](docs/a.json) |",
@@ -104,6 +114,31 @@ def test_speed_table_takes_the_place_of_the_old_one(result):
 def test_the_speed_table_of_the_readme_is_that_of_the_files():
     files = sorted((ROOT / "docs" / "bench").glob("*.json"))
     assert files
-    results = {str(path.relative_to(ROOT)): json.loads(path.read_text()) for path in files}
+    results = {str(path.relative_to(ROOT)): read_result(path) for path in files}
     page = (ROOT / "README.md").read_text()
     assert replace_speed_table(page, speed_table(results)) == page
+
+
+BENCH_FILES = [
+    path for path in sorted((ROOT / "docs" / "bench").rglob("*.json")) if "comparisons" in json.loads(path.read_text())
+]
+
+
+@pytest.mark.parametrize("path", BENCH_FILES, ids=lambda path: path.stem)
+def test_files_of_earlier_benchmarks_are_read_and_written_as_they_are(path, tmp_path):
+    write_result(tmp_path / "again.json", read_result(path))
+    assert json.loads((tmp_path / "again.json").read_text()) == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"rows": 3}, "rows"), ({"extra": 3}, "unknown field extra"), ({"machine": {}}, "missing field")],
+)
+def test_other_files_are_refused(change, message, result, tmp_path):
+    path = tmp_path / "it.json"
+    write_result(path, result)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError) as refusal:
+        read_result(path)
+    assert str(refusal.value).startswith(f"{path} is not a result of ncjax bench: ")
+    assert message in str(refusal.value)

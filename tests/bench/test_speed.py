@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ncjax import cli
-from ncjax.bench import speed, startup
+from ncjax.bench import speed
 from ncjax.bench.interleave import Measured
+from ncjax.cli.main import main
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits_demo.py"
 RATES = {
@@ -20,26 +20,11 @@ RATES = {
     "PyTorch eager, channels_last": 500.0,
     "PyTorch compile": 300.0,
 }
-STAND_IN = """
-import os, sys
-from pathlib import Path
-
-cache = Path(os.environ.get("XDG_CACHE_HOME", ".")) / "seen"
-with open("log", "a") as log:
-    log.write(f"{sys.argv[1]} {cache.exists()} {'JAX_COMPILATION_CACHE_DIR' in os.environ}\\n")
-if sys.argv[1] == "demo":
-    workdir = Path(sys.argv[sys.argv.index("--workdir") + 1])
-    workdir.mkdir()
-    (workdir / "metrics.jsonl").write_text("{}")
-    cache.touch()
-    if "--fail" in sys.argv:
-        sys.exit("a line\\nno such thing")
-"""
 
 
 def ncjax(*arguments):
     sys.argv = ["ncjax", *map(str, arguments)]
-    cli.main()
+    main()
 
 
 @pytest.fixture(autouse=True)
@@ -121,38 +106,6 @@ def test_without_pytorch_ours_alone_is_really_measured(without_torch, tmp_path, 
     assert "PyTorch is not measured: this needs PyTorch and safetensors" in capsys.readouterr().out
 
 
-@pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-    """`python -m ncjax` is, in this folder, a program that writes what it is started with."""
-    (tmp_path / "ncjax").mkdir()
-    (tmp_path / "ncjax" / "__main__.py").write_text(STAND_IN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/of/the/user")
-    return tmp_path / "log"
-
-
-def test_the_demo_starts_with_an_empty_folder_then_with_what_it_left(stand_in):
-    ncjax("bench", "startup", "--rounds", 2)
-    again = ["--help False False", "demo False False", "demo True False"]
-    assert stand_in.read_text().splitlines() == ["--help False False", *again, *again]
-    result = json.loads(Path("runs/bench/startup.json").read_text())
-    rows = {row["name"]: row["values"] for row in result["rows"]}
-    assert [len(values) for values in rows.values()] == [2] * 5
-    for start in ("first start", "later start"):
-        pairs = zip(rows[f"{start}, until its first epoch"], rows[f"{start}, whole"], strict=True)
-        assert all(0 < first <= whole for first, whole in pairs)
-    assert [line["what"] for line in result["comparisons"]] == [
-        "ncjax demo, until its first epoch",
-        "ncjax demo, whole",
-    ]
-
-
-def test_a_demo_that_fails_says_why(stand_in):
-    with pytest.raises(startup.UserError, match="--fail fails with 1: no such thing"):
-        startup.bench_startup("", rounds=1, demo=("--fail",))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -160,7 +113,7 @@ def test_a_demo_that_fails_says_why(stand_in):
         (("train",), "ncjax bench train needs a config file"),
         (("train", CONFIG, "--rounds", 0), "rounds is 0, but must be 1 or more"),
         (("startup", "--rounds", -1), "rounds is -1"),
-        (("startup", "--round"), "See: ncjax bench startup --help"),
+        (("startup", "--round"), "unknown option --round (did you mean --rounds?); see: ncjax bench startup --help"),
         (("train", CONFIG, "--mesh.data", 2), "mesh.member and mesh.data must be 1"),
         (("train", CONFIG, "--data.streamed"), "ncjax bench input measures streaming"),
         (("ensemble", CONFIG, "--labels", "mod:11"), "mod:11"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole experiments through the command line, on stand-ins of the data sets: every config takes two steps."""
 
+import dataclasses
 import json
 import shutil
 import struct
@@ -12,9 +13,13 @@ import orbax.checkpoint as ocp
 import pytest
 
 from ncjax.cli.main import main
-from ncjax.features.extraction import load_features, save_features
+from ncjax.errors import Stopped
+from ncjax.features.store import load_features, save_features
+from ncjax.report.groups import Quantity, summarise
+from ncjax.results import Evaluation
+from ncjax.storage.metrics import read_records
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem != "__init__" and not p.stem.startswith("theory_"))
 # The same networks.
 SLOW = {"coarse_cifar10", "coarse_cifar10_cpu", "coarse_cifar10_grid", "coarse_fashion", "fine_cifar10"}
@@ -67,17 +72,17 @@ def test_every_config_takes_two_steps(name, cifar, fashion):
     if name == "coarse_cifar10_grid":
         options += ["--model.width", 2]
     ncjax("train", CONFIGS / f"{name}.py", *options)
-    (line,) = (Path("runs") / name / "metrics.jsonl").read_text().splitlines()
-    record = json.loads(line)
-    assert record["step"] == 2
-    assert np.isfinite(record["train_loss"]).all()
-    assert len(record["train_loss"]) == {"coarse_cifar10_grid": 45, "digits_demo": 6, "coarse_fashion": 3}.get(name, 1)
+    (record,) = read_records(Path("runs") / name / "metrics.jsonl")
+    assert record.step == 2
+    losses = list(record.values["train_loss"].values())
+    assert np.isfinite(losses).all()
+    assert len(losses) == {"coarse_cifar10_grid": 45, "digits_demo": 6, "coarse_fashion": 3}.get(name, 1)
 
 
 def test_run_ends_with_the_place_of_the_report(capsys):
     options = ["--seeds", 1, "--optim.lr", 1e-4, "--optim.epochs", 1, "--evaluate.variants", "raw"]
     ncjax("run", CONFIGS / "digits_demo.py", "--workdir", "run", *options)
-    assert {"raw_pixels", "random_init", "trained", "fine", "shuffled"} == {row["kind"] for row in rows_of(Path("run"))}
+    assert {"raw_pixels", "random_init", "trained", "fine", "shuffled"} == {row.kind for row in rows_of(Path("run"))}
     report = Path("run", "report.html").absolute()
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {report}"
     assert "Main table" in report.read_text()
@@ -87,33 +92,35 @@ def test_run_ends_with_the_place_of_the_report(capsys):
 
 def accuracies_are_over_the_classes_that_a_member_has(workdir):
     """After one epoch of a tiny rate, the five outputs that a coarse member never uses still win often."""
-    (record,) = (workdir / "metrics.jsonl").read_text().splitlines()
+    (record,) = read_records(workdir / "metrics.jsonl")
     trained = rows_of(workdir, epoch=1)
-    assert [row["coarse_test_accuracy"] for row in trained] == pytest.approx(json.loads(record)["test_accuracy"])
+    accuracies = {row.name: row.value("accuracy", split="test", level="coarse") for row in trained}
+    assert accuracies == pytest.approx(record.values["test_accuracy"])
     test = load_features(workdir, 1).test
-    of_all_outputs = (test.logits.argmax(-1) == test.coarse).mean(axis=1)
-    assert of_all_outputs[0] < trained[0]["coarse_test_accuracy"] - 0.05
+    of_all_outputs = (test.logits.argmax(-1) == test.targets).mean(axis=1)
+    assert of_all_outputs[0] < accuracies[trained[0].name] - 0.05
 
 
 def duality_is_that_of_the_classes_that_a_member_has(workdir):
     """NC3 and NC4 of the test split by NumPy, from the logits that were kept."""
-    train, test, heads = load_features(workdir, 1)
+    kept = load_features(workdir, 1)
     for row in rows_of(workdir, epoch=1):
-        index, found = row["member"], row["collapse"]["test"]
-        if row["kind"] == "shuffled":
-            assert "nc3 and nc4: the classes of shuffled:mod:5:0 are no function of the fine labels" in row["left_out"]
-            assert found["coarse"]["nc3"] is found["coarse"]["nc4"] is None
+        index = row.member
+        if row.kind == "shuffled":
+            assert "nc3 and nc4: the classes of shuffled:mod:5:0 are no function of the fine labels" in row.left_out
+            assert row.value("nc3", level="coarse") is row.value("nc4", level="coarse") is None
             continue
-        level, classes = {"trained": ("coarse", 5), "fine": ("fine", 10)}[row["kind"]]
-        weights = heads.weights[index, :, :classes].T.astype(np.float64)
-        means = np.stack([train.features[index, train.coarse[index] == c].mean(0) for c in range(classes)])
-        centred = np.stack([test.features[index, test.coarse[index] == c].mean(0) for c in range(classes)])
+        level, classes = {"trained": ("coarse", 5), "fine": ("fine", 10)}[row.kind]
+        weights = kept.classifier.weights[index, :, :classes].T.astype(np.float64)
+        train, test = (split.layers["features"][index] for split in (kept.train, kept.test))
+        means = np.stack([train[kept.train.targets[index] == c].mean(0) for c in range(classes)])
+        centred = np.stack([test[kept.test.targets[index] == c].mean(0) for c in range(classes)])
         centred = (centred - centred.mean(0)).astype(np.float64)
         wanted = np.linalg.norm(weights / np.linalg.norm(weights) - centred / np.linalg.norm(centred))
-        assert found[level]["nc3"] == pytest.approx(wanted, rel=1e-4)
-        nearest = ((test.features[index][:, None] - means[None]) ** 2).sum(-1).argmin(1)
-        differing = (nearest != test.logits[index, :, :classes].argmax(-1)).mean()
-        assert found[level]["nc4"] == pytest.approx(differing, abs=0.006)  # two images at a tie
+        assert row.value("nc3", level=level) == pytest.approx(wanted, rel=1e-4)
+        nearest = ((test[:, None] - means[None]) ** 2).sum(-1).argmin(1)
+        differing = (nearest != kept.test.logits[index, :, :classes].argmax(-1)).mean()
+        assert row.value("nc4", level=level) == pytest.approx(differing, abs=0.006)  # two images at a tie
 
 
 @pytest.fixture(scope="module")
@@ -128,30 +135,40 @@ def digits(tmp_path_factory):
 
 
 def rows_of(workdir, **wanted):
-    rows = json.loads((workdir / "results" / "evaluation.json").read_text())["rows"]
-    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    rows = evaluation_of(workdir).rows
+    return [row for row in rows if all(getattr(row, name) == value for name, value in wanted.items())]
+
+
+def evaluation_of(workdir):
+    return Evaluation.from_json((workdir / "results" / "evaluation.json").read_text())
+
+
+def views_of(row):
+    return {one.view for one in row.measurements if one.metric == "clp"}
 
 
 def test_coarse_training_beats_its_controls(digits):
     (coarse,) = rows_of(digits, kind="trained", epoch=12)
     (shuffled,) = rows_of(digits, kind="shuffled", epoch=12)
     (start,) = rows_of(digits, kind="random_init")
-    assert coarse["coarse_test_accuracy"] > 0.9
-    assert shuffled["coarse_test_accuracy"] < 0.4  # of five labels that mean nothing
-    assert coarse["probe_test_accuracy"] > 0.9
-    assert coarse["clp"]["raw"]["test_accuracy"] > 0.85
-    assert coarse["nc1_coarse_train"] < 0.5 * start["nc1_coarse_train"]
-    assert start["coarse_test_accuracy"] is None
-    assert [row["epoch"] for row in rows_of(digits, kind="trained")] == [6, 12]
+    assert coarse.value("accuracy", level="coarse") > 0.9
+    assert shuffled.value("accuracy", level="coarse") < 0.4  # of five labels that mean nothing
+    assert coarse.value("probe") > 0.9
+    assert coarse.value("clp", view="raw") > 0.85
+    nc1 = {row.kind: row.value("nc1", split="train", level="coarse") for row in (coarse, start)}
+    assert nc1["trained"] < 0.5 * nc1["random_init"]
+    assert start.find("accuracy", level="coarse") is None
+    assert [row.epoch for row in rows_of(digits, kind="trained")] == [6, 12]
 
 
 def test_run_says_that_pixels_of_digits_cluster_already(digits, capsys):
     ncjax("evaluate", digits, "--variants", "raw")
     printed = capsys.readouterr().out
     assert "note: Raw pixels of this data set already cluster at 9" in printed
-    assert set(rows_of(digits, kind="trained")[0]["clp"]) == {"raw"}
+    assert printed.splitlines()[-1] == f"results: {(digits / 'results' / 'evaluation.json').absolute()}"
+    assert views_of(rows_of(digits, kind="trained")[0]) == {"raw", "normalised", "residual_pca"}  # earlier ones stay
     ncjax("evaluate", digits)
-    assert set(rows_of(digits, kind="trained")[0]["clp"]) == {"raw", "normalised", "residual_pca"}
+    assert views_of(rows_of(digits, kind="trained")[0]) == {"raw", "normalised", "residual_pca"}
 
 
 def test_exported_features_are_the_input_of_the_last_layer(digits):
@@ -174,30 +191,30 @@ def test_exported_features_are_the_input_of_the_last_layer(digits):
 
 
 def test_standard_deviations_are_of_seeds_or_of_resamples(digits):
-    written = json.loads((digits / "results" / "evaluation.json").read_text())
-    (summary,) = [one for one in written["summary"] if one["kind"] == "trained" and one["epoch"] == 12]
+    found = [one for one in summarise(evaluation_of(digits)) if one.group.kind == "trained" and one.group.epoch == 12]
+    ((group, spreads),) = found
     (row,) = rows_of(digits, kind="trained", epoch=12)
-    assert (summary["networks"], summary["over"]) == (1, "resamples")
-    assert summary["mean"]["collapse"] == row["collapse"]
-    assert summary["std"]["collapse"] == row["collapse_std"]
-    measured, spread = (row[name]["test"]["coarse"]["cdnv"] for name in ("collapse", "collapse_std"))
-    assert 0 < spread < measured
-    assert row["collapse_std"]["test"]["coarse"]["nc4"] is not None
-    assert "nc3 and nc4: there are no classifier weights" in rows_of(digits, kind="raw_pixels")[0]["left_out"]
+    assert group.rows == (row,)
+    cdnv = row.find("cdnv", split="test", level="coarse")
+    assert spreads[Quantity("cdnv", "test", "coarse")] == (cdnv.value, cdnv.std, "resamples", 1)
+    assert 0 < cdnv.std < cdnv.value
+    assert row.find("nc4", level="coarse").std is not None
+    assert "nc3 and nc4: there are no classifier weights" in rows_of(digits, kind="raw_pixels")[0].left_out
 
 
 def test_features_of_earlier_versions_are_measured_without_their_classifier(digits, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(digits, copy)
     shutil.rmtree(copy / "features")
-    save_features(copy, 12, load_features(digits, 12)._replace(classifier=None))
+    save_features(copy, dataclasses.replace(load_features(digits, 12), classifier=None))
     assert load_features(copy, 12).classifier is None
     ncjax("evaluate", copy, "--variants", "raw", "--bootstrap", 0)
     (row,), (before,) = (rows_of(folder, kind="trained", epoch=12) for folder in (copy, digits))
-    assert any(line.startswith("nc3 and nc4: the classifier was not kept") for line in row["left_out"])
-    assert row["collapse"]["test"]["coarse"]["nc3"] is None
-    assert row["collapse"]["test"]["coarse"]["nc1"] == pytest.approx(before["collapse"]["test"]["coarse"]["nc1"])
-    assert "collapse_std" not in row
+    assert any(line.startswith("nc3 and nc4: the classifier was not kept") for line in row.left_out)
+    assert row.value("nc3", level="coarse") is None
+    assert row.value("nc1", level="coarse") == pytest.approx(before.value("nc1", level="coarse"))
+    assert row.bootstrap == 0
+    assert row.find("nc1", level="coarse").std is None
 
 
 def test_finished_run_is_left_as_it_is(digits):
@@ -230,8 +247,10 @@ def refused(capsys, *arguments):
         (("--seeds", "three"), "--seeds"),
         (("--optim.lr", "fast"), "--optim.lr"),
         (("--optim.schedule", "linear"), "'linear'"),
+        (("--optim.dtype", "half"), "--optim.dtype is 'half', but must be one of float32, bfloat16"),
         (("--optim.batch", 5000), "optim.batch is 5000, but digits has 1433 training images"),
         (("--optim.batch", 0), "optim.batch is 0"),
+        (("--optim.batch", 0), "; change it in the config file or with --optim.batch"),
         (("--labels", "mod:11"), "mod:11"),
         (("--labels", "modulo"), "unknown label map 'modulo'"),
         (("--labels", "file:map.json"), "map.json must hold a list of 10 coarse labels"),
@@ -255,7 +274,10 @@ def test_bad_config_is_one_line_and_leaves_nothing(arguments, message, tmp_path,
         (("train", "none.py"), "no config file at none.py"),
         (("evaluate", "none"), "cannot read none/config.json"),
         (("report", "none"), "none/results/evaluation.json is missing"),
-        (("features", "none"), "none holds no features"),
+        (("features", "none"), "cannot read none/config.json"),
+        (("features",), "ncjax features needs WORKDIR; see: ncjax features --help"),
+        (("report", "one", "two"), "unexpected argument 'two'"),
+        (("train", "theory_frozen"), "get_config() returns TheoryConfig"),
         (("evaluate",), "error: ncjax evaluate needs a run's work directory, or a file of features"),
     ],
 )
@@ -307,3 +329,25 @@ def test_help_lists_every_field_with_its_unit(capsys):
     assert "Global batch of one member [images]" in text
     ncjax("--help")
     assert "ncjax demo" in capsys.readouterr().out
+
+
+def test_interruption_has_its_own_exit_code(capsys, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ncjax.cli.main.dispatch", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        ncjax("report", "run")
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "ncjax: interrupted; the same command goes on from the last checkpoint\n"
+
+
+def test_stopped_training_has_its_own_exit_code(capsys, monkeypatch):
+    def stopped(*arguments):
+        raise Stopped("stopped after step 3 of 9")
+
+    monkeypatch.setattr("ncjax.cli.main.dispatch", stopped)
+    with pytest.raises(SystemExit) as stop:
+        ncjax("report", "run")
+    assert stop.value.code == 75
+    assert capsys.readouterr().err == "ncjax: stopped after step 3 of 9; the same command goes on from there\n"

@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+"""k-means against scikit-learn's, and what holds for any points."""
+
+import doctest
 import warnings
 
 import jax
@@ -7,12 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import Mesh
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from ncjax.cluster import kmeans, match_clusters, score_against_classes, sharded_kmeans
+from ncjax.cluster import kmeans, solver
 from ncjax.errors import UserError
 
 KEY = jax.random.key(0)
@@ -138,28 +140,7 @@ def test_search_on_few_axes_and_rows_ends_at_a_fixed_point_of_all(exhaustive):
     assert bool(found.converged)
 
 
-@pytest.mark.parametrize("points", [wide(), blobs(1003, 5, 4, spread=3.0)], ids=["searched", "uneven"])
-def test_eight_devices_give_the_answer_of_one(points):
-    mesh = Mesh(np.array(jax.devices()), ("data",))
-    many = sharded_kmeans(KEY, jnp.asarray(points), 4, mesh=mesh)
-    one = ours(points, 4)
-    np.testing.assert_array_equal(many.labels, one.labels)
-    np.testing.assert_allclose(many.centroids, one.centroids, atol=1e-3)
-    assert float(many.inertia) == pytest.approx(float(one.inertia), rel=1e-5)
-    np.testing.assert_allclose(many.restart_inertia, one.restart_inertia, rtol=1e-2)
-
-
-def test_an_empty_cluster_is_refilled_from_another_device():
-    points = np.arange(64, dtype=np.float32)[:, None] ** 2
-    far = jnp.asarray([[[10.0], [1e6], [2e6]]], jnp.float32)
-    mesh = Mesh(np.array(jax.devices()), ("data",))
-    many = sharded_kmeans(KEY, jnp.asarray(points), 3, mesh=mesh, init=far, max_iterations=1)
-    one = ours(points, 3, init=far, max_iterations=1)
-    np.testing.assert_allclose(np.sort(many.centroids, axis=0)[1:, 0], [62.0**2, 63.0**2], rtol=1e-5)
-    np.testing.assert_allclose(many.centroids, one.centroids, rtol=1e-5)
-
-
-def test_given_centroids_take_scikit_learns_steps():
+def test_initial_centroids_take_scikit_learns_steps():
     points = blobs(spread=4.0)
     for steps in (1, 3):
         theirs = KMeans(5, init=points[:5], n_init=1, max_iter=steps, tol=0, algorithm="lloyd")
@@ -179,7 +160,7 @@ def test_an_empty_cluster_moves_to_the_farthest_point():
     np.testing.assert_allclose(np.sort(np.asarray(found.centroids)[:, 0]), [8.4, 9.0, 30.0], atol=1e-5)
 
 
-def test_random_starts_are_different_points_of_positive_weight():
+def test_random_initial_centroids_are_different_points_of_positive_weight():
     points = np.arange(40, dtype=np.float32)[:, None]
     weights = np.where(np.arange(40) % 4 == 0, 1.0, 0.0).astype(np.float32)
     found = ours(points, 10, weights=jnp.asarray(weights), init="random", max_iterations=1)
@@ -214,28 +195,7 @@ def test_bad_input_is_explained(points, k, message):
         ours(points, k)
 
 
-@settings(deadline=None, max_examples=25)
-@given(st.permutations(range(6)), st.integers(0, 10**6))
-def test_matching_undoes_a_renaming(renaming, seed):
-    classes = np.random.default_rng(seed).integers(0, 6, 200).astype(np.int32)
-    clusters = np.asarray(renaming, np.int32)[classes]
-    matching = match_clusters(clusters, classes, np.ones((6, 6), bool))
-    np.testing.assert_array_equal(matching[clusters], classes)
-
-
-def test_matching_stays_inside_super_classes():
-    classes = np.repeat(np.arange(4, dtype=np.int32), 10)
-    clusters = np.repeat(np.array([2, 3, 0, 1], np.int32), 10)
-    allowed = np.kron(np.eye(2), np.ones((2, 2))).astype(bool)
-    matching = match_clusters(clusters, classes, allowed)
-    assert set(matching[:2]) == {0, 1}
-    assert set(matching[2:]) == {2, 3}
-
-
-def test_scores_against_classes():
-    classes = np.repeat(np.arange(3, dtype=np.int32), 10)
-    clusters = np.where(np.arange(30) < 15, 1, 0).astype(np.int32)
-    found = score_against_classes(clusters, classes)
-    assert found.accuracy == pytest.approx(20 / 30)
-    assert found.purity == pytest.approx(20 / 30)
-    assert score_against_classes((classes + 1) % 3, classes) == pytest.approx((1, 1, 1, 1, 1))
+def test_example_of_the_docstring():
+    result = doctest.testmod(solver)
+    assert result.attempted
+    assert not result.failed

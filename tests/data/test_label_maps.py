@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ncjax.data.label_maps import LABEL_MAPS, LabelMap, parse_label_maps
 from ncjax.errors import UserError
-from ncjax.data.label_maps import parse_label_maps
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FINE = np.repeat(np.arange(10, dtype=np.int32), 21)
@@ -121,6 +121,9 @@ def test_bad_files_are_named(tmp_path, content, message):
         ("split:1:0", "must be from 2"),
         ("shuffled:split:2:0:0", "can only shuffle"),
         ("file:/nowhere.json", "cannot be read"),
+        ("shuffled:pairings:0", "stands for 945 label maps"),
+        ("mod", "unknown label map 'mod'"),
+        ("fine:3", "unknown label map 'fine:3'"),
         ("", "unknown label map"),
     ],
 )
@@ -135,5 +138,41 @@ def test_maps_that_do_not_fit_the_classes_are_refused():
         one("semantic", tuple("abcdefghij"))
     with pytest.raises(UserError, match="even number"):
         parse_label_maps(("pairings",), tuple("abc"))
-    with pytest.raises(UserError, match="given twice"):
+    with pytest.raises(UserError, match="occurs twice in labels"):
         parse_label_maps(("fine", "fine"), CIFAR10)
+
+
+def test_parse_gives_the_one_label_map_of_a_spec():
+    assert LabelMap.parse("mod:5", CIFAR10) == one("mod:5")
+    with pytest.raises(UserError, match="'pairings' stands for 945 label maps, but must be one"):
+        LabelMap.parse("pairings", CIFAR10)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, 2], (0, 1, 0, 2), np.array([0, 1, 0, 2])])
+def test_merge_takes_the_coarse_label_of_each_class(labels):
+    found = LabelMap.merge(labels)
+    assert found.super_class == found.merged == (0, 1, 0, 2)
+    assert (found.classes, found.name) == (3, "merge:0-1-0-2")
+    assert LabelMap.merge(labels, "mine").name == "mine"
+    np.testing.assert_array_equal(found.targets(np.array([3, 2, 1], np.int32), "test"), [2, 0, 1])
+
+
+@pytest.mark.parametrize("labels", [[], [1, 1], [0, 2], [-1, 0], [0, 1.0], [False, True], ["0"], [[0]]])
+def test_merge_refuses_what_is_not_labels(labels):
+    with pytest.raises(UserError, match="with none left out"):
+        LabelMap.merge(labels)
+
+
+def test_from_json_is_the_spec_file(tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps([0, 0, 1]))
+    found = LabelMap.from_json(path, ("a", "b", "c"))
+    assert found == one(f"file:{path}", ("a", "b", "c"))
+    assert found.super_class == (0, 0, 1)
+
+
+def test_an_unknown_label_map_is_answered_with_the_table():
+    with pytest.raises(UserError) as error:
+        one("modulo:5")
+    for form in LABEL_MAPS:
+        assert form in str(error.value)

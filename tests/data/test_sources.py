@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import doctest
 import functools
 import gzip
 import io
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ncjax.config import DataConfig
-from ncjax.data import load_dataset
+from ncjax.data import SOURCES, dataset, label_maps, load_dataset, sources
 from ncjax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -25,6 +26,13 @@ def refused(config, *parts):
     for part in parts:
         assert part in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("module", [sources, dataset, label_maps], ids=lambda module: module.__name__)
+def test_examples_in_docstrings(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 # ------------------------------------------------------------------ digits and subsets
@@ -45,8 +53,13 @@ def test_subsets_are_fixed_and_may_not_be_larger_than_the_data():
     np.testing.assert_array_equal(dataset.train.images, again.train.images)
     assert np.unique(dataset.train.labels).size == 10
     refused(DataConfig(train_examples=5000), "data.train_examples is 5000", "1433")
-    refused(DataConfig(test_examples=-1), "data.test_examples")
-    refused(DataConfig(test_examples=9), "has no test image", "--data.test-examples")
+    refused(DataConfig(test_examples=9), "has no test image", "data.test_examples")
+
+
+def test_a_source_by_its_name_and_an_unknown_one():
+    np.testing.assert_array_equal(load_dataset("digits").test.images, load_dataset(DataConfig()).test.images)
+    refused("cifar", "data.source is 'cifar'", *SOURCES)
+    refused("npz", "data.path is empty", "data.source npz")
 
 
 # ------------------------------------------------------------------ image folders
@@ -77,7 +90,7 @@ def test_folder_is_decoded_once_and_again_when_its_content_changes(folder, monke
     config, root = folder
     first = load_dataset(config)
     with monkeypatch.context() as patched:
-        patched.setattr("ncjax.data.read_folder", lambda *args: pytest.fail("decoded again"))
+        patched.setattr("ncjax.data.folder.read_folder", lambda *args: pytest.fail("decoded again"))
         np.testing.assert_array_equal(load_dataset(config).train.images, first.train.images)
     Image.fromarray(np.full((6, 5, 3), 99, np.uint8)).save(root / "train" / "ant" / "0.png")
     assert load_dataset(config).train.images[0, 0, 0, 0] == 99
@@ -96,7 +109,9 @@ def test_damaged_cache_is_made_again(folder, damage, tmp_path):
 
 def test_unwritable_cache_is_named(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    refused(dataclasses.replace(folder[0], cache_dir=str(tmp_path / "file")), "cannot write the cache", "cache-dir")
+    refused(
+        dataclasses.replace(folder[0], cache_dir=str(tmp_path / "file")), "cannot write the cache", "data.cache_dir"
+    )
 
 
 @pytest.mark.parametrize("damage", ["text", "truncated", "empty"])
@@ -120,7 +135,7 @@ def test_folder_mistakes_are_named(folder, tmp_path):
     os.rename(root / "test", tmp_path / "moved")
     refused(config, "test is missing")
     refused(dataclasses.replace(config, path=str(root / "no")), "is not a folder")
-    refused(dataclasses.replace(config, path=""), "--data.path")
+    refused(dataclasses.replace(config, path=""), "data.path is empty")
 
 
 def test_empty_class_folder_is_named(folder):
@@ -344,7 +359,7 @@ def test_npz_that_is_none_is_named(npz, tmp_path):
 
 
 def test_tfds_errors_say_what_to_install_or_prepare(tmp_path):
-    refused(DataConfig(source="tfds"), "--data.tfds-name")
+    refused(DataConfig(source="tfds"), "data.tfds_name is empty")
     config = DataConfig(source="tfds", tfds_name="mnist", path=str(tmp_path))
     with pytest.raises(UserError, match=r"pip install 'ncjax\[tfds\]'|needs TensorFlow"):
         load_dataset(config)

@@ -187,7 +187,7 @@ def test_processes_look_at_their_parts_and_put_them_together(folder, opened, mon
         ({"train_examples": 151}, "data.train_examples is 151, but must be from 1 to 150"),
         ({"test_examples": 2}, "has no test image"),
         ({"path": "nowhere"}, "nowhere is not a folder"),
-        ({"cache_dir": __file__}, "set --data.cache-dir"),
+        ({"cache_dir": __file__}, "set data.cache_dir"),
     ],
 )
 def test_bad_input_is_one_line(folder, changes, message):

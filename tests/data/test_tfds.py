@@ -101,7 +101,7 @@ def test_set_is_decoded_once_and_again_when_its_content_changes(animals, monkeyp
     config, folder, _ = animals
     first = load_dataset(config)
     with monkeypatch.context() as patched:
-        patched.setattr("ncjax.data.read_tfds", lambda *args: pytest.fail("decoded again"))
+        patched.setattr("ncjax.data.tfds.read_tfds", lambda *args: pytest.fail("decoded again"))
         again = load_dataset(config)
     np.testing.assert_array_equal(again.train.images, first.train.images)
     assert (again.class_names, again.fingerprint) == (first.class_names, first.fingerprint)

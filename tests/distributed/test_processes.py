@@ -43,8 +43,8 @@ def test_when_one_of_two_is_stopped_both_end_and_the_run_goes_on(number: int, tm
     while not list((tmp_path / "checkpoints").glob("5")) and pair[1].poll() is None:
         time.sleep(0.01)
     pair[1].send_signal(number)
-    (lead, err), (other, _) = ended(pair, timeout=120)
-    assert lead == 75, err
+    (main, err), (other, _) = ended(pair, timeout=120)
+    assert main == 75, err
     assert other == (75 if number == signal.SIGTERM else -number)
     assert "the same command goes on" in err
     assert len(records(tmp_path)) < 40

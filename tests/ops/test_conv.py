@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
-from ncjax.models import conv, winograd
-from ncjax.ops.xla import compiler_options
+from ncjax.ops import conv, winograd
 from ncjax.ops.conv import conv2d, conv2d_canonical, conv2d_patches, conv2d_pointwise, conv2d_xla
 from ncjax.ops.winograd import conv2d_winograd
+from ncjax.ops.xla import compiler_options
 
 
 def oracle(x, kernel, stride):

@@ -1,62 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of a work directory: its numbers, its gaps, its escapes and its errors."""
+"""The page of a work directory: its numbers, its gaps, its escapes and what it shows of failures."""
 
+import html
 import html.parser
-import json
-import math
 import re
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from ncjax.errors import UserError
-from ncjax.report import summary, write_report
-from ncjax.report.groups import Group, group_rows, labels_of, last_epochs, number, percent
-
-
-def make_row(kind: str = "trained", seed: int = 0, clp: float = 0.8, **fields: Any) -> dict[str, Any]:
-    scores = dict.fromkeys(("cluster_accuracy_train", "cluster_accuracy_test", "ari", "nmi", "inertia"), 0.5)
-    row = {
-        "name": "mod:5",
-        "kind": kind,
-        "epoch": 20,
-        "member": seed,
-        "seed": seed,
-        "lr": 0.1,
-        "weight_decay": 5e-4,
-        "label_map": "mod:5",
-        "coarse_train_accuracy": 0.99,
-        "coarse_test_accuracy": 0.9,
-        "probe_train_accuracy": 0.98,
-        "probe_test_accuracy": 0.85,
-        "nc1_coarse_train": 0.0123,
-        "nc1_coarse_test": 0.2,
-        "nc1_fine_train": 1.5,
-        "nc1_fine_test": 2.5,
-        "distance_same_class": 1.0,
-        "distance_merged_classes": 2.0,
-        "distance_other_classes": 9.0,
-        "class_distances": [[1.0, 2.0], [2.0, 1.0]],
-        "clp": {"raw": {"test_accuracy": clp, "test_accuracy_oracle": clp + 0.01} | scores, "tsne": None},
-    }
-    return row | fields
-
-
-def make_workdir(folder: Path, rows: list[dict[str, Any]], run: dict[str, Any] | None = None, **extra: Any) -> Path:
-    (folder / "results").mkdir(parents=True)
-    content = {"run": run if run is not None else {"name": "toy", "dataset": "digits"}, "rows": rows, "notes": []}
-    (folder / "results" / "evaluation.json").write_text(json.dumps(content | extra))
-    return folder
-
-
-def write_metrics(folder: Path, records: list[dict[str, Any]]) -> None:
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-def make_record(step: int, members: int) -> dict[str, Any]:
-    curves = {f"{split}_{what}": [0.5] * members for split in ("train", "test") for what in ("loss", "accuracy")}
-    return {"step": step, "epoch": step / 10, "lr": [0.1] * members} | curves
+from ncjax.report import write_report
+from ncjax.report.groups import Quantity
+from tests.report.rows import (
+    COARSE_TEST,
+    changed,
+    clp,
+    make_record,
+    make_row,
+    make_workdir,
+    write_metrics,
+    write_run_file,
+)
 
 
 def text_of(page: str) -> str:
@@ -68,28 +29,59 @@ def text_of(page: str) -> str:
 def report(workdir: Path) -> str:
     path = write_report(workdir)
     assert path == workdir / "report.html"
+    assert [other.name for other in workdir.glob(".*")] == []  # no draft is left
     return path.read_text(encoding="utf-8")
 
 
+def lines_under(page: str, title: str) -> list[str]:
+    table = page.split(f"<h2>{title}</h2>")[1].split("</table>")[0]
+    return [" ".join(re.sub(r"<[^>]+>", " ", line).split()) for line in re.findall(r"<tr\b.*?</tr>", table, re.DOTALL)]
+
+
 def test_headline_states_clp_ceiling_and_controls(tmp_path: Path) -> None:
-    rows = [make_row(clp=0.8), make_row("random_init", clp=0.4), make_row("raw_pixels", clp=0.3)]
+    rows = [make_row(accuracy=0.8), make_row("random_init", accuracy=0.4), make_row("raw_pixels", accuracy=0.3)]
     text = text_of(report(make_workdir(tmp_path, rows)))
-    assert "recover the fine classes at 80.0 % on the test set" in text
+    assert "From a network that saw only the labels mod:5" in text
+    assert "recover the fine classes at 80.0 % on the test set (k-means on raw features)" in text
     assert "5.0 points below the 85.0 % of a probe" in text
     assert "random initialisation 40.0 %, raw pixels 30.0 %" in text
 
 
 def test_headline_is_of_the_setting_best_on_coarse_labels(tmp_path: Path) -> None:
-    rows = [make_row(lr=0.1, clp=0.9, coarse_test_accuracy=0.7), make_row(lr=0.01, clp=0.8, coarse_test_accuracy=0.8)]
+    rows = [
+        changed(make_row(lr=0.1, accuracy=0.9), {COARSE_TEST: 0.7}),
+        changed(make_row(lr=0.01, accuracy=0.8), {COARSE_TEST: 0.8}),
+    ]
     page = report(make_workdir(tmp_path, rows))
     assert "recover the fine classes at 80.0 %" in text_of(page)
-    marked = re.search(r'<tr class="main">.*?</tr>', page, re.DOTALL)
-    assert marked is not None
-    assert "lr 0.01" in marked[0]
+    marked = re.findall(r'<tr class="main">.*?</tr>', page, re.DOTALL)
+    assert len(marked) == 3  # of the main table, of clusters and of distances
+    assert all("lr=0.01" in line for line in marked)
+
+
+def test_headline_names_the_best_view_and_raw_features(tmp_path: Path) -> None:
+    row = changed(make_row(accuracy=0.8), {clp("tsne"): 0.9})
+    text = text_of(report(make_workdir(tmp_path, [row])))
+    assert "at 90.0 % on the test set (k-means on t-SNE, best of 2 ways; 80.0 % on raw features)" in text
+    assert "5.0 points above" in text
+
+
+def test_headline_without_clusters(tmp_path: Path) -> None:
+    row = make_row(values={COARSE_TEST: 0.9})
+    text = text_of(report(make_workdir(tmp_path, [row])))
+    assert "Trained on mod:5; cluster-and-linear-probe or its ceiling was not measured." in text
+    assert "Clusters against the fine classes" not in text
+
+
+def test_a_view_that_the_report_does_not_know_is_shown_by_its_name(tmp_path: Path) -> None:
+    row = changed(make_row(accuracy=0.8), {clp("umap"): 0.6})
+    head, line = lines_under(report(make_workdir(tmp_path, [row])), "Main table")
+    assert "CLP: raw features test (oracle matching) CLP: umap test (oracle matching)" in head
+    assert "80.0 81.0 60.0 –" in line
 
 
 def test_seeds_are_shown_as_mean_and_sample_deviation(tmp_path: Path) -> None:
-    rows = [make_row(seed=seed, clp=clp) for seed, clp in enumerate((0.70, 0.80, 0.90))]
+    rows = [make_row(seed=seed, accuracy=accuracy) for seed, accuracy in enumerate((0.70, 0.80, 0.90))]
     text = text_of(report(make_workdir(tmp_path, rows)))
     assert "80.0 ± 10.0" in text
     assert "Mean ± sample standard deviation over seeds." in text
@@ -99,52 +91,59 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     assert "±" not in text_of(report(make_workdir(tmp_path, [make_row()])))
 
 
-def make_collapse(value: float) -> dict[str, Any]:
-    """A number of its own at each split, level and measure: value + 1 for coarse, + 2 for fine, + 10 for test."""
-    names = ("nc1", "cdnv", "nc2_equinorm", "nc2_angle", "effective_rank_means", "effective_rank_within")
-    inside = ("explained_variance", "silhouette", "silhouette_cosine")
-    inside += ("distance_same_class", "distance_merged_classes", "distance_other_classes")
-    levels = {"coarse": (names, 1), "fine": (names, 2), "within": (inside, 3)}
+def test_single_members_are_shown_by_name(tmp_path: Path) -> None:
+    page = report(make_workdir(tmp_path, [make_row(), make_row("random_init", epoch=0)]))
+    _, member, control = lines_under(page, "Main table")
+    assert member.startswith("mod:5/lr=0.1/wd=0.0005/seed=0 trained on coarse labels 20")
+    assert control.startswith("random initialisation random initialisation 0")
+
+
+def collapse(value: float) -> dict[Quantity, float | None]:
+    """A number of its own at each split and level: value + 1 for coarse, + 2 for fine, + 3 inside, + 10 for test."""
+    levels = {"coarse": ("nc1", 1), "fine": ("nc1", 2), "within": ("silhouette", 3)}
     return {
-        split: {level: dict.fromkeys(of, value + plus + more) | {"nc3": None} for level, (of, plus) in levels.items()}
+        Quantity(metric, split, level): value + plus + more
         for split, more in (("train", 0), ("test", 10))
-    }
-
-
-def lines_under(page: str, title: str) -> list[str]:
-    table = page.split(f"<h2>{title}</h2>")[1].split("</table>")[0]
-    return [" ".join(re.sub(r"<[^>]+>", " ", line).split()) for line in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)]
+        for level, (metric, plus) in levels.items()
+    } | {Quantity("nc3", "train", "coarse"): None}
 
 
 def test_collapse_is_shown_at_both_levels_over_seeds(tmp_path: Path) -> None:
-    rows = [make_row(seed=seed, collapse=make_collapse(100 * seed)) for seed in (1, 2)]
-    page = report(make_workdir(tmp_path, [*rows, make_row("raw_pixels", collapse={})]))
+    rows = [changed(make_row(seed=seed), collapse(100.0 * seed)) for seed in (1, 2)]
+    page = report(make_workdir(tmp_path, [*rows, make_row("raw_pixels", values={clp(): 0.5})]))
     head, coarse, fine = lines_under(page, "Collapse")
-    assert "NC1 train (test) CDNV train (test)" in head
-    assert coarse.startswith("mod:5 trained on coarse labels coarse 151 ± 71 161 ± 71 151 ± 71 161 ± 71")
-    assert fine.startswith("mod:5 trained on coarse labels fine 152 ± 71 162 ± 71")
-    assert "– –" in coarse  # NC3
-    _, inside = lines_under(page, "Fine classes inside super-classes")
-    assert inside == "mod:5 trained on coarse labels " + " ".join(["153 ± 71 163 ± 71"] * 6)
+    assert head == "Network Labels NC1 train (test) NC3 train (test)"
+    assert coarse == "mod:5 trained on coarse labels coarse 151 ± 71 161 ± 71 – –"
+    assert fine == "mod:5 trained on coarse labels fine 152 ± 71 162 ± 71 – –"
+    head, inside = lines_under(page, "Fine classes inside super-classes")
+    assert head == "Network silhouette train (test)"
+    assert inside == "mod:5 trained on coarse labels 153 ± 71 163 ± 71"
     assert "over resamples of the examples" not in text_of(page)
+    assert 'title="NC1, tr(S_W S_B^+) / K; 0 or more, lower is better"' in page
 
 
 def test_spread_of_one_network_is_that_of_its_resamples(tmp_path: Path) -> None:
-    row = make_row(collapse=make_collapse(0), collapse_std=make_collapse(0.5))
+    row = changed(make_row(bootstrap=20), collapse(0.0), stds=collapse(0.5))
     page = report(make_workdir(tmp_path, [row]))
-    assert "coarse 1 ± 1.5 11 ± 12 1 ± 1.5" in lines_under(page, "Collapse")[1]
+    assert lines_under(page, "Collapse")[1].endswith("coarse 1 ± 1.5 11 ± 12 – –")
     assert "over resamples of the examples" in text_of(page)
     assert "over seeds" not in text_of(page)
 
 
-def test_results_without_the_table_of_collapse_are_shown_without_it(tmp_path: Path) -> None:
-    assert "<h2>Collapse</h2>" not in report(make_workdir(tmp_path, [make_row()]))
+def test_results_without_metrics_of_collapse_are_shown_without_the_table(tmp_path: Path) -> None:
+    page = report(make_workdir(tmp_path, [make_row(values={clp(): 0.5})]))
+    assert "<h2>Collapse</h2>" not in page
+    assert "<h2>Fine classes inside super-classes</h2>" not in page
 
 
 def test_missing_and_nan_numbers_are_dashes(tmp_path: Path) -> None:
-    bare = {key: None for key in make_row() if key not in ("kind", "name")}
-    rows = [make_row(), make_row("raw_pixels") | bare, make_row("fine", coarse_test_accuracy=math.nan)]
-    page = report(make_workdir(tmp_path, rows))
+    bare = make_row("raw_pixels", values={clp(): None}, epoch=None, class_distances=())
+    workdir = make_workdir(tmp_path, [make_row(), bare, changed(make_row("fine"), {COARSE_TEST: 0.123456789})])
+    path = workdir / "results" / "evaluation.json"
+    text = path.read_text()
+    assert text.count("0.123456789") == 1
+    path.write_text(text.replace("0.123456789", "NaN"))
+    page = report(workdir)
     assert "nan" not in text_of(page).lower().split()
     assert "None" not in text_of(page)
     line = next(line for line in re.findall(r"<tr>.*?</tr>", page, re.DOTALL) if "raw pixels" in line)
@@ -157,6 +156,15 @@ def test_every_kind_of_row_and_no_trained_network(tmp_path: Path) -> None:
     assert "no network trained on coarse labels" in text
     for words in ("raw pixels", "random initialisation", "shuffled labels", "trained on fine labels", "another"):
         assert words in text
+
+
+def test_layers_of_one_network_are_lines_of_their_own(tmp_path: Path) -> None:
+    rows = [make_row(layer=layer, accuracy=accuracy) for layer, accuracy in (("block_1", 0.6), ("features", 0.8))]
+    page = report(make_workdir(tmp_path, rows))
+    _, first, last = lines_under(page, "Main table")
+    assert "seed=0, layer block_1" in first
+    assert "seed=0, layer features" in last
+    assert "recover the fine classes at 80.0 %" in text_of(page)  # ties on coarse labels: the last layer
 
 
 def test_page_is_self_contained_and_well_formed(tmp_path: Path) -> None:
@@ -191,21 +199,21 @@ class _Balance(html.parser.HTMLParser):
 def test_text_from_files_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     row = make_row(name=evil, label_map=evil)
-    run = {"name": evil, "dataset": evil, "command": evil, "class_names": [evil, evil], "config": {"a": evil}}
-    page = report(make_workdir(tmp_path, [row], run, notes=[evil]))
+    run = {"name": evil, "dataset": evil, "command": evil, "class_names": (evil, evil), "config": {"a": evil}}
+    page = report(make_workdir(tmp_path, [row], notes=[evil], **run))
     assert "<script" not in page
     assert page.count("&lt;script&gt;") >= 6
 
 
 def test_facts_and_notes(tmp_path: Path) -> None:
     run = {
-        "name": "toy",
+        "dataset": "",
         "command": "ncjax demo",
         "device": "2 x cpu",
         "versions": {"jax": "0.6.0"},
-        "wall_secs": {"compile": 9.96, "train": 192.0, "evaluate": 3725, "probe": None},
+        "wall_secs": {"compile": 9.96, "train": 192.0, "evaluate": 3725.0, "probe": None},
     }
-    text = text_of(report(make_workdir(tmp_path, [make_row()], run, notes=["Raw pixels cluster at 97 %."])))
+    text = text_of(report(make_workdir(tmp_path, [make_row()], notes=["Raw pixels cluster at 97 %."], **run)))
     assert "Command ncjax demo" in text
     assert "Data –" in text
     assert "compile 10.0 s, train 3 min 12 s, evaluate 1 h 02 min, probe –" in text
@@ -215,23 +223,26 @@ def test_facts_and_notes(tmp_path: Path) -> None:
 
 def test_config_comes_from_config_json_when_the_results_hold_none(tmp_path: Path) -> None:
     workdir = make_workdir(tmp_path, [make_row()])
-    (workdir / "config.json").write_text('{"seeds": 8}')
+    write_run_file(workdir, {"seeds": 8})
     assert '"seeds": 8' in text_of(report(workdir))
 
 
 def test_failed_member_is_named_with_its_step(tmp_path: Path) -> None:
     workdir = make_workdir(tmp_path, [make_row()])
-    records = [make_record(step, members=3) for step in (10, 20, 30)]
-    for record in records[1:]:
-        record["train_loss"][2] = math.nan
-    write_metrics(workdir, records)
-    assert "member 2 by step 20" in text_of(report(workdir))
+    write_metrics(workdir, [make_record(step, members=3, failed=[2] if step > 10 else []) for step in (10, 20, 30)])
+    assert "Not a number: member m2 by step 20. These members" in text_of(report(workdir))
+
+
+def test_failed_member_of_an_older_log_has_the_name_of_its_row(tmp_path: Path) -> None:
+    workdir = make_workdir(tmp_path, [make_row(seed=seed) for seed in (0, 1)])
+    lines = ['{"step": 10, "epoch": 1, "wall_secs": 1.0, "train_loss": [0.5, null]}\n']
+    (workdir / "metrics.jsonl").write_text("".join(lines))
+    assert "member mod:5/lr=0.1/wd=0.0005/seed=1 by step 10" in text_of(report(workdir))
 
 
 def test_rewritten_steps_count_once_and_many_members_draw_a_band(tmp_path: Path) -> None:
     workdir = make_workdir(tmp_path, [make_row()])
-    failed = make_record(20, members=12)
-    failed["train_loss"] = [math.nan] * 12
+    failed = make_record(20, 12, failed=range(12))
     write_metrics(workdir, [make_record(10, 12), failed, make_record(20, 12), make_record(30, 12)])
     page = report(workdir)
     assert "Not a number" not in page
@@ -239,114 +250,17 @@ def test_rewritten_steps_count_once_and_many_members_draw_a_band(tmp_path: Path)
 
 
 def test_a_sweep_of_many_label_maps_is_a_table_without_the_dot_figure(tmp_path: Path) -> None:
-    rows = [make_row(label_map=f"random:5:{seed}", class_distances=None) for seed in range(30)]
+    rows = [make_row(label_map=f"random:5:{seed}", class_distances=()) for seed in range(30)]
     page = report(make_workdir(tmp_path, rows))
     assert "<svg" not in page
     assert "random:5:29" in page
 
 
-def test_groups_gather_seeds_and_keep_settings_apart() -> None:
-    rows = [make_row(lr=lr, seed=seed) for lr in (0.1, 0.01) for seed in (0, 1)]
-    rows += [make_row("random_init", lr=lr, epoch=0) for lr in (0.1, 0.01)]
-    groups = group_rows(rows)
-    assert [(group.kind, len(group.rows)) for group in groups] == [("trained", 2), ("trained", 2), ("random_init", 2)]
-    assert labels_of(groups) == ("mod:5, lr 0.1, wd 0.0005", "mod:5, lr 0.01, wd 0.0005", "mod:5")
-
-
-def test_last_epochs_keeps_the_latest_of_each_setting() -> None:
-    groups = group_rows([make_row(epoch=epoch) for epoch in (20, 5, 10)])
-    assert [group.epoch for group in last_epochs(groups)] == [20]
-
-
-def test_group_values_skip_what_is_no_finite_number() -> None:
-    rows = ({"clp": {"raw": {"ari": 0.25}}}, {"clp": {"raw": None}}, {"clp": None}, {"clp": {"raw": {"ari": math.inf}}})
-    group = Group("trained", "mod:5", None, None, None, rows)
-    assert group.values("clp", "raw", "ari") == (0.25,)
-    assert group.mean("clp", "tsne", "ari") is None
-
-
-def test_formats() -> None:
-    assert percent([]) == number([]) == "–"
-    assert percent([0.8444]) == "84.4"
-    assert percent([0.5, 0.7]) == "60.0 ± 14.1"
-    assert number([0.0012345]) == "0.00123"
-    assert number([1.0, 3.0]) == "2 ± 1.4"
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "is missing: run `ncjax evaluate"),
-        ("", "is not valid JSON"),
-        ('{"run": {', "is not valid JSON"),
-        ("[]", "expected an object"),
-        ('{"rows": []}', '"run" must be an object'),
-        ('{"run": {}, "rows": []}', "at least one row"),
-        ('{"run": {}, "rows": [{"kind": "trained"}], "notes": [1]}', '"notes" must be a list of strings'),
-        ('{"run": {}, "rows": [3]}', "row 0: expected an object"),
-        ('{"run": {}, "rows": [{"kind": "fine"}, {"name": "mod:5"}]}', 'row 1: "kind" must be a string'),
-        ('{"run": {}, "rows": [{"kind": "fine", "name": 3}]}', '"name" must be a string or null'),
-        ('{"run": {}, "rows": [{"kind": "fine", "epoch": "last"}]}', '"epoch" must be a number or null'),
-        ('{"run": {}, "rows": [{"kind": "fine", "clp": []}]}', None),
-        ('{"run": {}, "rows": [{"kind": "fine", "clp": [1]}]}', '"clp" must be an object'),
-        ('{"run": {}, "rows": [{"kind": "fine", "clp": {"raw": {"ari": "high"}}}]}', '"clp.raw" must hold numbers'),
-        ('{"run": {}, "rows": [{"kind": "fine", "class_distances": [[1, 2]]}]}', "must be a square list of lists"),
-        ('{"run": {}, "rows": [{"kind": "fine", "class_distances": [1, 2]}]}', "must be a square list of lists"),
-        ('{"run": {}, "rows": [{"kind": "fine", "collapse": {"train": 3}}]}', '"collapse" must hold numbers by split'),
-        ('{"run": {}, "rows": [{"kind": "fine", "collapse_std": {"train": {"fine": {"nc1": "x"}}}}]}', "must hold num"),
-    ],
-)
-def test_bad_evaluation_file_is_one_line_that_names_it(tmp_path: Path, content: str | None, words: str | None) -> None:
-    path = tmp_path / "results" / "evaluation.json"
-    path.parent.mkdir()
-    if content is not None:
-        path.write_text(content)
-    if words is None:
-        write_report(tmp_path)
-        return
-    with pytest.raises(UserError, match=re.escape(words)) as caught:
-        write_report(tmp_path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "report.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("metrics.jsonl", '{"step": 1}\n{"step": 2, "tr', "line 2 is not valid JSON"),
-        ("metrics.jsonl", "[1]\n", "line 1: expected an object"),
-        ("metrics.jsonl", '{"epoch": 1}\n', 'line 1: "step" must be a number'),
-        ("metrics.jsonl", '{"step": 1, "train_loss": ["low"]}\n', "line 1: train_loss must list numbers"),
-        ("config.json", "{", "is not valid JSON"),
-        ("config.json", "3", "expected an object"),
-    ],
-)
-def test_bad_run_files_are_named(tmp_path: Path, name: str, content: str, words: str) -> None:
+def test_reading_a_work_directory_changes_nothing_but_the_page(tmp_path: Path) -> None:
     workdir = make_workdir(tmp_path, [make_row()])
-    (workdir / name).write_text(content)
-    with pytest.raises(UserError, match=re.escape(words)) as caught:
-        write_report(workdir)
-    assert str(workdir / name) in str(caught.value)
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
-
-
-def test_summary_holds_the_numbers_of_every_epoch_and_control(tmp_path: Path) -> None:
-    rows = [make_row(seed=seed, clp=clp) for seed, clp in enumerate((0.7, 0.9))]
-    rows += [make_row(epoch=10, clp=0.6), make_row("raw_pixels", name="raw pixels", label_map=None, epoch=None)]
-    main, clusters = (table.splitlines() for table in summary(make_workdir(tmp_path, rows)).split("\n\n"))
-    assert cells(main[0])[:6] == ["network", "seeds", "epoch", "coarse test", "coarse train", "true-label probe"]
-    assert cells(main[0])[6:] == ["CLP: raw features", "NC1 coarse", "NC1 fine"]
-    assert [cells(line)[:3] for line in main[2:]] == [
-        ["trained on coarse labels (mod:5)", "2", "20"],
-        ["trained on coarse labels (mod:5)", "1", "10"],
-        ["raw pixels", "1", "–"],
-    ]
-    expected = ["90.0 ± 0.0", "99.0 ± 0.0", "85.0 ± 0.0", "80.0 ± 14.1", "0.0123 ± 0", "1.5 ± 0"]
-    assert cells(main[2])[3:] == expected
-    assert cells(clusters[0]) == ["network", "epoch", "clusters: raw features", "ARI: raw features"]
-    assert cells(clusters[2])[2:] == ["50.0 ± 0.0", "0.500 ± 0.000"]
-    assert {len(cells(line)) for line in main} == {9}
+    write_metrics(workdir, [make_record(10, 1)])
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    report(workdir)
+    after = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    del after[workdir / "report.html"]
+    assert after == before

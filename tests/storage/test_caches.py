@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled programs are kept for commands alone, where the user and JAX want them, and change no result."""
+"""Compiled programs are cached for commands alone, where the user and JAX want them, and change no result."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncjax import user_cache
-from ncjax.features.extraction import load_features
-from ncjax.storage.caches import keep_compiled_programs
+from ncjax.features.store import load_features
+from ncjax.storage import caches
+from ncjax.storage.caches import cache_folder, keep_compiled_programs
 from tests.runs import environment_of_a_user
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEAVY = "jax flax optax orbax numpy scipy sklearn torch matplotlib PIL tqdm jaxtyping"
 SMALL = (
     "--labels mod:5 --seeds 2 --model.name mlp --model.width 8 --optim.epochs 2 --data.train-examples 128 "
@@ -32,6 +32,14 @@ def environment(tmp_path, monkeypatch):
     return variables
 
 
+def test_the_cache_folder_is_that_of_the_user(environment, tmp_path):
+    assert cache_folder() == tmp_path / "cache" / "ncjax"
+    del environment["XDG_CACHE_HOME"]
+    environment["HOME"] = str(tmp_path / "home")
+    home = "Library/Caches" if sys.platform == "darwin" else ".cache"
+    assert cache_folder() == tmp_path / "home" / home / "ncjax"
+
+
 def test_programs_are_kept_in_a_folder_for_this_processor(environment, tmp_path, monkeypatch):
     keep_compiled_programs()
     here = Path(environment.pop("JAX_COMPILATION_CACHE_DIR"))
@@ -39,17 +47,17 @@ def test_programs_are_kept_in_a_folder_for_this_processor(environment, tmp_path,
     assert here.is_dir()
     keep_compiled_programs()
     assert environment.pop("JAX_COMPILATION_CACHE_DIR") == str(here)
-    monkeypatch.setattr(user_cache.platform, "machine", lambda: "another")
+    monkeypatch.setattr(caches.platform, "machine", lambda: "another")
     keep_compiled_programs()
     assert Path(environment["JAX_COMPILATION_CACHE_DIR"]).parent == here.parent
     assert environment["JAX_COMPILATION_CACHE_DIR"] != str(here)
 
 
 @pytest.mark.parametrize(
-    "given", [{"JAX_COMPILATION_CACHE_DIR": "/elsewhere"}, {"JAX_ENABLE_COMPILATION_CACHE": "False"}]
+    "chosen", [{"JAX_COMPILATION_CACHE_DIR": "/elsewhere"}, {"JAX_ENABLE_COMPILATION_CACHE": "False"}]
 )
-def test_the_variables_of_jax_decide(environment, tmp_path, given):
-    environment |= given
+def test_the_variables_of_jax_decide(environment, tmp_path, chosen):
+    environment |= chosen
     before = dict(environment)
     keep_compiled_programs()
     assert environment == before
@@ -67,7 +75,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(environment, tmp_path, caps
     (tmp_path / "cache").write_text("a file")
     keep_compiled_programs()
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("ncjax: note: compiled programs are not kept in ")
+    assert line.startswith("ncjax: note: compiled programs are not cached in ")
     assert line.endswith(": Not a directory")
     assert "JAX_COMPILATION_CACHE_DIR" not in environment
 
@@ -77,7 +85,7 @@ def test_the_oldest_programs_make_room(tmp_path):
         path = tmp_path / f"{name}-cache"
         path.write_bytes(bytes(100))
         os.utime(path, (1e9 - age, 1e9 - age))
-    user_cache._drop_oldest(tmp_path, 250)
+    caches._drop_oldest(tmp_path, 250)
     assert {path.name for path in tmp_path.iterdir()} == {"new-cache", "middle-cache"}
 
 
@@ -118,7 +126,8 @@ def finish(process: subprocess.Popen[str], workdir: Path) -> tuple[list[dict], l
     assert process.returncode == 0, errors
     assert [line for line in errors.splitlines() if line and not line.startswith("train:")] == []
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    features = [array for split in load_features(workdir, 2) for array in split]
+    found = load_features(workdir, 2)
+    features = [np.asarray(array) for split in (found.train, found.test) for array in split.layers["features"]]
     return [{name: value for name, value in line.items() if name != "wall_secs"} for line in lines], features
 
 

@@ -1,83 +1,152 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from ncjax.config import Config, OptimConfig
+from ncjax.config import Config, EvaluateConfig, MeshConfig, OptimConfig
+from ncjax.distributed.environment import Environment
 from ncjax.errors import UserError
-from ncjax.training.metrics import keep_until, open_metrics
-from ncjax.storage.workdir import open_workdir, read_config, read_json, write_json
+from ncjax.storage.workdir import RunFile, locked, open_workdir, read_config, read_json, read_run_file
+
+ROOT = Path(__file__).parents[2]
+HERE = Environment(versions={"jax": "1.2"}, commit="abc", device="8 x cpu")
 
 
 def test_config_comes_back_with_what_a_number_needs(tmp_path):
-    config = Config(seeds=3, optim=OptimConfig(lr=(0.1, 0.2)))
-    open_workdir(tmp_path / "run", config, "ncjax train x.py")
+    config = Config(seeds=3, optim=OptimConfig(lr=(0.1, 0.2)), evaluate=EvaluateConfig(layers=("features", "stage1")))
+    open_workdir(tmp_path / "run", config, "ncjax train x.py", HERE)
     assert read_config(tmp_path / "run") == config
+    found = read_run_file(tmp_path / "run")
+    assert found == RunFile(
+        config=found.config, command="ncjax train x.py", versions={"jax": "1.2"}, commit="abc", device="8 x cpu"
+    )
+    assert found.config["optim"]["lr"] == [0.1, 0.2]
     content = read_json(tmp_path / "run" / "config.json")
-    assert content["command"] == "ncjax train x.py"
-    assert set(content["versions"]) >= {"python", "jax", "flax"}
-    assert "8 x cpu" in content["device"]
+    assert list(content) == ["config", "command", "versions", "commit", "device"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OtherConfig:
+    sizes: tuple[int, ...] = (1, 2)
+
+
+def test_configs_of_another_kind_are_read_by_their_kind(tmp_path):
+    open_workdir(tmp_path, OtherConfig(sizes=(3,)), "ncjax theory", HERE)
+    assert read_config(tmp_path, OtherConfig) == OtherConfig(sizes=(3,))
+    with pytest.raises(UserError, match=r"config\.json .*another version.*unknown field"):
+        read_config(tmp_path)
 
 
 def test_directory_of_another_config_is_refused_and_the_differing_fields_are_named(tmp_path):
     config = Config()
-    open_workdir(tmp_path, config, "a")
-    open_workdir(tmp_path, config, "b")
+    open_workdir(tmp_path, config, "a", HERE)
+    written = (tmp_path / "config.json").read_bytes()
+    open_workdir(tmp_path, dataclasses.replace(config, mesh=MeshConfig(data=8), checkpoint_minutes=1.0), "b", HERE)
     other = dataclasses.replace(config, seeds=2, optim=dataclasses.replace(config.optim, batch=64))
     with pytest.raises(UserError, match=r"optim.batch: 128 there, 64 now; seeds: 1 there, 2 now"):
-        open_workdir(tmp_path, other, "c")
-    assert read_config(tmp_path) == config
+        open_workdir(tmp_path, other, "c", HERE)
+    assert (tmp_path / "config.json").read_bytes() == written
+
+
+def test_a_directory_of_an_earlier_version_is_that_of_the_same_config(tmp_path):
+    open_workdir(tmp_path, Config(), "a", HERE)
+    content = read_json(tmp_path / "config.json")
+    del content["config"]["evaluate"]["layers"]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    open_workdir(tmp_path, Config(), "a", HERE)
+    with pytest.raises(UserError, match=r"evaluate.layers: \['features'\] there"):
+        open_workdir(tmp_path, Config(evaluate=EvaluateConfig(layers=("features", "stage1"))), "a", HERE)
+
+
+@pytest.mark.parametrize("log", sorted((ROOT / "docs" / "logs").iterdir()), ids=lambda path: path.name)
+def test_logs_of_the_results_page_can_be_read(log):
+    assert read_config(log).name
+    assert read_run_file(log).command.startswith("ncjax ")
+    assert set(read_run_file(log).versions) >= {"python", "jax"}
 
 
 def test_files_that_are_not_ours_are_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*config.json: No such file"):
         read_config(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"config.json is not JSON"):
-        read_config(tmp_path)
-    (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(UserError, match="holds no config"):
-        read_config(tmp_path)
+    path = tmp_path / "config.json"
+    for content, message in {
+        "{": r"config.json is not JSON",
+        "[]": "holds no config",
+        '{"config": 3}': r"config\.json .*: config is 3, but must be an object",
+        '{"config": {"seeds": 0}}': r"config\.json .*: seeds is 0, but must be from 1",
+        '{"config": {}, "commit": 3}': r"config\.json .*: commit is 3, but must be text",
+    }.items():
+        path.write_text(content)
+        with pytest.raises(UserError, match=message):
+            read_config(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        open_workdir(tmp_path / "file", Config(), "")
+        open_workdir(tmp_path / "file", Config(), "", HERE)
 
 
-def test_write_leaves_the_old_file_when_the_content_is_bad(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1})
-    with pytest.raises(ValueError, match="Out of range"):
-        write_json(tmp_path / "a.json", {"x": float("nan")})
-    assert read_json(tmp_path / "a.json") == {"x": 1}
+# ------------------------------------------------------------------ the lock
+
+HOLD = "import sys\nfrom pathlib import Path\nfrom ncjax.storage.workdir import locked\n"
+HOLD += "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
 
 
-def test_metrics_after_the_checkpoint_and_half_written_lines_are_dropped(tmp_path):
-    with open_metrics(tmp_path, tensorboard=False) as write:
-        for step in (10, 20, 30):
-            write({"step": step, "wall_secs": step / 10, "train_loss": [1.0, float("nan")]})
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(path.read_text() + '{"step": 40, "trai')
-    assert keep_until(path, 20) == 2.0
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [record["step"] for record in records] == [10, 20]
-    assert records[0]["train_loss"] == [1.0, None]
-    assert keep_until(path, 5) == 0.0
-    assert path.read_text() == ""
+@pytest.fixture
+def other_process(tmp_path):
+    """Another process that holds the lock of tmp_path until its input ends."""
+    held = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert held.stdout.readline() == "held\n"
+    yield held
+    held.kill()
+    held.communicate()
 
 
-@pytest.mark.parametrize("damage", [b"{", b"\xff", b"[1]", b'{"step": "x", "wall_secs": 1}', b'{"step": 1}'])
-def test_a_damaged_line_of_metrics_before_the_last_is_an_error_and_stays(tmp_path, damage):
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(damage + b'\n{"step": 20, "wall_secs": 2.0}\n')
-    before = path.read_bytes()
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1 is damaged"):
-        keep_until(path, 20)
-    assert path.read_bytes() == before
+def test_the_holder_is_named_and_readers_need_no_lock(tmp_path, other_process):
+    open_workdir(tmp_path, Config(), "", HERE)
+    held = f"is in use by process {other_process.pid} on {platform.node()}; wait"
+    with pytest.raises(UserError, match=held), locked(tmp_path):
+        pass
+    with pytest.raises(UserError, match=held), locked(tmp_path):  # the first try changed nothing
+        pass
+    assert read_config(tmp_path) == Config()
+    other_process.communicate("")
+    with locked(tmp_path):
+        pass
 
 
-def test_tensorboard_events_are_written_on_request(tmp_path):
-    pytest.importorskip("tensorboardX")
-    with open_metrics(tmp_path, tensorboard=True) as write:
-        write({"step": 1, "train_loss": [0.5]})
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    assert b"train_loss/member_0" in events.read_bytes()
+def test_the_lock_ends_with_a_process_that_is_killed(tmp_path, other_process):
+    other_process.send_signal(signal.SIGKILL)
+    other_process.wait()
+    with locked(tmp_path):
+        pass
+
+
+def test_this_process_holds_it_once_and_lets_it_go(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    for _ in range(2):
+        with locked(folder):
+            with pytest.raises(UserError, match=f"process {os.getpid()} on"), locked(folder):
+                pass
+            with pytest.raises(UserError, match=f"process {os.getpid()} on"), locked(folder):
+                pass
+    assert [path for path in folder.iterdir() if path.name != ".lock"] == []
+    with pytest.raises(RuntimeError, match="inside"), locked(folder):
+        raise RuntimeError("inside")
+    with locked(folder):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file: "), locked(tmp_path / "file"):
+        pass
+    with pytest.raises(UserError, match=r"cannot write .*run: Not a directory"), locked(tmp_path / "file" / "run"):
+        pass

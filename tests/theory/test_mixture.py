@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Draws of a mixture have the means, the covariance and the shares of its config."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,15 +35,15 @@ def test_means_have_the_angle_in_a_label_and_are_orthogonal_between_labels(angle
     np.testing.assert_allclose(means @ means.T, 4 * expected, atol=4e-3 if angle == 0 else 5e-6)
 
 
-def test_means_that_are_orthonormal_on_the_sphere_and_given():
+def test_means_that_are_orthonormal_on_the_sphere_and_of_the_user():
     key, sphere = jax.random.key(1), MixtureConfig(means="sphere", components=3)
     means = np.asarray(draw_means(key, MixtureConfig(), 4, numbers(angle=30.0)))
     np.testing.assert_allclose(means @ means.T, np.eye(4), atol=1e-6)
     drawn = np.asarray(draw_means(key, sphere, 5, numbers(norm=3.0)))
     np.testing.assert_allclose((drawn**2).sum(axis=1), 9.0, rtol=1e-5)
     assert np.abs(drawn @ drawn.T)[~np.eye(6, dtype=bool)].max() > 1
-    given = jnp.arange(8.0).reshape(4, 2)
-    np.testing.assert_array_equal(draw_means(key, MixtureConfig(means="file"), 2, numbers(norm=2.0), given), 2 * given)
+    read, config = jnp.arange(8.0).reshape(4, 2), MixtureConfig(means="file", means_file="means.npy")
+    np.testing.assert_array_equal(draw_means(key, config, 2, numbers(norm=2.0), read), 2 * read)
 
 
 @pytest.mark.parametrize("covariance", ["isotropic", "diagonal", "low_rank"])

@@ -11,7 +11,7 @@ from scipy.stats import norm
 from ncjax.theory.config import DescentConfig, MixtureConfig, NetworkConfig, TheoryConfig, settings_of, shapes_of
 from ncjax.theory.predictions import cosines, frozen_moments, predict
 from ncjax.theory.simulate import record_steps
-from ncjax.theory.sweep import Batch, batch_inputs, make_program
+from ncjax.theory.sweep import RunGroup, group_inputs, make_program
 
 
 @pytest.mark.parametrize("g", [0.0, 0.3, 1.0, 4.0])
@@ -61,12 +61,12 @@ def sweep_config(prediction, *, width, seeds, steps, noise=(0.0,), network=None,
 def simulated_and_predicted(config):
     (shape,), settings = shapes_of(config), settings_of(config)
     count = len(settings) * config.seeds
-    run = make_program(config, shape, count)(*batch_inputs(config, Batch(shape, 0, count)), None)
-    assert not run.diverged.any()
+    found = make_program(config, shape, count)(*group_inputs(config, RunGroup(shape, 0, count)), None)
+    assert not found.diverged.any()
     steps = record_steps(config.descent)
     for number, setting in enumerate(settings):
         rows = slice(number * config.seeds, (number + 1) * config.seeds)
-        yield {name: x[rows].mean(axis=0) for name, x in run.metrics.items()}, predict(config, shape, setting, steps)
+        yield {name: x[rows].mean(axis=0) for name, x in found.metrics.items()}, predict(config, shape, setting, steps)
 
 
 @pytest.mark.parametrize("network", [{}, {"scaling": "sqrt", "symmetric": True, "gain": (0.02,)}])

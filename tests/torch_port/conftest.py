@@ -9,7 +9,7 @@ from flax import nnx
 
 from ncjax.config import ModelConfig
 from ncjax.models import make_model
-from ncjax.training.step import arrays_of
+from ncjax.training.state import arrays_of
 
 CLASSES = 5
 ARCHITECTURES = {

@@ -15,9 +15,9 @@ from ncjax.cli.main import main
 from ncjax.config import ModelConfig
 from ncjax.data import load_dataset
 from ncjax.features.extraction import load_features, saved_epochs
+from ncjax.storage.workdir import read_config
 from ncjax.torch_port.files import read_state_dict
 from ncjax.torch_port.networks import logits_and_features, make_network
-from ncjax.storage.workdir import read_config
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits_demo.py"
 OPTIONS = (

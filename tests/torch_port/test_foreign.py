@@ -51,7 +51,7 @@ def logits_of(config, image_shape, params, batch_stats, images):
         nnx.eval_shape(lambda: make_model(config, image_shape, CLASSES, jnp.dtype("float32"), nnx.Rngs(params=0)))
     )
     ours = jnp.asarray(images.permute(0, 2, 3, 1).numpy())
-    return jax.jit(lambda p, b, x: nnx.merge(graph, p, b)(x, train=False)[0])(params, batch_stats, ours)
+    return jax.jit(lambda p, b, x: nnx.merge(graph, p, b)(x, train=False)["logits"])(params, batch_stats, ours)
 
 
 def assert_same_arrays(found, expected):

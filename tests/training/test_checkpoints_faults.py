@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged checkpoints, other numbers of devices, two runs in one place, a full disk."""
+"""Damaged checkpoints, other numbers of devices, a full disk."""
 
 import dataclasses
 import shutil
@@ -10,13 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncjax.config import Config, MeshConfig, ModelConfig
-from ncjax.errors import UserError
-from ncjax.storage.checksums import SEAL
+from ncjax.config import MeshConfig, ModelConfig
+from ncjax.storage.checksums import CHECKSUMS
 from ncjax.training import checkpoints as checkpoint
 from ncjax.training.loop import prepare
-from ncjax.training.step import StepMetrics, TrainState, init_state
-from ncjax.storage.workdir import locked, open_workdir
+from ncjax.training.state import MemberState, StepMetrics, TrainState, init_state
 from tests.runs import command, ended, records, start
 
 
@@ -36,7 +34,7 @@ def small():
     """A state of three members that no compiler has seen."""
     zeros = StepMetrics(jnp.zeros(3), jnp.zeros(3))
     weights = {"linear": {"kernel": jnp.arange(3 * 300.0).reshape(3, 300), "bias": jnp.ones((3, 4))}}
-    return TrainState(weights, {}, weights, jnp.int32(0), jnp.full(3, -1, jnp.int32), zeros)
+    return TrainState(MemberState(weights, {}, weights, jnp.full(3, -1, jnp.int32), zeros), jnp.int32(0))
 
 
 def save_at(workdir, state, *steps):
@@ -79,10 +77,10 @@ def test_damage_anywhere_in_the_newest_checkpoint_falls_back_to_the_one_before(s
         assert int(restored(copy, state).step) == 5
 
 
-def test_checkpoint_without_a_seal_is_read_as_it_is(small, tmp_path):
+def test_checkpoint_without_checksums_is_read_as_it_is(small, tmp_path):
     state = small
     save_at(tmp_path, state, 3)
-    (tmp_path / "checkpoints" / "3" / SEAL).unlink()
+    (tmp_path / "checkpoints" / "3" / CHECKSUMS).unlink()
     assert int(restored(tmp_path, state).step) == 3
 
 
@@ -99,14 +97,14 @@ def test_draft_of_a_killed_process_is_removed(small, tmp_path):
     "shard", [pytest.param(False, marks=pytest.mark.slow, id="whole"), pytest.param(True, id="sharded parameters")]
 )
 def test_checkpoint_of_eight_devices_is_read_on_one_two_and_four(three, dataset, tmp_path, shard):
-    """Three members on 4 x 2 have four places, on 1 x 1 and 1 x 2 three."""
+    """Three members on 4 x 2 have a padded count of four, on 1 x 1 and 1 x 2 three."""
     written = state_of(dataclasses.replace(three, mesh=MeshConfig(member=4, data=2, shard_params=shard)), dataset)
-    assert written.nan_step.shape == (4,)
+    assert written.members.nan_step.shape == (4,)
     save_at(tmp_path, written, 3)
     for member, data in ((1, 1), (1, 2), (4, 1)):
         like = state_of(dataclasses.replace(three, mesh=MeshConfig(member=member, data=data)), dataset)
         found = restored(tmp_path, like)
-        for a, b, c in zip(*map(jax.tree.leaves, (written.params, found.params, like.params)), strict=True):
+        for a, b, c in zip(*map(jax.tree.leaves, (x.members.params for x in (written, found, like))), strict=True):
             np.testing.assert_array_equal(a[:3], b[:3])
             assert b.shape == c.shape
             assert b.sharding == c.sharding
@@ -118,25 +116,6 @@ def test_epochs_for_analysis_are_kept_and_of_the_others_the_newest_two(small, tm
         for step in (4, 10, 13, 20, 24, 27, 28):
             checkpoint.save(checkpoints, state._replace(step=state.step + step))
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [10, 20, 27, 28]
-
-
-def test_second_run_in_a_work_directory_is_refused_until_the_first_ends(tmp_path):
-    with (
-        locked(tmp_path / "run"),
-        pytest.raises(UserError, match=r"is in use by process \d+ on "),
-        locked(tmp_path / "run"),
-    ):
-        pass
-    with locked(tmp_path / "run"):
-        pass
-
-
-def test_run_goes_on_with_another_mesh_but_not_with_another_batch(tmp_path):
-    config = Config()
-    open_workdir(tmp_path, config, "a")
-    open_workdir(tmp_path, dataclasses.replace(config, mesh=MeshConfig(data=8), checkpoint_minutes=1.0), "b")
-    with pytest.raises(UserError, match="chunk_steps: 50 there, 7 now"):
-        open_workdir(tmp_path, dataclasses.replace(config, chunk_steps=7), "c")
 
 
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
@@ -155,7 +134,7 @@ def test_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
     assert [record["epoch"] for record in records(tmp_path / "full")] == [1, 2]
 
 
-def test_place_that_cannot_be_written_is_named(tmp_path):
+def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     ((code, err),) = ended([start(command("train", tmp_path / "file" / "run"))])
     assert code == 2

@@ -9,12 +9,15 @@ import pytest
 from jax.sharding import NamedSharding
 
 from ncjax.config import MeshConfig, ModelConfig, OptimConfig
+from ncjax.distributed.mesh import REPLICATED
 from ncjax.errors import UserError
-from ncjax.training import checkpoints as checkpoint, step
+from ncjax.training import checkpoints as checkpoint
+from ncjax.training import step
+from ncjax.training.batch import make_batch
+from ncjax.training.loop import fit, prepare
 from ncjax.training.members import example_order
-from ncjax.training.loop import prepare, train
-from ncjax.distributed.mesh import EVERYWHERE
-from ncjax.training.step import compile_chunk, init_state, make_batch
+from ncjax.training.state import init_state
+from ncjax.training.step import compile_chunk
 
 FOUR = {"labels": ("mod:5", "fine"), "seeds": 2}
 
@@ -35,7 +38,7 @@ def steps(run, state, first, last):
     losses, at = [], first
     while at < last:
         end = min((at // run.spec.steps_per_epoch + 1) * run.spec.steps_per_epoch, last)
-        stop = jax.device_put(jnp.asarray(end, jnp.int32), NamedSharding(run.spec.mesh, EVERYWHERE))
+        stop = jax.device_put(jnp.asarray(end, jnp.int32), NamedSharding(run.spec.mesh, REPLICATED))
         state, chunk = program(state, run.images, run.ensemble, stop)
         taken = min(run.config.chunk_steps, end - at)
         losses.append(np.asarray(chunk.loss)[:taken])
@@ -66,7 +69,7 @@ def test_one_device_equals_eight(config, dataset, with_mesh, mesh):
     np.testing.assert_allclose(spread, alone, atol=1e-5)
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(spread_state), strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-4)
-    leaf = jax.tree.leaves(spread_state.params)[0]
+    leaf = jax.tree.leaves(spread_state.members.params)[0]
     assert len({shard.index[0].start for shard in leaf.addressable_shards}) == mesh[0]
 
 
@@ -76,7 +79,7 @@ def test_sharded_parameters_change_no_loss(config, dataset):
     sharded = dataclasses.replace(config, mesh=MeshConfig(member=2, data=4, shard_params=True))
     losses, state = steps(*start(sharded, dataset), 0, 12)
     np.testing.assert_allclose(losses, alone, atol=1e-5)
-    assert any("data" in leaf.sharding.spec for leaf in jax.tree.leaves(state.optimiser))
+    assert any("data" in leaf.sharding.spec for leaf in jax.tree.leaves(state.members.optimizer))
 
 
 def test_member_of_an_ensemble_equals_the_same_member_alone(config, dataset):
@@ -88,12 +91,12 @@ def test_member_of_an_ensemble_equals_the_same_member_alone(config, dataset):
     assert np.unique(together[-1]).size == 16
 
 
-def test_members_in_turn_equal_members_at_once(config, dataset, monkeypatch):
+def test_sequential_members_equal_members_at_once(config, dataset, monkeypatch):
     config = dataclasses.replace(config, **FOUR)
     at_once, _ = steps(*start(config, dataset), 0, 10)
     monkeypatch.setattr(step, "ACTIVATION", 0)
-    in_turn, _ = steps(*start(config, dataset), 0, 10)
-    np.testing.assert_allclose(in_turn, at_once, atol=1e-5)
+    sequential, _ = steps(*start(config, dataset), 0, 10)
+    np.testing.assert_allclose(sequential, at_once, atol=1e-5)
 
 
 def test_coarse_member_beside_a_fine_one_ignores_the_classes_that_it_lacks(quick, dataset):
@@ -133,7 +136,7 @@ def test_only_the_first_epoch_compiles(config, dataset, tmp_path):
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, secs, **kwargs: compiled.append(event) if event.endswith("backend_compile_duration") else None
     )
-    train(prepare(config, dataset), tmp_path, lambda epoch, state: seen.append(len(compiled)))
+    fit(prepare(config, dataset), tmp_path, lambda epoch, state: seen.append(len(compiled)))
     assert seen[0] > 0
     assert seen[2] == seen[3]
 
@@ -143,13 +146,14 @@ def test_training_learns_and_writes_what_it_saw(config, dataset, tmp_path):
         config, optim=OptimConfig(lr=(0.1,), batch=16, epochs=12, schedule="one_cycle"), **FOUR
     )
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, crop_padding=0))
-    outcome = train(prepare(config, dataset), tmp_path, ignore)
+    outcome = fit(prepare(config, dataset), tmp_path, ignore)
     seen = records(tmp_path)
     assert [r["epoch"] for r in seen] == list(range(1, 13))
     assert seen[-1]["step"] == 120
-    assert len(seen[-1]["train_loss"]) == 4
-    assert min(seen[-1]["test_accuracy"]) > 0.9
-    assert seen[-1]["lr"][0] < 1e-3 < seen[2]["lr"][0]
+    names = [f"{labels}/lr=0.1/wd=5e-4/seed={seed}" for labels in ("mod:5", "fine") for seed in (0, 1)]
+    assert list(seen[-1]["train_loss"]) == names
+    assert min(seen[-1]["test_accuracy"].values()) > 0.9
+    assert seen[-1]["lr"][names[0]] < 1e-3 < seen[2]["lr"][names[0]]
     assert outcome.failures == ()
 
 
@@ -163,12 +167,12 @@ def test_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(quick, dataset
         if epoch == 2:
             raise Interrupted
 
-    undisturbed = train(prepare(quick, dataset), tmp_path / "a", ignore)
+    undisturbed = fit(prepare(quick, dataset), tmp_path / "a", ignore)
     (tmp_path / "b").mkdir()
     with pytest.raises(Interrupted):
-        train(prepare(quick, dataset), tmp_path / "b", interrupt)
+        fit(prepare(quick, dataset), tmp_path / "b", interrupt)
     epochs = []
-    resumed = train(prepare(quick, dataset), tmp_path / "b", lambda epoch, state: epochs.append(epoch))
+    resumed = fit(prepare(quick, dataset), tmp_path / "b", lambda epoch, state: epochs.append(epoch))
     assert epochs == [2, 3]
     assert_same(resumed.state, undisturbed.state)
     lines = [[{**x, "wall_secs": 0} for x in records(tmp_path / d)] for d in "ab"]
@@ -178,15 +182,16 @@ def test_interrupted_run_goes_on_and_ends_like_an_undisturbed_one(quick, dataset
 def test_member_that_turns_nan_is_named_and_frozen_and_the_others_go_on(quick, dataset, tmp_path):
     optim = dataclasses.replace(quick.optim, lr=(0.05, 1e30), schedule="constant")
     broken = dataclasses.replace(quick, optim=optim)
-    outcome = train(prepare(broken, dataset), tmp_path / "both", ignore)
+    outcome = fit(prepare(broken, dataset), tmp_path / "both", ignore)
     assert len(outcome.failures) == 1
-    assert "member 1 (mod:5, lr 1e+30" in outcome.failures[0]
-    assert f"step {int(outcome.state.nan_step[1])};" in outcome.failures[0]
-    kept = (outcome.state.params, outcome.state.batch_stats, outcome.state.optimiser)
+    assert outcome.failures[0].startswith("member mod:5/lr=1e30/wd=5e-4/seed=0: loss or gradient not finite at step ")
+    members = outcome.state.members
+    assert f"step {int(members.nan_step[1])};" in outcome.failures[0]
+    kept = (members.params, members.batch_stats, members.optimizer)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept))
     healthy = dataclasses.replace(quick, optim=dataclasses.replace(optim, lr=(0.05,)))
-    alone = train(prepare(healthy, dataset), tmp_path / "alone", ignore)
-    for both, one in zip(jax.tree.leaves(outcome.state.params), jax.tree.leaves(alone.state.params), strict=True):
+    alone = fit(prepare(healthy, dataset), tmp_path / "alone", ignore)
+    for both, one in zip(*(jax.tree.leaves(run.state.members.params) for run in (outcome, alone)), strict=True):
         np.testing.assert_allclose(both[0], one[0], atol=1e-5)
 
 

@@ -3,11 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncjax.training.schedules import schedule_factor
+from ncjax.errors import UserError
+from ncjax.training.schedules import SCHEDULES, schedule_factor
 
 
 def at(kind, step, total=300):
-    return float(schedule_factor(kind, total, jnp.asarray(step)))
+    return float(schedule_factor(kind, jnp.asarray(step), total))
 
 
 @pytest.mark.parametrize(
@@ -30,10 +31,15 @@ def test_values(kind, step, expected):
     assert at(kind, step) == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
-@pytest.mark.parametrize("kind", ["constant", "step", "cosine", "one_cycle"])
+@pytest.mark.parametrize("kind", SCHEDULES)
 @pytest.mark.parametrize("total", [1, 2, 3, 7])
 def test_short_runs_stay_in_range(kind, total):
     factors = [at(kind, step, total) for step in range(total + 1)]
     assert np.isfinite(factors).all()
     assert min(factors) >= 0
     assert max(factors) <= 1 + 1e-6
+
+
+def test_unknown_schedule_is_named_with_those_that_are_known():
+    with pytest.raises(UserError, match=r"^optim\.schedule is 'linear', but must be one of constant, step, cosine, "):
+        at("linear", 0)

@@ -9,7 +9,8 @@ import pytest
 
 from ncjax.config import MeshConfig, ModelConfig
 from ncjax.training.loop import prepare
-from ncjax.training.step import compile_chunk, init_state
+from ncjax.training.state import init_state
+from ncjax.training.step import compile_chunk
 
 KINDS = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
 
@@ -54,7 +55,7 @@ def test_one_all_reduce_of_the_gradients_and_none_over_members(config, dataset):
 def test_batchnorm_adds_two_all_reduces_a_layer_and_none_over_members(config, dataset):
     """Three layers: sums forward and backward; the first layer's backward sums travel with the gradients.
 
-    On CPUs members take turns in the gradient of the first kernel, which is in a loop of its own.
+    On CPUs members are sequential in the gradient of the first kernel, which is in a loop of its own.
     """
     found = collectives(config, dataset, member=2, data=4)
     assert {kind for kind, _, _ in found} == {"all-reduce"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is fed to a chunk of steps, beside a NumPy gather of the resident order; threads, parts and bad images."""
+"""What is streamed to a chunk of steps, beside a NumPy gather of the resident order; threads, parts and bad images."""
 
 import dataclasses
 import os
@@ -13,10 +13,10 @@ import pytest
 from ncjax.config import MeshConfig
 from ncjax.data import Streamed
 from ncjax.data.dataset import Reader, channel_counts
-from ncjax.errors import UserError
-from ncjax.training.members import example_order, fed_images
-from ncjax.training.streaming import chunks, make_feed
 from ncjax.distributed.mesh import make_mesh
+from ncjax.errors import UserError
+from ncjax.training.members import example_order, streamed_pixels
+from ncjax.training.streaming import chunks, make_feed
 
 BATCH, CHUNK, EXAMPLES = 8, 3, 40  # five steps an epoch: chunks of 3, 2, 3, 2, ...
 SEEDS = np.array([0, 1, 0, 1, 2, 2, 2, 2], np.int32)
@@ -49,27 +49,27 @@ def feed_of(images, member, data, seeds=SEEDS):
 
 def expected(images, step, seeds=SEEDS):
     """`[s b h w ch]` of a step."""
-    epoch, place = divmod(step, EXAMPLES // BATCH)
+    epoch, number = divmod(step, EXAMPLES // BATCH)
     order = np.asarray(example_order(jnp.asarray(seeds), jnp.asarray(epoch), EXAMPLES))
-    return images[order[:, place * BATCH : (place + 1) * BATCH]]
+    return images[order[:, number * BATCH : (number + 1) * BATCH]]
 
 
 @pytest.mark.parametrize("mesh", [(1, 1), (2, 4), (8, 1), (1, 8), (4, 2)])
 def test_every_step_is_the_gather_of_its_order(images, mesh):
     feed = feed_of(images, *mesh)
     step = 0
-    for count, fed in zip((3, 2, 3, 2), chunks(feed, 0, 10), strict=True):
-        assert fed.pixels.sharding.num_devices == mesh[0] * mesh[1]
+    for count, chunk in zip((3, 2, 3, 2), chunks(feed, 0, 10), strict=True):
+        assert chunk.pixels.sharding.num_devices == mesh[0] * mesh[1]
         for i in range(count):
-            now = fed_images(fed._replace(pixels=fed.pixels[i]))
+            now = streamed_pixels(chunk._replace(pixels=chunk.pixels[i]))
             np.testing.assert_array_equal(now, expected(images, step))
             step += 1
-        assert not np.asarray(fed.pixels[count:]).any()
+        assert not np.asarray(chunk.pixels[count:]).any()
     assert step == 10
 
 
 @pytest.mark.parametrize(("member", "sequences"), [(1, 3), (2, 2), (4, 2), (8, 1)])
-def test_members_of_one_place_with_one_seed_share_their_images(images, member, sequences):
+def test_members_of_one_shard_with_one_seed_share_their_images(images, member, sequences):
     feed = feed_of(images, member, 1)
     assert feed.shape == (CHUNK, member, sequences, BATCH, 4, 3, 2)
 
@@ -78,27 +78,29 @@ def test_any_step_can_be_the_first(images):
     feed = feed_of(images, 2, 2)
     (first,) = chunks(feed, 8, 10)
     for i in range(2):
-        np.testing.assert_array_equal(fed_images(first._replace(pixels=first.pixels[i])), expected(images, 8 + i))
+        np.testing.assert_array_equal(streamed_pixels(first._replace(pixels=first.pixels[i])), expected(images, 8 + i))
 
 
 def test_each_image_of_a_step_is_read_once(streamed):
     images, read = streamed
     same = np.zeros(8, np.int32)
     assert len(list(chunks(feed_of(images, 4, 2, same), 0, 5))) == 2
-    assert sorted(read) == list(range(EXAMPLES))  # one epoch of one seed, though four places hold it
+    assert sorted(read) == list(range(EXAMPLES))  # one epoch of one seed, though four shards hold it
 
 
-def test_a_device_is_fed_without_talking_to_another(images):
-    fed = next(chunks(feed_of(images, 4, 2), 0, 10))
-    program = jax.jit(lambda fed: fed_images(fed._replace(pixels=fed.pixels[1]))).lower(fed).compile().as_text()
+def test_a_device_gets_its_images_without_talking_to_another(images):
+    chunk = next(chunks(feed_of(images, 4, 2), 0, 10))
+    program = (
+        jax.jit(lambda chunk: streamed_pixels(chunk._replace(pixels=chunk.pixels[1]))).lower(chunk).compile().as_text()
+    )
     assert not any(name in program for name in ("all-gather", "all-reduce", "collective-permute", "all-to-all"))
 
 
 def test_little_is_read_ahead(streamed):
     images, read = streamed
-    fed = chunks(feed_of(images, 1, 1, np.zeros(1, np.int32)), 0, 1000)
-    next(fed)
-    fed.close()
+    chunk = chunks(feed_of(images, 1, 1, np.zeros(1, np.int32)), 0, 1000)
+    next(chunk)
+    chunk.close()
     assert CHUNK * BATCH <= len(read) <= (3 * CHUNK + 2 * (os.cpu_count() or 1)) * BATCH
 
 

@@ -16,11 +16,12 @@ from PIL import Image
 
 from ncjax.config import DataConfig, ModelConfig
 from ncjax.data import load_dataset
+from ncjax.distributed.mesh import REPLICATED
 from ncjax.errors import UserError
 from ncjax.features.extraction import extract
-from ncjax.training.loop import Run, chunk_images, prepare, train
-from ncjax.distributed.mesh import EVERYWHERE
-from ncjax.training.step import TrainState, compile_chunk, init_state
+from ncjax.training.loop import PreparedRun, chunk_images, fit, prepare
+from ncjax.training.state import TrainState, init_state
+from ncjax.training.step import compile_chunk
 from tests.data.test_tfds import prepare as prepare_tfds
 from tests.training.test_loop import assert_same, records
 
@@ -72,7 +73,7 @@ def streamed(config):
 class Program(NamedTuple):
     """What the tests of this file compile once: an image's source is no part of it."""
 
-    run: Run
+    run: PreparedRun
     state: TrainState
     chunk: Any
 
@@ -100,7 +101,7 @@ def steps(program, first, last, state=None):
     with closing(chunk_images(run, first)) as images:
         while at < last:
             end = min((at // run.spec.steps_per_epoch + 1) * run.spec.steps_per_epoch, last)
-            stop = jax.device_put(jnp.asarray(end, jnp.int32), NamedSharding(run.spec.mesh, EVERYWHERE))
+            stop = jax.device_put(jnp.asarray(end, jnp.int32), NamedSharding(run.spec.mesh, REPLICATED))
             state, chunk = program.chunk(state, next(images), run.ensemble, stop)
             taken = min(run.config.chunk_steps, end - at)
             losses.append(np.asarray(chunk.loss)[:taken])
@@ -135,7 +136,7 @@ def ended(config, workdir, on_epoch=lambda epoch, state: None):
     workdir.mkdir(exist_ok=True)
     dataset = load_dataset(config.data)
     run = prepare(config, dataset)
-    outcome = train(run, workdir, on_epoch)
+    outcome = fit(run, workdir, on_epoch)
     return [{**line, "wall_secs": 0} for line in records(workdir)], outcome.state, extract(run, outcome.state, dataset)
 
 

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles training or k-means for a TPU slice, or for fake CPU devices, and reports memory and collectives.
+
+    PYTHONPATH=LIBTPU python docs/scripts/tpu_plan.py train --topology v5e:16x16 --member 16 --data 16
+    PYTHONPATH=LIBTPU python docs/scripts/tpu_plan.py kmeans --topology v5e:16x16 --points 1000000000
+    python docs/scripts/tpu_plan.py train --cpu 8 --data 8 --width 16
+
+No device is needed. The first two want libtpu in a folder of its own, where no other command sees it:
+`pip install --no-deps --target LIBTPU libtpu`.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, cast
+from unittest import mock
+
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
+Collective = dict[str, str | int | None]
+COLLECTIVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
+
+
+def main() -> None:
+    """Parse, compile, print JSON."""
+    options = _options()
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+    if options.cpu:
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.cpu}"
+    import jax
+
+    if options.cpu:
+        devices = jax.devices()
+    else:
+        from jax.experimental import topologies
+
+        devices = topologies.get_topology_desc(options.topology, "tpu").devices
+    backend = "cpu" if options.cpu and options.cpu_convolutions else "tpu"
+    with mock.patch("jax.default_backend", return_value=backend):  # convolutions are chosen by it
+        started = time.perf_counter()
+        compiled = {"train": _train, "kmeans": _kmeans}[options.what](options, devices)
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    names = ("argument", "output", "alias", "temp")
+    report = {
+        "options": vars(options),
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "jax": jax.__version__,
+        "compile_secs": round(time.perf_counter() - started, 1),
+        "memory_of_a_device_mib": {n: round(getattr(memory, f"{n}_size_in_bytes") / 2**20, 1) for n in names},
+        "cost_of_a_device": {name: cost.get(name) for name in ("flops", "bytes accessed")},
+        "collectives": list(collectives(compiled.as_text())),
+    }
+    print(json.dumps(report, indent=1))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["train", "kmeans"])
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--topology", help="of a TPU slice, such as v5e:16x16")
+    where.add_argument("--cpu", type=int, help="so many fake devices")
+    parser.add_argument("--cpu-convolutions", action="store_true", help="on fake devices: as CPUs have them")
+    parser.add_argument("--member", type=int, default=1, help="mesh axis of training")
+    parser.add_argument("--data", type=int, default=1, help="mesh axis of training")
+    parser.add_argument("--members", type=int, default=0, help="0: one for each device on the member axis")
+    parser.add_argument("--width", type=int, default=64, help="of ResNet-18")
+    parser.add_argument("--batch", type=int, default=128, help="global batch of a member")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--points", type=int, default=10**6)
+    parser.add_argument("--dims", type=int, default=512)
+    parser.add_argument("--k", type=int, default=10)
+    return parser.parse_args()
+
+
+def _train(options: argparse.Namespace, devices: Any) -> Any:
+    """The chunk of training steps, on shapes alone: ResNet-18 and the 50,000 + 10,000 images of CIFAR-10."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding
+    from ncjax.configs.coarse_cifar10 import get_config
+
+    from ncjax.distributed.mesh import REPLICATED
+    from ncjax.distributed.sharding import member_sharding
+    from ncjax.ops.xla import compiler_options
+    from ncjax.training.members import Ensemble, Images
+    from ncjax.training.state import init_state, make_spec
+    from ncjax.training.step import train_chunk
+
+    replace, shape = dataclasses.replace, _shape
+    config, s = get_config(), options.members or options.member
+    config = replace(
+        config,
+        model=replace(config.model, width=options.width),
+        optim=replace(config.optim, batch=options.batch, dtype=options.dtype),
+    )
+    grid = np.array(devices)[: options.member * options.data].reshape(options.member, options.data)
+    mesh = Mesh(grid, ("member", "data"))
+    spec = make_spec(config, (32, 32, 3), 5, 50_000, mesh)
+    numbers, rates = shape((s,), jnp.int32), shape((s,), jnp.float32)
+    targets = [shape((s, n), jnp.int32) for n in (50_000, 10_000)]
+    ensemble = Ensemble(numbers, rates, rates, shape((s, 5), bool), *targets)
+    train, test = (shape((n, 32, 32, 3), jnp.uint8) for n in (50_000, 10_000))
+    images = Images(train, test, shape((3,), jnp.float32), shape((3,), jnp.float32))
+    state = jax.eval_shape(partial(init_state, spec), ensemble)
+    everywhere = NamedSharding(mesh, REPLICATED)
+
+    def lay(tree: Any, shardings: Any) -> Any:
+        return jax.tree.map(lambda x, where: shape(x.shape, x.dtype, sharding=where), tree, shardings)
+
+    arguments = (
+        lay(state, member_sharding(state, mesh)),
+        lay(images, jax.tree.map(lambda _: everywhere, images)),
+        lay(ensemble, member_sharding(ensemble, mesh)),
+        shape((), jnp.int32, sharding=everywhere),
+    )
+    program = jax.jit(partial(train_chunk, spec), donate_argnums=0, compiler_options=compiler_options())
+    return program.lower(*arguments).compile()
+
+
+def _shape(*arguments: Any, **keywords: Any) -> Any:
+    """A shape in place of an array."""
+    import jax
+
+    return jax.ShapeDtypeStruct(*arguments, **keywords)
+
+
+def _kmeans(options: argparse.Namespace, devices: Any) -> Any:
+    """`sharded_kmeans` on shapes alone; as many points as are a multiple of the devices."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import Mesh, NamedSharding
+    from jax.sharding import PartitionSpec as P
+
+    from ncjax.cluster import sharded
+
+    mesh = Mesh(np.array(devices), ("data",))
+    n = -(-options.points // len(devices)) * len(devices)
+    run = sharded._compiled(mesh, P("data"), options.k, "k-means++", 10, 300, 1e-4, False)
+    spread, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return (
+        cast(Any, run)
+        .lower(
+            jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere),
+            jax.ShapeDtypeStruct((n, options.dims), jnp.float32, sharding=spread),
+            jax.ShapeDtypeStruct((n,), jnp.float32, sharding=spread),
+            None,
+        )
+        .compile()
+    )
+
+
+def collectives(program: str) -> Iterator[Collective]:
+    """The collectives of a compiled program, equal ones counted; what stands in a loop counts once."""
+    found = re.findall(rf" = (.*?) ({COLLECTIVES})(?:-start)?\((.*)", program)
+    count = Counter((name, group_size(rest), sizes(shapes)) for shapes, name, rest in found)
+    for (name, devices, arrays), times in sorted(count.items(), key=lambda item: -item[1] * sum(item[0][2])):
+        yield {"what": name, "devices": devices, "times": times, "arrays": len(arrays), "bytes": sum(arrays)}
+
+
+def sizes(shapes: str) -> tuple[int, ...]:
+    """Bytes of each array of a result, such as `(f32[4,64]{1,0}, bf16[3])`."""
+    arrays = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shapes)
+    return tuple(math.prod(map(int, filter(None, shape.split(",")))) * BYTES[kind] for kind, shape in arrays)
+
+
+def group_size(text: str) -> int | None:
+    """Devices that take part together, from `replica_groups` in one of the three ways that XLA writes it."""
+    if named := re.search(r"replica_groups=mesh\[(.*?)\] ?\{(.*?)\}", text):
+        extent = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        return math.prod(int(extent[axis]) for axis in re.findall(r"'(\w+)'", named[2]))
+    if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", text):
+        return int(counted[1])
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", text)
+    return len(listed[1].split(",")) if listed else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ncjax features`, `ncjax evaluate` and `ncjax report`."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import tyro
+
+from ncjax.cli.parsing import command, parse
+from ncjax.errors import UserError
+
+
+def features_verb(arguments: Sequence[str]) -> None:
+    """Exports kept features as npz."""
+
+    def options(workdir: tyro.conf.Positional[Path], epochs: tuple[int, ...] = ()) -> tuple[Path, tuple[int, ...]]:
+        """Export kept features as npz.
+
+        Args:
+            workdir: Work directory of a run [path].
+            epochs: Which of the kept epochs [epochs; none named: all].
+        """
+        return workdir, epochs
+
+    workdir, epochs = parse("features", options, arguments)
+    from ncjax.pipeline import export_features
+
+    for path in export_features(workdir, epochs):
+        print(f"features: {path.absolute()}")
+
+
+class _Evaluate(NamedTuple):
+    """What `ncjax evaluate` is asked for."""
+
+    paths: tuple[Path, ...]
+    variants: tuple[str, ...]
+    labels: str
+    test: str
+    test_labels: str
+    classifier: str
+    label_map: str
+    bootstrap: int
+    output: Path | None
+
+
+def _options(
+    paths: tyro.conf.Positional[tuple[Path, ...]],
+    variants: tuple[str, ...] = (),
+    labels: str = "",
+    test: str = "",
+    test_labels: str = "",
+    classifier: str = "",
+    label_map: str = "",
+    bootstrap: int = 20,
+    output: Path | None = None,
+) -> _Evaluate:
+    """Evaluate features of a run, or of files: k-means, linear probes, collapse to coarse and fine labels.
+
+    Args:
+        paths: Work directory of a run, or a file of features; several files are layers, in order
+            [folder, or .npz, .npy, .safetensors, .pt].
+        variants: Views of the features that are clustered [names, listed below; none named: those of the config, or the
+            first three].
+        labels: Of a file: the fine labels [file, or name in the file of features; none: train_labels, ...].
+        test: Of a file: features of the test split [the same; none: test_features or test, where there].
+        test_labels: Of a file: their labels [the same; none: test_labels, ..., where there].
+        classifier: Of a file: another file with weights [classes features] and bias [file; none: in the same].
+        label_map: Of a file: which classes are merged [mod:C, adjacent:C, file:PATH, ...; none: no coarse labels].
+        bootstrap: Resamples for standard deviations where there is one network [resamples; 0: none].
+        output: Of a file: JSON with the results [path; none: only printed].
+    """
+    return _Evaluate(paths, variants, labels, test, test_labels, classifier, label_map, bootstrap, output)
+
+
+def evaluate_verb(arguments: Sequence[str]) -> None:
+    """Evaluates a run, or files of features.
+
+    Raises:
+        UserError: the arguments do not fit, or what they name cannot be read or written.
+    """
+    asked = parse("evaluate", _options, arguments, _known_views)
+    if not asked.paths:
+        raise UserError("ncjax evaluate needs a run's work directory, or a file of features")
+    if asked.bootstrap < 0 or asked.bootstrap == 1:
+        raise UserError(f"bootstrap is {asked.bootstrap}, but must be 0 or at least 2; change it with --bootstrap")
+    if len(asked.paths) == 1 and _is_workdir(asked.paths[0]):
+        _evaluate_run(asked.paths[0], asked)
+    else:
+        _evaluate_files(asked, command("evaluate", arguments))
+
+
+def _is_workdir(path: Path) -> bool:
+    """Whether a path is that of a run; a path where there is nothing is meant as a file if it has a suffix."""
+    return path.is_dir() or not (path.exists() or path.suffix)
+
+
+def _known_views() -> str:
+    from ncjax.evaluation.views import VIEWS
+
+    return "known names:\n  --variants  " + ", ".join(VIEWS)
+
+
+def _evaluate_run(workdir: Path, asked: _Evaluate) -> None:
+    if any((asked.labels, asked.test, asked.test_labels, asked.classifier, asked.label_map, asked.output)):
+        raise UserError(f"{workdir} is a run's work directory: labels and --output are of files")
+    from ncjax.distributed.processes import initialize, on_main_process
+
+    initialize()
+    path = run_evaluation(workdir, asked.variants, bootstrap=asked.bootstrap)
+    on_main_process(lambda: print(f"results: {path.absolute()}"))
+
+
+def run_evaluation(workdir: Path, views: tuple[str, ...] = (), *, bootstrap: int = 20) -> Path:
+    """Evaluates the features of a run, prints notes, and returns the path of the results."""
+    from ncjax.distributed.processes import on_main_process
+    from ncjax.pipeline import evaluate_run
+
+    found = evaluate_run(workdir, views, bootstrap=bootstrap)
+    on_main_process(lambda: print("".join(f"note: {note}\n" for note in found.notes), end=""))
+    return workdir / "results" / "evaluation.json"
+
+
+def _evaluate_files(asked: _Evaluate, line: str) -> None:
+    output = asked.output
+    if output is not None and (output.is_dir() or not os.access(output.parent, os.W_OK)):
+        raise UserError(f"cannot write {output}; choose another --output, in a folder that is there")
+    from ncjax.pipeline import evaluate_files
+    from ncjax.report import evaluation_summary
+    from ncjax.storage.atomic import write_text
+
+    found = evaluate_files(
+        asked.paths,
+        labels=asked.labels,
+        test=asked.test,
+        test_labels=asked.test_labels,
+        classifier=asked.classifier,
+        label_map=asked.label_map or None,
+        views=asked.variants or None,
+        bootstrap=asked.bootstrap,
+        command=line,
+    )
+    print(evaluation_summary(found))
+    if output is not None:
+        write_text(output, found.to_json())
+        print(f"\nresults: {output.absolute()}")
+
+
+def report_verb(arguments: Sequence[str]) -> None:
+    """Writes the report of a run and prints its main tables."""
+
+    def options(workdir: tyro.conf.Positional[Path]) -> Path:
+        """Write report.html from the results of a run and print its main tables.
+
+        Args:
+            workdir: Work directory of the run [path].
+        """
+        return workdir
+
+    print_report(parse("report", options, arguments))
+
+
+def print_report(workdir: Path) -> None:
+    """Writes the report of a run; prints its main tables and where the page is."""
+    from ncjax.report import run_summary, write_report
+
+    page = write_report(workdir)
+    print(f"\n{run_summary(workdir)}\n\nreport: {page.absolute()}")

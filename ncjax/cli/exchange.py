@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ncjax import`, `ncjax export` and `ncjax compare`: what meets PyTorch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ncjax.cli.analysis import print_report
+from ncjax.cli.configs import naming_flags, parse_config, start, workdir_of
+from ncjax.cli.parsing import command, parse
+from ncjax.config import Config
+from ncjax.errors import UserError
+
+
+def import_verb(arguments: Sequence[str]) -> None:
+    """Makes a work directory from PyTorch checkpoints."""
+    begun = start("import", arguments)
+
+    def options(
+        checkpoints: tuple[Path, ...] = (),
+        config: Annotated[Config, tyro.conf.arg(name="")] = begun.config,
+        workdir: Path | None = None,
+        mean: tuple[float, ...] = (),
+        std: tuple[float, ...] = (),
+    ) -> tuple[tuple[Path, ...], Config, Path, tuple[float, ...], tuple[float, ...]]:
+        """Make a work directory, as after training, from PyTorch checkpoints.
+
+        Args:
+            checkpoints: One file for each member of the config [paths of .pt, .pth or .safetensors].
+            config: The network and the data that they belong to.
+            workdir: Where everything is written [path; none: runs/NAME].
+            mean: Channel means that images were normalised with [full scale = 1; none: those of the data].
+            std: The same for standard deviations [full scale = 1; none: those of the data].
+        """
+        return checkpoints, config, workdir_of(config.name, workdir), mean, std
+
+    checkpoints, config, workdir, mean, std = parse_config(begun, options)
+    if not checkpoints:
+        raise UserError("ncjax import needs --checkpoints FILE ..., one file for each member of the config")
+    from ncjax.torch_port.exchange import import_checkpoints
+
+    with naming_flags(Config):
+        import_checkpoints(config, checkpoints, workdir, command("import", arguments), mean=mean, std=std)
+    print(f"features: {(workdir / 'features').absolute()}; next: ncjax evaluate {workdir}")
+
+
+def export_verb(arguments: Sequence[str]) -> None:
+    """Writes the weights of one member as a PyTorch state_dict."""
+
+    def options(
+        workdir: tyro.conf.Positional[Path], member: int = 0, output: Path | None = None
+    ) -> tuple[Path, int, Path]:
+        """Write the weights of one member as a PyTorch state_dict.
+
+        Args:
+            workdir: Work directory of a run [path].
+            member: Number of the member [from 0].
+            output: File to write; its suffix chooses the format [.pt or .safetensors; none: WORKDIR/member_N.pt].
+        """
+        return workdir, member, output or workdir / f"member_{member}.pt"
+
+    workdir, member, output = parse("export", options, arguments)
+    from ncjax.torch_port.exchange import export_member
+
+    export_member(workdir, member, output)
+    print(f"weights: {output.absolute()}")
+
+
+def compare_verb(arguments: Sequence[str]) -> None:
+    """Trains with ncjax and with PyTorch, and reports both."""
+    begun = start("compare", arguments)
+
+    def options(
+        config: Annotated[Config, tyro.conf.arg(name="")] = begun.config,
+        workdir: Path | None = None,
+        budget_minutes: float = 10.0,
+    ) -> tuple[Config, Path, float]:
+        """Train every member with ncjax and with PyTorch, from the same weights on the same batches.
+
+        Args:
+            config: The experiment.
+            workdir: Where everything is written [path; none: runs/NAME].
+            budget_minutes: Both trainings together; the number of epochs is lowered until they fit [minutes].
+        """
+        return config, workdir_of(config.name, workdir), budget_minutes
+
+    config, workdir, minutes = parse_config(begun, options)
+    if not minutes > 0:
+        raise UserError(f"budget-minutes is {minutes:g}, but must be above 0; change it with --budget-minutes")
+    from ncjax.bench.compare import compare_with_torch
+
+    with naming_flags(Config):
+        compare_with_torch(config, workdir, command("compare", arguments), budget_minutes=minutes)
+    print_report(workdir)

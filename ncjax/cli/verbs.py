@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs of the command line in one table: their overview loads nothing, so that `ncjax --help` comes at once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from ncjax.errors import UserError
+
+
+class Verb(NamedTuple):
+    """One verb.
+
+    Attributes:
+        usage: what follows its name.
+        summary: what it does, in one line.
+        function: `MODULE.NAME` in ncjax.cli, imported when the verb is used; it gets what follows the verb.
+    """
+
+    usage: str
+    summary: str
+    function: str
+
+
+VERBS = {
+    "demo": Verb("", "the whole pipeline on scikit-learn's digits: a report in about a minute", "training.demo_verb"),
+    "run": Verb("CONFIG [overrides]", "train, evaluate and report", "training.run_verb"),
+    "train": Verb("CONFIG [overrides]", "train or resume, and keep features", "training.train_verb"),
+    "features": Verb("WORKDIR", "export the kept features as npz", "analysis.features_verb"),
+    "evaluate": Verb(
+        "WORKDIR | FILE --labels ...",
+        "k-means, probes and collapse metrics of a run, or of files of features",
+        "analysis.evaluate_verb",
+    ),
+    "report": Verb("WORKDIR", "write report.html from the results and print the main tables", "analysis.report_verb"),
+    "compare": Verb(
+        "CONFIG [overrides]",
+        "the same training in PyTorch and in ncjax: speed, memory, accuracies, CLP",
+        "exchange.compare_verb",
+    ),
+    "import": Verb(
+        "CONFIG --checkpoints FILE ...",
+        "PyTorch checkpoints as a run, ready for ncjax evaluate",
+        "exchange.import_verb",
+    ),
+    "export": Verb(
+        "WORKDIR", "a member's weights as a PyTorch state_dict (.pt or .safetensors)", "exchange.export_verb"
+    ),
+    "theory": Verb(
+        "CONFIG [overrides]",
+        "the synthetic setting: a sweep of Gaussian mixtures and shallow networks",
+        "theory.theory_verb",
+    ),
+    "bench": Verb("NAME", "measure speed; ncjax bench --help lists the benchmarks", "benchmarks.bench_verb"),
+}
+BENCHMARKS = {
+    "train": Verb(
+        "CONFIG [overrides]",
+        "images/s of one member, and of every way of running PyTorch",
+        "benchmarks.bench_train_verb",
+    ),
+    "ensemble": Verb(
+        "CONFIG [overrides]",
+        "images/s of all members at once, and of one run after the other",
+        "benchmarks.bench_ensemble_verb",
+    ),
+    "input": Verb(
+        "CONFIG [overrides]",
+        "images/s that streaming delivers, and that the training step consumes",
+        "benchmarks.bench_input_verb",
+    ),
+    "kmeans": Verb("WORKLOAD", "seconds of k-means, scikit-learn, faiss and ott-jax", "benchmarks.bench_kmeans_verb"),
+    "collapse": Verb("", "seconds of all collapse metrics, and of one product X^T X", "benchmarks.bench_collapse_verb"),
+    "theory": Verb("", "run-steps/s of the synthetic setting, and of PyTorch", "benchmarks.bench_theory_verb"),
+    "startup": Verb("", "ncjax --help, and the demo on first and later starts", "benchmarks.bench_startup_verb"),
+}
+OVERRIDES = """
+CONFIG is a Python file, or the name of a shipped config such as coarse_cifar10. Overrides name its fields:
+--optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each verb has --help, which lists them with their units."""
+
+
+def dispatch(path: str, kind: str, verbs: Mapping[str, Verb], arguments: Sequence[str]) -> None:
+    """Calls the verb that the first argument names with the others; without one, or for help, prints all of them.
+
+    Args:
+        path: the command so far, such as `ncjax bench`.
+        kind: what its verbs are called in messages.
+        verbs: the table.
+        arguments: what follows the path.
+
+    Raises:
+        UserError: there is no verb of this name, or the verb raises it.
+    """
+    if shows_overview(arguments):
+        print(overview(path, kind, verbs))
+        return
+    name, *rest = arguments
+    if name not in verbs:
+        raise UserError(f"unknown {kind} {name!r}; known: {', '.join(verbs)}")
+    module, function = verbs[name].function.split(".")
+    call: Callable[[list[str]], None] = getattr(import_module(f"ncjax.cli.{module}"), function)
+    call(rest)
+
+
+def shows_overview(arguments: Sequence[str]) -> bool:
+    """Returns whether `dispatch` prints all verbs."""
+    return not arguments or arguments[0] in ("-h", "--help")
+
+
+def overview(path: str, kind: str, verbs: Mapping[str, Verb]) -> str:
+    """Returns a line for each verb."""
+    usages = {f"{path} {name} {verb.usage}".strip(): verb.summary for name, verb in verbs.items()}
+    width = max(map(len, usages))
+    lines = [f"  {usage:{width}}  {summary}" for usage, summary in usages.items()]
+    return "\n".join([f"usage: {path} {kind.upper()} ...", "", *lines, OVERRIDES])

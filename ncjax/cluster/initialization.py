@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Initial centroids of k-means: greedy k-means++ (Arthur and Vassilvitskii 2007) or points drawn at random."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int32, Key
+
+from ncjax.cluster.points import (
+    Points,
+    first_row_index,
+    fold_chunks,
+    gather_over_devices,
+    squared_norms,
+    sum_over_devices,
+    take_rows,
+)
+from ncjax.ops.products import matmul
+
+BLOCK = 512  # points are drawn in two steps: a block, then a point of it
+
+
+def kmeans_plus_plus(
+    key: Key[Array, ""], points: Points, k: int, restarts: int, axis_name: str | None
+) -> Float[Array, "r k d"]:
+    """Greedy k-means++: of `2 + log k` candidates, drawn by squared distance to the nearest centroid, the best one."""
+    trials = 2 + int(math.log(k))
+    r, n, d = restarts, *points.rows.shape
+    by_weight = jnp.broadcast_to(points.weights[None, :], (r, n))
+    first = draw_points(jax.random.fold_in(key, 0), by_weight, trials, axis_name)[:, 0]
+
+    def add(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        centroids, distances = carry
+        distances = _update_distances(points, centroids[:, j - 1], distances)
+        drawn = draw_points(jax.random.fold_in(key, j), _chances(points, distances, axis_name), trials, axis_name)
+        candidates = take_rows(points, drawn, axis_name)
+        best = _candidate_inertia(points, candidates, distances, axis_name).argmin(axis=1)
+        chosen = jnp.take_along_axis(candidates, best[:, None, None], axis=1)[:, 0]
+        return centroids.at[:, j].set(chosen), distances
+
+    centroids = jnp.zeros((r, k, d), points.rows.dtype).at[:, 0].set(take_rows(points, first, axis_name))
+    return lax.fori_loop(1, k, add, (centroids, jnp.full((r, n), jnp.inf, points.rows.dtype)))[0]
+
+
+def random_points(
+    key: Key[Array, ""], points: Points, k: int, restarts: int, axis_name: str | None
+) -> Float[Array, "r k d"]:
+    """`k` different points for each restart, drawn by weight."""
+    chances = jnp.broadcast_to(points.weights[None, :], (restarts, points.weights.shape[0]))
+    count = points.weights.shape[0]
+    indices = first_row_index(count, axis_name) + jnp.arange(count, dtype=jnp.int32)
+
+    def add(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        index, chances = carry
+        drawn = draw_points(jax.random.fold_in(key, j), chances, 1, axis_name)
+        return index.at[:, j].set(drawn[:, 0]), jnp.where(indices[None, :] == drawn, 0.0, chances)
+
+    index, _ = lax.fori_loop(0, k, add, (jnp.zeros((restarts, k), jnp.int32), chances))
+    return take_rows(points, index, axis_name)
+
+
+def draw_points(
+    key: Key[Array, ""], chances: Float[Array, "r n"], count: int, axis_name: str | None
+) -> Int32[Array, "r t"]:
+    """Indices drawn in proportion to the chances, with replacement.
+
+    The cumulative chance is summed in blocks, so it is exact for many points too.
+    """
+    r, n = chances.shape
+    blocks = jnp.pad(chances, ((0, 0), (0, -n % BLOCK))).reshape(r, -1, BLOCK)
+    sums = gather_over_devices(blocks.sum(axis=2), axis_name)
+    ends = jnp.cumsum(sums, axis=1)
+    targets = jax.random.uniform(key, (r, count), chances.dtype) * ends[:, -1:]
+    block = _first_above(ends, sums, targets)
+    before = jnp.take_along_axis(ends - sums, block, axis=1)
+    local = block - first_row_index(blocks.shape[1], axis_name)
+    mine = (local >= 0) & (local < blocks.shape[1])
+    inside = jnp.take_along_axis(blocks, jnp.clip(local, 0, blocks.shape[1] - 1)[:, :, None], axis=1)
+    inside = inside.reshape(r * count, BLOCK)
+    offset = _first_above(jnp.cumsum(inside, axis=1), inside, (targets - before).reshape(-1, 1)).reshape(r, count)
+    index = first_row_index(n, axis_name) + local * BLOCK + offset
+    return sum_over_devices(jnp.where(mine, index, 0), axis_name)
+
+
+def _first_above(ends: Array, parts: Array, targets: Array) -> Array:
+    """Per row and target: the first index of positive chance at which the cumulative chance exceeds the target."""
+    passed = (ends[:, None, :] > targets[:, :, None]) & (parts[:, None, :] > 0)
+    found = passed.argmax(axis=2)
+    likeliest = parts.argmax(axis=1)[:, None]  # rounding may leave a target above the end
+    return jnp.where(passed.any(axis=2), found, likeliest).astype(jnp.int32)
+
+
+def _chances(points: Points, distances: Array, axis_name: str | None) -> Array:
+    """Weighted squared distances; the weights where every point coincides with a centroid."""
+    present = points.weights[None, :] > 0
+    chances = jnp.where(present, points.weights[None, :] * distances, 0.0)
+    total = sum_over_devices(chances.sum(axis=1, keepdims=True), axis_name)
+    return jnp.where(total > 0, chances, points.weights[None, :])
+
+
+def _update_distances(points: Points, chosen: Array, distances: Array) -> Array:
+    """Squared distances to the nearest centroid, after one more was chosen in each restart."""
+    r, half = chosen.shape[0], squared_norms(chosen)[:, None] / 2
+
+    def update(first: Array, x: Array, w: Array, carry: Array) -> Array:
+        new = squared_norms(x)[None, :] + 2 * (half - matmul(chosen, x.T))
+        old = lax.dynamic_slice(carry, (jnp.int32(0), first), new.shape)
+        return lax.dynamic_update_slice(carry, jnp.minimum(old, jnp.maximum(new, 0.0)), (jnp.int32(0), first))
+
+    return fold_chunks(points, r, update, distances)
+
+
+def _candidate_inertia(points: Points, candidates: Array, distances: Array, axis_name: str | None) -> Array:
+    """The inertia with each candidate added."""
+    r, t, d = candidates.shape
+    flat, half = candidates.reshape(r * t, d), squared_norms(candidates)[:, :, None] / 2
+
+    def update(first: Array, x: Array, w: Array, carry: Array) -> Array:
+        products = matmul(flat, x.T).reshape(r, t, -1)
+        new = jnp.maximum(squared_norms(x)[None, None, :] + 2 * (half - products), 0.0)
+        old = lax.dynamic_slice(distances, (jnp.int32(0), first), (r, x.shape[0]))
+        return carry + (w[None, None, :] * jnp.minimum(old[:, None, :], new)).sum(axis=2)
+
+    total = fold_chunks(points, r * t, update, jnp.zeros((r, t), candidates.dtype))
+    return sum_over_devices(total, axis_name)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading of features in memory or on disk, block by block: moments by one pass, and a subsample."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Int32
+
+from ncjax.collapse.statistics import ClassStatistics, class_statistics, merge, unit_sums
+from ncjax.distributed.sharding import shard_rows, to_first_device
+from ncjax.storage.arrays import Rows
+from ncjax.storage.read_ahead import read_ahead
+
+BLOCK_BYTES = 2**22  # read at a time for each device: small enough for a processor's cache
+SUBSAMPLE = 2000  # examples of each super-class
+
+
+class Classifier(NamedTuple):
+    """A linear classifier `x -> W x + b` of coarse or of fine classes."""
+
+    weights: Float[Array, "k d"]
+    bias: Float[Array, "k"]
+
+
+class Labelled(NamedTuple):
+    """Features `[n d]`, in memory or on disk, with their fine labels."""
+
+    rows: Rows
+    fine: Int32[np.ndarray, "n"]
+    weights: Float[np.ndarray, "n"] | None = None  # how often each example counts; none: once
+
+    @property
+    def counts(self) -> Float[np.ndarray, "n"]:
+        """How often each example counts."""
+        return np.ones(len(self.fine), np.float32) if self.weights is None else self.weights
+
+
+class Block(NamedTuple):
+    """Some examples; the last block is padded with examples of weight 0."""
+
+    features: Float[Array, "b d"]
+    fine: Int32[Array, "b"]
+    weights: Float[Array, "b"]
+
+
+class Moments(NamedTuple):
+    """What the first pass keeps; moments of two blocks are merged."""
+
+    fine: ClassStatistics
+    units: Float[Array, "f d"]  # sums of unit vectors
+
+
+def blocks(data: Labelled, mesh: Mesh | None = None) -> Iterator[Block]:
+    """Blocks of examples; the next is read ahead. Features of weight 0 are replaced by 0.
+
+    Args:
+        data: features in memory or on disk.
+        mesh: devices that each block is sharded over, each with as many examples as one alone would have; none: one.
+    """
+    n, d = data.rows.shape
+    power = 1 << (n - 1).bit_length()  # splits of different sizes share compiled programs
+    size, counts = min(power, max(1, BLOCK_BYTES // (4 * d)) * (mesh.size if mesh else 1)), data.counts
+
+    def read(first: int) -> Block:
+        part, labels, weights = (x[first : first + size] for x in (data.rows, data.fine, counts))
+        missing = size - len(labels)
+        if missing or not weights.all():
+            part = np.where(weights[:, None] > 0, np.asarray(part, np.float32), 0)
+            part = np.concatenate([part, np.zeros((missing, d), np.float32)])
+            labels, weights = (np.concatenate([x, np.zeros(missing, x.dtype)]) for x in (labels, weights))
+        columns = np.asarray(part, np.float32), np.asarray(labels, np.int32), np.asarray(weights, np.float32)
+        return Block(*(shard_rows(column, mesh) for column in columns))
+
+    return read_ahead(read(first) for first in range(0, n, size))
+
+
+def gather_moments(data: Labelled, classes: int, mesh: Mesh | None = None) -> Moments:
+    """Moments of any number of examples by one pass, in the memory of two blocks."""
+    reading = blocks(data, mesh)
+    found = block_moments(next(reading), None, classes)
+    for block in reading:
+        found = _add(found, block_moments(block, found.fine.origin, classes))
+    return to_first_device(found, mesh)
+
+
+@partial(jax.jit, static_argnames="classes")
+def block_moments(block: Block, origin: Float[Array, "d"] | None, classes: int) -> Moments:
+    """Moments of one block, relative to an origin, or to the mean of the block."""
+    fine = class_statistics(block.features, block.fine, classes, block.weights, origin)
+    return Moments(fine, unit_sums(block.features, block.fine, block.weights, classes))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _add(a: Moments, b: Moments) -> Moments:
+    return Moments(merge(a.fine, b.fine), a.units + b.units)
+
+
+def subsample(
+    data: Labelled, coarse: Int[np.ndarray, "n"], classes: int, mesh: Mesh | None = None
+) -> tuple[Float[Array, "c m d"], Float[Array, "c m"]]:
+    """Up to `SUBSAMPLE` evenly spaced examples of each super-class and their weights, padded with 0.
+
+    Args:
+        data: features in memory or on disk.
+        coarse: super-class of each example.
+        classes: number of super-classes `c`.
+        mesh: devices that the examples of each super-class are sharded over; none: one.
+    """
+    shape = classes, SUBSAMPLE  # the same for every split and resample
+    counts = data.counts
+    points, weights = np.zeros((*shape, data.rows.shape[1]), np.float32), np.zeros(shape, np.float32)
+    for label in range(classes):
+        members = np.flatnonzero((coarse == label) & (counts > 0))
+        chosen = members[np.linspace(0, len(members) - 1, min(SUBSAMPLE, len(members))).astype(int)]
+        points[label, : len(chosen)] = np.asarray(data.rows[chosen], np.float32)
+        weights[label, : len(chosen)] = counts[chosen]
+    return shard_rows(points, mesh, axis=1), shard_rows(weights, mesh, axis=1)

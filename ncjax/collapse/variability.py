@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Variability of classes: between examples of pairs of classes, and by direction."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ncjax.collapse.record import Metric
+from ncjax.collapse.statistics import TINY, ClassStatistics, average, centred_means, distinct_pairs
+from ncjax.ops.products import matmul
+from ncjax.results import MetricInfo
+
+FLOOR = 1e-6  # of the largest within-class variance: the rounding of a covariance in float32
+
+
+@jax.jit
+def class_distances(statistics: ClassStatistics) -> Float[Array, "f f"]:
+    """Mean squared distance between an example of class i and one of class j: `v_i + v_j + |m_i - m_j|^2`.
+
+    Args:
+        statistics: of `f` classes; `v` are their variances, `m` their means.
+
+    Returns:
+        Matrix `[f f]` of values at least 0, in squared units of the features; `2 v_i` on the diagonal.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from ncjax.collapse import class_statistics
+        >>> x, y = jnp.array([[-1.0], [1.0], [3.0], [5.0]]), jnp.array([0, 0, 1, 1])
+        >>> class_distances(class_statistics(x, y, 2)).tolist()
+        [[2.0, 18.0], [18.0, 2.0]]
+    """
+    variances = statistics.variances
+    return _mean_distances(statistics.means) + variances[:, None] + variances[None, :]
+
+
+@jax.jit
+def cdnv(statistics: ClassStatistics) -> Float[Array, ""]:
+    """Class-distance normalized variance, the mean over pairs of classes of `(v_i + v_j) / (2 |m_i - m_j|^2)`.
+
+    Galanti, Gyorgy and Hutter (ICLR 2022).
+
+    Args:
+        statistics: of `k` classes; those without examples are left out.
+
+    Returns:
+        A scalar from 0, collapsed, without upper bound.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from ncjax.collapse import class_statistics
+        >>> x, y = jnp.array([[-1.0], [1.0], [3.0], [5.0]]), jnp.array([0, 0, 1, 1])
+        >>> float(cdnv(class_statistics(x, y, 2)))
+        0.0625
+    """
+    present, variances = statistics.counts > 0, statistics.variances
+    pairs = distinct_pairs(present)
+    apart = jnp.where(pairs, _mean_distances(statistics.means), 1.0)
+    return average((variances[:, None] + variances[None, :]) / (2 * apart), pairs)
+
+
+@jax.jit
+def vci(statistics: ClassStatistics) -> Float[Array, ""]:
+    """Variability collapse index `1 - tr(S_T^+ S_B) / r` with `S_T = S_W + S_B`, `r = min(d, K - 1)` (Xu and Liu 2023).
+
+    Computed as the mean of `1 / (1 + s)` over the eigenvalues `s` of `S_W^-1 S_B`, which stays exact where `S_B` is
+    much larger; a direction without within-class variance counts as one of `1e-6` of the largest. Neurons are first
+    scaled to the same within-class variance: in float32 their scales would hide the directions of small variance.
+
+    Args:
+        statistics: of `K` classes; those without examples are left out.
+
+    Returns:
+        A scalar from 0, collapsed, to 1. Invertible linear maps of the features do not change it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from ncjax.collapse import class_statistics
+        >>> x, y = jnp.array([[-1.0], [1.0], [3.0], [5.0]]), jnp.array([0, 0, 1, 1])
+        >>> round(float(vci(class_statistics(x, y, 2))), 4)
+        0.2
+    """
+    return within_class_spectrum(statistics).vci
+
+
+@jax.jit
+def effective_rank(eigenvalues: Float[Array, "d"]) -> Float[Array, ""]:
+    """Effective rank `exp(-sum p log p)` of eigenvalues `p`, scaled to sum 1 (Roy and Vetterli 2007).
+
+    Args:
+        eigenvalues: of a covariance `[d]`; negative ones, which rounding leaves, count as 0.
+
+    Returns:
+        The number of directions that are used, from 1 to `d`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> round(float(effective_rank(jnp.array([3.0, 3.0, 3.0, 0.0]))), 4)
+        3.0
+    """
+    values = jnp.maximum(eigenvalues, 0.0)
+    share = values / jnp.maximum(values.sum(), TINY)
+    return jnp.exp(-(share * jnp.log(jnp.maximum(share, TINY))).sum())
+
+
+class WithinClassSpectrum(NamedTuple):
+    """What needs all eigenvalues of the within-class covariance `S_W`."""
+
+    vci: Float[Array, ""]
+    effective_rank_within: Float[Array, ""]
+
+
+@jax.jit
+def within_class_spectrum(statistics: ClassStatistics) -> WithinClassSpectrum:
+    """VCI and the effective rank of `S_W`."""
+    means, present = centred_means(statistics)
+    variances = jnp.diagonal(statistics.scatter)
+    scale = jnp.maximum(variances.max(), TINY)
+    sizes = jnp.sqrt(jnp.maximum(variances / scale, FLOOR))
+    scatter = statistics.scatter / scale
+    values, directions = jnp.linalg.eigh(scatter / (sizes[:, None] * sizes[None, :]))
+    lengths = jnp.sqrt(jnp.maximum(values, FLOOR * jnp.maximum(values[-1], TINY)))
+    along = matmul(means / sizes[None, :], directions) / lengths[None, :]
+    separation = jnp.linalg.svd(along, compute_uv=False) ** 2 / (scale / statistics.counts.sum() * present.sum())
+    rank = jnp.minimum(present.sum() - 1, means.shape[1])
+    counted = jnp.arange(separation.size) < rank
+    index = jnp.where(counted, 1 / (1 + separation), 0.0).sum() / rank
+    return WithinClassSpectrum(index, effective_rank(jnp.linalg.eigvalsh(scatter)))
+
+
+@jax.jit
+def effective_rank_of_all(statistics: ClassStatistics) -> Float[Array, ""]:
+    """Effective rank of the covariance of all examples."""
+    apart = statistics.means - statistics.mean[None, :]
+    between = matmul(apart.T * statistics.counts[None, :], apart)
+    return effective_rank(jnp.linalg.eigvalsh(statistics.covariance + between / statistics.counts.sum()))
+
+
+def _mean_distances(means: Float[Array, "k d"]) -> Float[Array, "k k"]:
+    """Squared distances between class means; row by row, so that large ones do not cancel."""
+    return jax.lax.map(lambda mean: ((means - mean[None, :]) ** 2).sum(axis=-1), means)
+
+
+CDNV = Metric(
+    function=cdnv,
+    inputs="statistics",
+    outputs={"cdnv": MetricInfo(label="CDNV", short="CDNV", scope="level", low=0.0, better="lower")},
+)
+VCI = Metric(
+    function=within_class_spectrum,
+    inputs="statistics",
+    outputs={"vci": MetricInfo(label="VCI", scope="level", low=0.0, high=1.0, better="lower")},
+    eigenvalues=True,
+)
+RANK_WITHIN = Metric(
+    function=within_class_spectrum,
+    inputs="statistics",
+    outputs={
+        "effective_rank_within": MetricInfo(
+            label="effective rank inside classes", short="effective rank, inside", scope="level", low=1.0
+        )
+    },
+    eigenvalues=True,
+)
+RANK_OF_ALL = Metric(
+    function=effective_rank_of_all,
+    inputs="all",
+    outputs={"effective_rank": MetricInfo(label="effective rank of all", scope="all", low=1.0)},
+    eigenvalues=True,
+)

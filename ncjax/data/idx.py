@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""IDX files, the format of the MNIST family."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ncjax.config import DataConfig
+from ncjax.data.cache import fingerprint
+from ncjax.data.dataset import Dataset, join_splits, make_split
+from ncjax.data.source import Source, source_folder
+from ncjax.errors import UserError
+
+NAMES = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+
+
+def list_idx(root: Path) -> tuple[Path, ...]:
+    """The four files `{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]` of a folder.
+
+    Raises:
+        UserError: one is missing.
+    """
+    files = []
+    for name in NAMES:
+        stem = f"{name}-idx{3 if name.endswith('images') else 1}-ubyte"
+        found = [path for path in (root / stem, root / f"{stem}.gz") if path.is_file()]
+        if not found:
+            raise UserError(f"{root / stem}[.gz] is missing; an IDX folder holds the four files of the MNIST family")
+        files.append(found[0])
+    return tuple(files)
+
+
+def read_idx(root: Path, files: tuple[Path, ...], fingerprint: str) -> Dataset:
+    """Decode what `list_idx` found.
+
+    Raises:
+        UserError: a file is truncated, corrupt or not IDX; the file is named.
+    """
+    train, test = (
+        make_split(_read_file(images, 3), _read_file(labels, 1), str(images))
+        for images, labels in (files[:2], files[2:])
+    )
+    return join_splits(train, test, None, root.name, fingerprint)
+
+
+def _read_file(file: Path, dimensions: int) -> np.ndarray:
+    try:
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{file} is not a gzip file that can be read ({error}); fetch it again") from error
+    header = 4 + 4 * dimensions
+    if len(content) < header or content[:4] != bytes([0, 0, 8, dimensions]):
+        raise UserError(f"{file} is no IDX file of {dimensions}-dimensional bytes; fetch it again")
+    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
+    if len(content) != header + math.prod(shape):
+        found = len(content) - header
+        raise UserError(f"{file} promises {math.prod(shape)} bytes of data and holds {found}; fetch it again")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _read(config: DataConfig) -> Dataset:
+    root = source_folder(config)
+    files = list_idx(root)
+    return read_idx(root, files, fingerprint(root, files))
+
+
+IDX = Source(read=_read)

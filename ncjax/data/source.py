@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a kind of data set is made of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ncjax.config import DataConfig
+from ncjax.data.dataset import Dataset
+from ncjax.errors import UserError
+from ncjax.storage.caches import cache_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A kind of data set; a line of `SOURCES` gives it its name.
+
+    Attributes:
+        read: reads all images; may use the cache. `load_dataset` checks the result and takes subsets.
+        stream: opens the data set without holding its images, and takes the subsets; None: such sets are always read.
+    """
+
+    read: Callable[[DataConfig], Dataset]
+    stream: Callable[[DataConfig], Dataset] | None = None
+
+
+def source_folder(config: DataConfig) -> Path:
+    """The folder `data.path`.
+
+    Raises:
+        UserError: it is not set, or there is none.
+    """
+    root = _source_path(config)
+    if not root.is_dir():
+        raise UserError(f"data.path {root} is not a folder; give the folder of the data")
+    return root.absolute()
+
+
+def source_file(config: DataConfig) -> Path:
+    """The file `data.path`.
+
+    Raises:
+        UserError: it is not set, or there is none.
+    """
+    path = _source_path(config)
+    if not path.is_file():
+        raise UserError(f"data.path {path} is not a file; give the file of the data")
+    return path.absolute()
+
+
+def _source_path(config: DataConfig) -> Path:
+    if not config.path:
+        raise UserError(f"data.path is empty, but data.source {config.source} needs the path of its files")
+    return Path(config.path).expanduser()
+
+
+def source_cache(config: DataConfig) -> Path:
+    """The cache of decoded arrays."""
+    return Path(config.cache_dir) if config.cache_dir else cache_folder()

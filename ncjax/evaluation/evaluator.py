@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one evaluator: every metric, probe and view of features, whatever they come from."""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ncjax.collapse import separation_law
+from ncjax.collapse.measure import Labelled, Measured, measure
+from ncjax.collapse.metrics import metric_infos
+from ncjax.errors import UserError
+from ncjax.evaluation.label_levels import AnyLabelMap
+from ncjax.evaluation.networks import Network, list_networks
+from ncjax.evaluation.probes import INFO, Probed, measure_probes
+from ncjax.evaluation.uncertainty import MOST_NETWORKS, with_deviations
+from ncjax.evaluation.views import VIEWS
+from ncjax.features.feature_set import FeatureSet
+from ncjax.results import Clusters, Evaluation, Event, Row, SeparationFit, stack_clusters
+
+DEFAULT_VIEWS = ("raw", "normalised", "residual_pca")
+LEAST_GIB = 4.0  # of training features that probes always hold in memory
+SHARE_OF_MEMORY = 0.25  # the same on large machines
+NO_CLASSIFIER = "nc3 and nc4: there are no classifier weights"  # as `measure` says it
+
+
+def evaluate(
+    features: FeatureSet | Sequence[FeatureSet],
+    *,
+    label_map: AnyLabelMap | None = None,
+    views: Sequence[str] = DEFAULT_VIEWS,
+    metrics: Sequence[str] | None = None,
+    classifier: tuple[Any, Any] | None = None,
+    bootstrap: int = 20,
+    restarts: int = 10,
+    seed: int = 0,
+    memory_gib: float | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Evaluation:
+    """Measures clusters, probes, CLP and collapse to coarse and to fine labels, of every network at every layer.
+
+    Args:
+        features: of one epoch, or several sets on the same examples, such as epochs or layers. Members bring their own
+            label maps and classifiers.
+        label_map: overrides the label maps of the members: a spec such as `mod:5` or `file:map.json`, the coarse label
+            of each fine class, or a `LabelMap`. None, and none of a member: what needs coarse labels is left out.
+        views: what k-means sees inside each super-class: names in `ncjax.evaluation.views.VIEWS`.
+        metrics: of collapse: names in `ncjax.collapse.METRICS`; None: all.
+        classifier: weights `[k d]` and bias `[k]` (or None) of a linear classifier of the coarse or of the fine
+            classes, for NC3 and NC4; None: those of the features.
+        bootstrap: resamples of the examples for the standard deviations of measures of collapse, where a setting has
+            one seed and there are at most ten networks at an epoch and layer; 0: none.
+        restarts: of k-means.
+        seed: of k-means and of the draws of the few-shot probe.
+        memory_gib: training features of a network that are larger have neither probes nor clusters [GiB]; None: a
+            quarter of the memory of this machine, 4 at least. Measures of collapse read features of any size in blocks.
+        on_event: called with an `Event` before the first network, and after each.
+
+    Returns:
+        A row for each network with its measurements, and `clusters[view]`, the reconstructed label of every example.
+
+    Raises:
+        UserError: a name is unknown, a number is out of range, or features, labels and label map do not fit each other.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(80) % 4
+        >>> noise = np.random.default_rng(0).normal(size=(80, 4))
+        >>> points = (np.eye(4)[labels] + 0.05 * noise).astype(np.float32)
+        >>> features = FeatureSet.from_arrays(points[::2], labels[::2] // 2, points[1::2], labels[1::2] // 2)
+        >>> found = evaluate(features, views=(), bootstrap=0)
+        >>> found.rows[0].value("nc1", split="train", level="fine") < 0.3
+        True
+    """
+    _check_options(views, metrics, bootstrap, restarts, memory_gib)
+    sets = [features] if isinstance(features, FeatureSet) else list(features)
+    if not sets:
+        raise UserError("features hold no set; give a FeatureSet, or one for each epoch or layer")
+    networks = list_networks(sets, label_map, classifier)
+    most_gib = _memory_gib() if memory_gib is None else memory_gib
+    resamples = _resamples(networks, bootstrap)
+    tell = on_event or (lambda event: None)
+    tell(Event("evaluate", 0, len(networks)))
+    rows: list[Row] = []
+    clusters: list[dict[str, Clusters]] = []
+    for network, count in zip(networks, resamples, strict=True):
+
+        def probe(network: Network = network) -> Probed:
+            return measure_probes(network, views, restarts, seed, most_gib)
+
+        row, found = _measure_network(network, probe, metrics, count)
+        rows.append(row)
+        clusters.append(dict(found))
+        tell(Event("evaluate", len(rows), len(networks), row.name))
+    separation, notes = _separation(rows)
+    return Evaluation(
+        rows=tuple(rows),
+        metrics=INFO | metric_infos(metrics),
+        views={view: VIEWS[view].info for view in views},
+        separation=separation,
+        notes=notes,
+        clusters={
+            view: stack_clusters([(found.get(view), 1) for found in clusters])
+            for view in views
+            if any(view in found for found in clusters)
+        },
+    )
+
+
+def _check_options(
+    views: Sequence[str], metrics: Sequence[str] | None, bootstrap: int, restarts: int, memory_gib: float | None
+) -> None:
+    check_views(views)
+    metric_infos(metrics)
+    if bootstrap < 0 or bootstrap == 1:
+        raise UserError(f"bootstrap is {bootstrap}, but must be 0 or at least 2")
+    if restarts < 1:
+        raise UserError(f"restarts is {restarts}, but must be 1 or more")
+    if memory_gib is not None and not memory_gib > 0:
+        raise UserError(f"memory_gib is {memory_gib}, but must be above 0")
+
+
+def check_views(views: Sequence[str]) -> None:
+    """Refuses names that are not in `VIEWS`.
+
+    Raises:
+        UserError: naming the first of them and those that are known.
+    """
+    for view in views:
+        if view not in VIEWS:
+            raise UserError(f"view {view!r} is unknown; known: {', '.join(VIEWS)}")
+
+
+def _memory_gib() -> float:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return max(LEAST_GIB, SHARE_OF_MEMORY * machine)
+
+
+def _resamples(networks: Sequence[Network], bootstrap: int) -> list[int]:
+    """Resamples of each network: none where seeds of a setting, or many networks, show how measures vary."""
+    seeds = Counter(network.setting for network in networks)
+    at_once = Counter(network.setting[:2] for network in networks)
+    return [
+        bootstrap if seeds[network.setting] == 1 and at_once[network.setting[:2]] <= MOST_NETWORKS else 0
+        for network in networks
+    ]
+
+
+def _measure_network(
+    network: Network, probe: Callable[[], Probed], metrics: Sequence[str] | None, resamples: int
+) -> tuple[Row, dict[str, Clusters]]:
+    """On one device probes, whose compilation takes longest, run beside the rest; collectives keep one order."""
+    if network.mesh is None:
+        with ThreadPoolExecutor(1) as pool:
+            probing = pool.submit(probe)
+            found = _measure_collapse(network, metrics, resamples)
+            probed = probing.result()
+    else:
+        probed, found = probe(), _measure_collapse(network, metrics, resamples)
+    left_out = [
+        network.no_classifier if line == NO_CLASSIFIER and network.no_classifier else line for line in found.left_out
+    ]
+    row = dataclasses.replace(
+        network.row,
+        measurements=(*network.row.measurements, *probed.measurements, *found.measurements),
+        class_distances=tuple(tuple(map(float, line)) for line in found.class_distances),
+        left_out=(*network.row.left_out, *left_out, *probed.left_out),
+        bootstrap=resamples,
+    )
+    return row, dict(probed.clusters)
+
+
+def _measure_collapse(network: Network, metrics: Sequence[str] | None, resamples: int) -> Measured:
+    def measured(train: Labelled, test: Labelled | None) -> Measured:
+        return measure(
+            train,
+            test,
+            network.super_class,
+            metrics=metrics,
+            classifier=network.classifier,
+            classifier_level=network.classifier_level,
+            mesh=network.mesh,
+        )
+
+    found = measured(network.train, network.test)
+    if not resamples:
+        return found
+    spread = with_deviations(
+        found.measurements, network.train, network.test, lambda *splits: measured(*splits).measurements, resamples
+    )
+    return found._replace(measurements=spread)
+
+
+def _separation(rows: Sequence[Row]) -> tuple[tuple[SeparationFit, ...], tuple[str, ...]]:
+    """The law of separation over the layers of each network, where there are several."""
+    layers: dict[tuple[str, int | None], list[Row]] = {}
+    for row in rows:
+        layers.setdefault((row.name, row.epoch), []).append(row)
+    fits, notes = [], []
+    for (name, _), group in layers.items():
+        for split in ("train", "test") if len(group) > 1 else ():
+            for level in ("coarse", "fine"):
+                values = [row.value("separation", split=split, level=level) for row in group]
+                if any(value is None for value in values):
+                    continue
+                try:
+                    fit = separation_law([value for value in values if value is not None])
+                except UserError as error:
+                    notes.append(f"{name}, {split}, {level}: {error}")
+                    continue
+                fits.append(SeparationFit(name=name, split=split, level=level, **fit._asdict()))
+    return tuple(fits), tuple(notes)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks that are evaluated: each member, at each epoch and layer, with its labels and its classifier."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ncjax.collapse.measure import Classifier, Labelled
+from ncjax.data.label_maps import LabelMap
+from ncjax.distributed.mesh import row_mesh
+from ncjax.errors import UserError
+from ncjax.evaluation.label_levels import AnyLabelMap, SuperClasses, super_classes
+from ncjax.features.arrays import finite_rows
+from ncjax.features.feature_set import FEATURES, FeatureSet, SplitFeatures, as_heads
+from ncjax.results import Measurement, Row
+from ncjax.storage.arrays import Rows
+from ncjax.training.members import Member
+
+Level = Literal["coarse", "fine"]
+NOT_KEPT = "nc3 and nc4: the classifier was not kept with the features; import or train again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Features of one network at one layer, checked.
+
+    Attributes:
+        row: who it is; nothing is measured yet but accuracies.
+        train: rows with NaN have weight 0.
+        test: None: there is no test split.
+        super_class: of each fine class; each its own where no label map merges classes.
+        classifier: None: nc3 and nc4 are left out; `no_classifier` says why, where that is known here.
+        classifier_level: of its classes; None: decided by their number.
+        mesh: over which examples are sharded; None: one device.
+        setting: what networks that differ only by their seed share.
+    """
+
+    row: Row
+    train: Labelled
+    test: Labelled | None
+    super_class: SuperClasses
+    classifier: Classifier | None = None
+    classifier_level: Level | None = None
+    no_classifier: str = ""
+    mesh: Mesh | None = None
+    setting: tuple[object, ...] = ()
+
+
+def list_networks(
+    sets: Sequence[FeatureSet], label_map: AnyLabelMap | None, classifier: tuple[Any, Any] | None
+) -> list[Network]:
+    """All members of all sets at all layers, in this order: set, layer, member.
+
+    Args:
+        sets: such as one for each epoch; all on the same examples.
+        label_map: overrides those of the members; None: their own.
+        classifier: weights and bias that override those of the sets.
+
+    Raises:
+        UserError: the sets are of different examples, or labels, label map and classifier do not fit.
+    """
+    for one in sets[1:]:
+        if not np.array_equal(one.train.labels, sets[0].train.labels):
+            raise UserError("features of different examples cannot be evaluated together; evaluate them one by one")
+    return [network for one in sets for network in _networks(one, label_map, classifier)]
+
+
+def _networks(
+    features: FeatureSet, label_map: AnyLabelMap | None, classifier: tuple[Any, Any] | None
+) -> Iterator[Network]:
+    fine = {"train": features.train.labels} | ({"test": features.test.labels} if features.test else {})
+    overriding = None if label_map is None else super_classes(label_map, fine, features.class_names)
+    mesh = row_mesh(features.mesh)
+    last = FEATURES if FEATURES in features.layers else features.layers[-1]
+    for layer in features.layers:
+        for index, name in enumerate(features.names):
+            member = features.members[index] if features.members else None
+            own = _own_map(member, features)
+            owner = overriding or super_classes(own, fine, features.class_names)
+            train, train_left_out = _labelled("train", features.train, layer, index)
+            test, test_left_out = _labelled("test", features.test, layer, index) if features.test else (None, ())
+            found, level, reason = _classifier(features, classifier, index, member, owner, train.rows.shape[1])
+            if layer != last and found is not None:
+                found, reason = None, f"nc3 and nc4: the classifier reads the layer {last}, not {layer}"
+            row = _row(features, name, index, member, layer, owner, (*train_left_out, *test_left_out))
+            yield Network(
+                row=row,
+                train=train,
+                test=test,
+                super_class=owner,
+                classifier=found,
+                classifier_level=level,
+                no_classifier=reason,
+                mesh=mesh,
+                setting=(features.epoch, layer, *_setting(member)),
+            )
+
+
+def _own_map(member: Member | None, features: FeatureSet) -> LabelMap | None:
+    """The label map of a member where it merges classes, else that which serves in its stead."""
+    return member.label_map if member and _merges(member.label_map, features) else features.default_map
+
+
+def _merges(label_map: LabelMap, features: FeatureSet) -> bool:
+    return label_map.super_class is not None and label_map.classes < len(features.class_names)
+
+
+def _setting(member: Member | None) -> tuple[object, ...]:
+    return (member.label_map.name, member.lr, member.weight_decay) if member else ()
+
+
+def _row(
+    features: FeatureSet,
+    name: str,
+    index: int,
+    member: Member | None,
+    layer: str,
+    owner: SuperClasses,
+    left_out: tuple[str, ...],
+) -> Row:
+    if member is None:
+        common: dict[str, Any] = {"kind": features.kind}
+    else:
+        kind = "trained" if _merges(member.label_map, features) else member.label_map.name.split(":")[0]
+        common = {
+            "kind": kind if features.epoch else "random_init",
+            "member": index,
+            "label_map": member.label_map.name,
+            "lr": member.lr,
+            "weight_decay": member.weight_decay,
+            "seed": member.seed,
+        }
+    measurements = tuple(_accuracies(features, index, member)) if features.epoch and member else ()
+    return Row(
+        name=name,
+        epoch=features.epoch,
+        layer=layer,
+        super_class=owner,
+        measurements=measurements,
+        left_out=left_out,
+        **common,
+    )
+
+
+def _accuracies(features: FeatureSet, index: int, member: Member) -> Iterator[Measurement]:
+    """On the labels that a member was trained on, over the classes that it has."""
+    for name, split in (("train", features.train), ("test", features.test)):
+        if split is not None and split.logits is not None and split.targets is not None:
+            predicted = split.logits[index][:, : member.label_map.classes].argmax(-1)
+            share = float((predicted == split.targets[index]).mean())
+            yield Measurement(metric="accuracy", split=name, level="coarse", value=share)
+
+
+def _labelled(name: str, split: SplitFeatures, layer: str, index: int) -> tuple[Labelled, tuple[str, ...]]:
+    rows: Rows = split.layers[layer][index]
+    finite = finite_rows(rows)
+    bad = np.flatnonzero(~finite).tolist()
+    count = len(split.labels)
+    if len(bad) == count:
+        raise UserError(f"every row of the {name} features holds NaN or infinite numbers; was the training diverging?")
+    if not bad:
+        return Labelled(rows, split.labels), ()
+    shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+    line = f"{name}: {len(bad)} of {count} rows, which hold NaN or infinite numbers (rows {shown})"
+    return Labelled(rows, split.labels, finite.astype(np.float32)), (line,)
+
+
+def _classifier(
+    features: FeatureSet,
+    supplied: tuple[Any, Any] | None,
+    index: int,
+    member: Member | None,
+    owner: SuperClasses,
+    width: int,
+) -> tuple[Classifier | None, Level | None, str]:
+    """The classifier of a network on the classes that it has, their level, or why there is none."""
+    if supplied is not None or (member is None and features.classifier is not None):
+        heads = as_heads(*supplied, width, len(features.names)) if supplied is not None else features.classifier
+        assert heads is not None
+        return Classifier(jnp.asarray(heads.weights[index].T), jnp.asarray(heads.bias[index])), None, ""
+    if member is None:
+        return None, None, ""
+    own = member.label_map
+    if own.super_class is None:
+        return None, None, f"nc3 and nc4: the classes of {own.name} are no function of the fine labels"
+    if features.classifier is None:
+        return None, None, NOT_KEPT
+    level: Level = "fine" if own.classes == len(own.super_class) else "coarse"
+    if level == "coarse" and own.super_class != owner:
+        return None, None, f"nc3 and nc4: the classifier is of {own.name}, not of the label map that is evaluated"
+    weights, bias = (array[index, ..., : own.classes] for array in features.classifier)
+    return Classifier(jnp.asarray(weights.T), jnp.asarray(bias)), level, ""

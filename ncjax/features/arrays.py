@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of user-supplied arrays: NumPy, PyTorch, JAX, or on disk."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from ncjax.errors import UserError
+from ncjax.storage.arrays import Rows
+
+BLOCK_BYTES = 2**22  # read at a time
+LARGEST_LABEL = 2**31 - 1
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """A NumPy array of a PyTorch tensor or of anything like an array; bfloat16 stays, or becomes float32."""
+    if hasattr(array, "detach"):  # a tensor, without importing PyTorch
+        array = array.detach().cpu()
+        array = array.float() if str(array.dtype) == "torch.bfloat16" else array
+        return np.asarray(array.numpy())
+    array = array if isinstance(array, np.ndarray) else np.asarray(array)
+    return array.view(jnp.bfloat16) if array.dtype == np.dtype("V2") else array  # as np.save writes bfloat16
+
+
+def as_members(name: str, features: Any) -> np.ndarray | Sequence[Rows]:
+    """The features `[n d]` of each member, of an array `[n d]` or `[s n d]`; memory maps stay on disk.
+
+    Raises:
+        UserError: the shape or type does not fit.
+    """
+    rows = to_numpy(features)
+    if rows.ndim not in (2, 3) or 0 in rows.shape:
+        raise UserError(
+            f"{name} features are {list(rows.shape)}, but must be [examples, features], or [members, examples, "
+            "features], none of them 0"
+        )
+    if rows.dtype != np.dtype(jnp.bfloat16) and rows.dtype.kind not in "fiu":
+        raise UserError(f"{name} features are of type {rows.dtype}, but must be numbers, such as float32")
+    return rows if rows.ndim == 3 else (rows,)
+
+
+def as_labels(name: str, labels: Any, count: int) -> Int32[np.ndarray, "n"]:
+    """Fine labels of `count` examples.
+
+    Raises:
+        UserError: there are none, or their shape, type or range does not fit.
+    """
+    if labels is None:
+        raise UserError(f"{name} features have no labels; give the fine label of each example")
+    found = to_numpy(labels)
+    if found.ndim != 1:
+        raise UserError(f"{name} labels are {list(found.shape)}, but must be [examples]: one whole number each")
+    if len(found) != count:
+        raise UserError(f"{name} has {count} rows of features and {len(found)} labels; give one label a row")
+    if found.dtype.kind not in "iuf" or not (found == np.floor(found)).all():
+        raise UserError(f"{name} labels are of type {found.dtype}, but must be whole numbers 0, 1, ...")
+    if found.min() < 0:
+        raise UserError(f"{name} label {found.min()} of row {found.argmin()} is out of range; labels start at 0")
+    return found.astype(np.int32)
+
+
+def finite_rows(rows: Rows) -> Bool[np.ndarray, "n"]:
+    """Which rows hold no NaN and no infinite number in float32; read a block at a time."""
+    count, width = rows.shape
+    size = max(1, BLOCK_BYTES // (4 * width))
+    parts = [np.asarray(rows[first : first + size], np.float32) for first in range(0, count, size)]
+    return np.concatenate([np.isfinite(part).all(axis=1) for part in parts])

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features of a run on disk: `features/EPOCH`, by Orbax, with checksums; and who the members are: `members.json`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ncjax.config import Config, MeshConfig
+from ncjax.data import Dataset, load_dataset
+from ncjax.data.label_maps import LabelMap
+from ncjax.distributed.processes import is_main_process, lost_peer
+from ncjax.errors import UserError, first_line
+from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
+from ncjax.storage.atomic import write_json
+from ncjax.storage.checksums import damage, write_checksums
+from ncjax.storage.workdir import read_config, read_json
+from ncjax.training.members import Member, default_label_map, list_members
+from ncjax.typed_json import structure, unstructure
+
+CHUNK_BYTES = 2**24  # of an array on disk: the least that is read, where only some rows are
+MEMBERS_FILE = "members.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunMembers:
+    """What readers of a run need beside its config.
+
+    Attributes:
+        dataset: its name.
+        class_names: of the fine classes.
+        from_memory: whether the data set was made of arrays, so that the config does not say where to read it.
+        default_map: label map whose super-classes serve members that have none of their own.
+        members: by name, in order.
+    """
+
+    dataset: str
+    class_names: tuple[str, ...]
+    from_memory: bool
+    default_map: LabelMap
+    members: Mapping[str, Member]
+
+
+def describe_members(config: Config, dataset: Dataset, *, from_memory: bool) -> RunMembers:
+    """The members of a config on its data.
+
+    Raises:
+        UserError: a label map does not fit the data.
+    """
+    return RunMembers(
+        dataset=dataset.name,
+        class_names=dataset.class_names,
+        from_memory=from_memory,
+        default_map=default_label_map(config, dataset.class_names),
+        members={member.name: member for member in list_members(config, dataset)},
+    )
+
+
+def write_members(workdir: Path, members: RunMembers) -> None:
+    """Write members.json, where there is none yet."""
+    if not (workdir / MEMBERS_FILE).exists():
+        write_json(workdir / MEMBERS_FILE, unstructure(members))
+
+
+def read_members(workdir: Path) -> RunMembers:
+    """Read members.json; of a run of an earlier version, which has none, the config and its data say the same.
+
+    Raises:
+        UserError: it is damaged, or the data of an earlier run cannot be read.
+    """
+    path = workdir / MEMBERS_FILE
+    if path.exists():
+        return structure(RunMembers, read_json(path), f"{path} does not fit")
+    config = read_config(workdir)
+    return describe_members(config, load_dataset(config.data), from_memory=False)
+
+
+def save_features(workdir: Path, features: FeatureSet) -> None:
+    """Write features/EPOCH, whole or not at all; an older one of that epoch is replaced.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    assert features.epoch is not None
+    assert features.test is not None
+    folder = _folder(workdir, features.epoch)
+    content: dict[str, Any] = {"train": _to_tree(features.train), "test": _to_tree(features.test)}
+    if features.classifier is not None:
+        content["classifier"] = features.classifier._asdict()
+    in_chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), content)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder, content, save_args=in_chunks, force=True)
+        if is_main_process():
+            write_checksums(folder)
+    except (ValueError, OSError) as error:
+        if lost_peer(error):
+            raise
+        raise UserError(f"features cannot be written to {folder} ({first_line(error)}); is the disk full?") from error
+
+
+def _to_tree(split: SplitFeatures) -> dict[str, Any]:
+    """The layer that every run has stands beside the labels, as in earlier versions; others under `layers`."""
+    arrays = {FEATURES: split.layers[FEATURES], "logits": split.logits, "fine": split.labels, "coarse": split.targets}
+    others = {name: np.asarray(rows) for name, rows in split.layers.items() if name != FEATURES}
+    return arrays | ({"layers": others} if others else {})
+
+
+def load_features(workdir: Path, epoch: int) -> FeatureSet:
+    """Read features/EPOCH.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    folder = _folder(workdir, epoch)
+    if not folder.is_dir():
+        kept = ", ".join(map(str, saved_epochs(workdir))) or "none"
+        raise UserError(f"no features of epoch {epoch} in {workdir} (kept: {kept}); set evaluate.epochs and train")
+    reason = damage(folder)
+    if reason:
+        raise UserError(f"features in {folder} cannot be read ({reason}); delete that folder and train again")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            content = jax.tree.map(np.asarray, checkpointer.restore(folder))
+        train, test = (_from_tree(content[name]) for name in ("train", "test"))
+        heads = Heads(**content["classifier"]) if "classifier" in content else None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"features in {folder} cannot be read ({error}); delete that folder and train again") from error
+    return label_features(read_members(workdir), read_config(workdir).mesh, epoch, train, test, heads)
+
+
+def _from_tree(content: Mapping[str, Any]) -> SplitFeatures:
+    return SplitFeatures(
+        layers={FEATURES: content[FEATURES], **content.get("layers", {})},
+        labels=content["fine"],
+        logits=content["logits"],
+        targets=content["coarse"],
+    )
+
+
+def label_features(
+    run: RunMembers, mesh: MeshConfig, epoch: int, train: SplitFeatures, test: SplitFeatures, heads: Heads | None
+) -> FeatureSet:
+    """The features of a run with all that is known of it."""
+    return FeatureSet(
+        train=train,
+        test=test,
+        names=tuple(run.members),
+        members=tuple(run.members.values()),
+        classifier=heads,
+        epoch=epoch,
+        class_names=run.class_names,
+        default_map=run.default_map,
+        mesh=mesh,
+    )
+
+
+def open_features(workdir: Path, epoch: int, split: str = "train", member: int = 0) -> Any:
+    """One member's features `[n d]`, read from disk where they are indexed: for `stream_kmeans`.
+
+    Raises:
+        UserError: there are none of that epoch, split or member.
+    """
+    import tensorstore
+
+    files = {"driver": "ocdbt", "base": _folder(workdir, epoch).as_uri(), "path": f"{split}.features/"}
+    try:
+        array = tensorstore.open({"driver": "zarr", "kvstore": files}).result()
+    except ValueError as error:
+        raise UserError(f"no {split} features of epoch {epoch} in {workdir}; train with evaluate.epochs") from error
+    if not 0 <= member < array.shape[0]:
+        raise UserError(f"no member {member} in {workdir}: there are {array.shape[0]}")
+    return array[member]
+
+
+def saved_epochs(workdir: Path) -> tuple[int, ...]:
+    """The epochs whose features a work directory holds, in order."""
+    folders = (workdir / "features").glob("*")
+    return tuple(sorted(int(folder.name) for folder in folders if folder.name.isdigit()))
+
+
+def _folder(workdir: Path, epoch: int) -> Path:
+    return (workdir / "features" / str(epoch)).absolute()

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is fixed when a run is compiled, and what changes during training."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int32, PyTree
+
+from ncjax.config import Config
+from ncjax.distributed.sharding import member_sharding, parameter_sharding
+from ncjax.models import make_model
+from ncjax.training.members import Ensemble, Stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """All that is fixed when a run is compiled."""
+
+    config: Config
+    graph: nnx.GraphDef[nnx.Module]
+    image_shape: tuple[int, int, int]
+    classes: int
+    steps_per_epoch: int
+    mesh: Mesh
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.config.optim.epochs
+
+
+class StepMetrics(NamedTuple):
+    """Of one step, or of a chunk of `t` steps with a leading axis; NaN where no step was taken."""
+
+    loss: Float[Array, "*t s"]
+    accuracy: Float[Array, "*t s"]
+
+
+class MemberState(NamedTuple):
+    """What changes of every member; each leaf has the leading axis `s`, which `vmap` takes away inside a step."""
+
+    params: PyTree
+    batch_stats: PyTree
+    optimizer: PyTree
+    nan_step: Int32[Array, "*s"]  # the step whose loss or gradient was not finite; -1: none was
+    totals: StepMetrics  # summed over the steps of this epoch so far
+
+
+class TrainState(NamedTuple):
+    """All that changes during training."""
+
+    members: MemberState
+    step: Int32[Array, ""]  # steps taken
+
+
+def make_spec(config: Config, image_shape: tuple[int, int, int], classes: int, examples: int, mesh: Mesh) -> Spec:
+    """What is compiled for a config, images of this shape, `classes` outputs and `examples` training images."""
+    dtype = jnp.dtype(config.optim.dtype)
+    model = nnx.eval_shape(lambda: make_model(config.model, image_shape, classes, dtype, nnx.Rngs(params=0)))
+    return Spec(
+        config=config,
+        graph=nnx.graphdef(model),
+        image_shape=image_shape,
+        classes=classes,
+        steps_per_epoch=examples // config.optim.batch,
+        mesh=mesh,
+    )
+
+
+def init_state(spec: Spec, ensemble: Ensemble) -> TrainState:
+    """The state at step 0: fresh weights from each member's seed, made on the devices where they stay."""
+
+    def member(seed: Array, lr: Array, weight_decay: Array) -> tuple[PyTree, PyTree, PyTree]:
+        key = jax.random.fold_in(jax.random.key(seed), Stream.INIT)
+        dtype = jnp.dtype(spec.config.optim.dtype)
+        model = make_model(spec.config.model, spec.image_shape, spec.classes, dtype, nnx.Rngs(params=key))
+        params, batch_stats = arrays_of(model, nnx.Param), arrays_of(model, nnx.BatchStat)
+        return params, batch_stats, make_optimizer(spec, lr, weight_decay).init(params)
+
+    def state(ensemble: Ensemble) -> TrainState:
+        fresh = jax.vmap(member)(ensemble.seed, ensemble.lr, ensemble.weight_decay)
+        totals = StepMetrics(jnp.zeros_like(ensemble.lr), jnp.zeros_like(ensemble.lr))
+        return TrainState(MemberState(*fresh, jnp.full_like(ensemble.seed, -1), totals), jnp.zeros((), jnp.int32))
+
+    return jax.jit(state, out_shardings=state_sharding(spec, jax.eval_shape(state, ensemble)))(ensemble)
+
+
+def blank_state(spec: Spec, ensemble: Ensemble) -> TrainState:
+    """A state of the right shapes and shardings, all zero, without the work of `init_state`: to be read into."""
+
+    def blank() -> TrainState:
+        shapes = jax.eval_shape(lambda: init_state(spec, ensemble))
+        state: TrainState = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return state._replace(members=state.members._replace(nan_step=state.members.nan_step - 1))
+
+    return jax.jit(blank, out_shardings=state_sharding(spec, jax.eval_shape(blank)))()
+
+
+def state_sharding(spec: Spec, state: TrainState) -> TrainState:
+    """The sharding of each leaf of a state; parameters and optimizer over `data` too if the config says so."""
+    shardings: TrainState = member_sharding(state, spec.mesh)
+    if not spec.config.mesh.shard_params:
+        return shardings
+    params, optimizer = parameter_sharding((state.members.params, state.members.optimizer), spec.mesh)
+    return shardings._replace(members=shardings.members._replace(params=params, optimizer=optimizer))
+
+
+def arrays_of(model: nnx.Module, kind: type[nnx.Variable[Array]]) -> PyTree:
+    """The variables of one kind, as nested dicts of arrays (or of shapes, for an abstract model)."""
+    return nnx.to_pure_dict(nnx.state(model, kind))
+
+
+def make_optimizer(spec: Spec, lr: Array, weight_decay: Array) -> optax.GradientTransformation:
+    """SGD as PyTorch defines it: decay is added to the gradient, the rate multiplies the momentum buffer."""
+    sgd = optax.sgd(lr, momentum=spec.config.optim.momentum, nesterov=spec.config.optim.nesterov)
+    return optax.chain(optax.add_decayed_weights(weight_decay), sgd)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The number of clusters, and the silhouette against scikit-learn's."""
+
+import doctest
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import make_blobs
+from sklearn.metrics import silhouette_score
+
+from ncjax.cluster import choose_num_clusters, num_clusters
+from ncjax.cluster.num_clusters import silhouette
+from ncjax.errors import UserError
+
+
+def test_silhouette_is_scikit_learns():
+    points, labels = make_blobs(300, 4, centers=3, cluster_std=3.0, random_state=1)
+    labels[0] = 3  # alone in its cluster
+    points = points.astype(np.float32)
+    ours = silhouette(jnp.asarray(points), jnp.asarray(labels, jnp.int32), 4)
+    assert float(ours) == pytest.approx(silhouette_score(points.astype(np.float64), labels), abs=1e-4)
+
+
+def test_two_clusters_are_two_for_all_methods():
+    centres = 10 * np.eye(2, 6)
+    points = make_blobs(600, centers=centres, cluster_std=0.5, random_state=0)[0].astype(np.float32)
+    found = choose_num_clusters(jax.random.key(0), jnp.asarray(points), 3, restarts=3, references=2)
+    assert (found.silhouette, found.gap, found.eigen_gap) == (2, 2, 2)
+    assert found.silhouettes.shape == found.gaps.shape == found.variances.shape == (3,)
+
+
+@pytest.mark.parametrize("max_clusters", [1, 4])
+def test_too_few_and_too_many_clusters_are_refused(max_clusters):
+    with pytest.raises(UserError, match=f"max_clusters is {max_clusters}, but must be from 2 to .* points, 3"):
+        choose_num_clusters(jax.random.key(0), jnp.eye(3), max_clusters)
+
+
+def test_points_that_are_not_finite_are_named():
+    points = jnp.ones((20, 2)).at[7, 1].set(jnp.nan)
+    with pytest.raises(UserError, match=r"1 points are not finite \(rows 7\)"):
+        choose_num_clusters(jax.random.key(0), points, 3)
+
+
+def test_example_of_the_docstring():
+    result = doctest.testmod(num_clusters)
+    assert result.attempted
+    assert not result.failed

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+
+from ncjax.evaluation.evaluator import evaluate
+from ncjax.evaluation.views import VIEWS, Embedded, Features, View
+from ncjax.results import ViewInfo
+from tests.evaluation.arrays import MOD5, arrays_of, only, pairs
+
+
+def features(separation=3.0):
+    x, y, z, w = arrays_of(pairs(separation, count=400))
+    return Features(x, y % 5, z, w % 5)
+
+
+def test_normalised_is_centred_in_each_super_class_and_of_length_1():
+    seen = features()
+    found = VIEWS["normalised"].embed(seen)
+    np.testing.assert_allclose(np.linalg.norm(found.train, axis=1), 1, rtol=1e-5)
+    mean = seen.train[seen.train_super == 2].astype(np.float64).mean(axis=0)
+    rest = seen.test[seen.test_super == 2] - mean
+    np.testing.assert_allclose(
+        found.test[seen.test_super == 2], rest / np.linalg.norm(rest, axis=1)[:, None], atol=1e-4
+    )
+
+
+def test_residual_pca_is_white_in_each_super_class():
+    seen = features()
+    found = VIEWS["residual_pca"].embed(seen)
+    for group in range(5):
+        own = found.train[seen.train_super == group].astype(np.float64)
+        np.testing.assert_allclose(own.T @ own / len(own), np.eye(8), atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tsne_embeds_some_examples_and_the_others_vote(monkeypatch):
+    monkeypatch.setattr("ncjax.evaluation.views.TSNE_POINTS", 40)
+    found = evaluate(pairs(6.0, count=400), label_map=MOD5, views=("tsne",), bootstrap=0)
+    assert only(found).value("cluster_accuracy", split="train", view="tsne") > 0.97
+    clusters = found.clusters["tsne"]
+    embedded = np.isfinite(clusters.embedding[0]).all(axis=1)
+    assert clusters.embedding.shape == (1, 400, 2)
+    assert embedded.sum() == 5 * 40
+    assert clusters.test is None
+    assert (clusters.train >= 0).all()
+
+
+def test_a_view_is_one_function_and_one_line_of_the_table(monkeypatch):
+    def halves(seen):
+        return Embedded(seen.train[:, :6], seen.test[:, :6])
+
+    monkeypatch.setitem(VIEWS, "halves", View(halves, ViewInfo(label="first half")))
+    x, y, z, w = arrays_of(pairs(4.0, count=300))
+    from ncjax.features.feature_set import FeatureSet
+
+    found = evaluate(FeatureSet.from_arrays(x, y, z, w), label_map=MOD5, views=("halves",), bootstrap=0)
+    alone = evaluate(FeatureSet.from_arrays(x[:, :6], y, z[:, :6], w), label_map=MOD5, views=("raw",), bootstrap=0)
+    np.testing.assert_array_equal(found.clusters["halves"].train, alone.clusters["raw"].train)
+    assert found.views["halves"].label == "first half"
+    assert only(found).value("clp", view="halves") is not None

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows gathered over seeds, and how numbers are written."""
+
+import math
+
+import pytest
+
+from ncjax.report.groups import (
+    Group,
+    Quantity,
+    Spread,
+    group_rows,
+    labels_of,
+    last_epochs,
+    number,
+    percent,
+    score,
+    summarise,
+    views_of,
+)
+from ncjax.results import Row
+from tests.report.rows import VIEWS, changed, clp, make_evaluation, make_row, measure
+
+NC1 = Quantity("nc1", "train", "coarse")
+
+
+def test_groups_gather_seeds_and_keep_settings_apart() -> None:
+    rows = [make_row(lr=lr, seed=seed) for lr in (0.1, 0.01) for seed in (0, 1)]
+    rows += [make_row("random_init", lr=lr, epoch=0) for lr in (0.1, 0.01)]
+    groups = group_rows(rows)
+    assert [(group.kind, len(group.rows)) for group in groups] == [("trained", 2), ("trained", 2), ("random_init", 2)]
+    assert labels_of(groups) == ("mod:5, lr 0.1, wd 0.0005", "mod:5, lr 0.01, wd 0.0005", "random initialisation")
+
+
+def test_layers_are_groups_of_their_own() -> None:
+    groups = group_rows([make_row(layer=layer, seed=seed) for layer in ("a", "b") for seed in (0, 1)])
+    assert labels_of(groups) == ("mod:5, layer a", "mod:5, layer b")
+    assert [group.layer for group in last_epochs(groups)] == ["a", "b"]
+
+
+def test_labels_of_single_members_are_their_names() -> None:
+    groups = group_rows(
+        [make_row(seed=3), make_row("fine", label_map="fine", seed=0), make_row("fine", label_map="fine", seed=1)]
+    )
+    assert labels_of(groups) == ("mod:5/lr=0.1/wd=0.0005/seed=3", "fine")
+    assert labels_of(groups, members=False) == ("mod:5", "fine")
+
+
+def test_controls_of_several_label_maps_are_told_apart() -> None:
+    groups = group_rows([make_row("random_init", label_map=name, epoch=0) for name in ("mod:5", "mod:2")])
+    assert labels_of(groups) == ("mod:5", "mod:2")
+
+
+def test_features_from_elsewhere_have_their_own_name() -> None:
+    groups = group_rows([Row(name="a.npz", kind="features"), Row(name="b.npz", kind="features")])
+    assert labels_of(groups) == ("a.npz", "b.npz")
+
+
+def test_last_epochs_keeps_the_latest_of_each_setting() -> None:
+    groups = group_rows([make_row(epoch=epoch) for epoch in (20, 5, 10)])
+    assert [group.epoch for group in last_epochs(groups)] == [20]
+
+
+def test_group_values_skip_what_is_no_finite_number() -> None:
+    ari = Quantity("cluster_ari", "train", view="raw")
+    rows = tuple(
+        Row(name="x", kind="trained", measurements=measure(values))
+        for values in ({ari: 0.25}, {ari: None}, {}, {ari: math.inf}, {ari: math.nan})
+    )
+    group = Group("trained", "mod:5", None, None, "features", None, rows)
+    assert group.values(ari) == (0.25,)
+    assert group.mean(ari) == 0.25
+    assert group.mean(Quantity("cluster_ari", "train", view="tsne")) is None
+
+
+def test_spread_is_over_seeds_else_over_resamples() -> None:
+    rows = [changed(make_row(seed=seed), {NC1: value}, {NC1: 9.0}) for seed, value in enumerate((1.0, 3.0))]
+    (group,) = group_rows(rows)
+    assert group.spread(NC1) == Spread(2.0, pytest.approx(math.sqrt(2)), "seeds", 2)
+    (group,) = group_rows(rows[:1])
+    assert group.spread(NC1) == Spread(1.0, 9.0, "resamples", 1)
+    assert group.spread(clp()) == Spread(0.8, None, "", 1)
+    assert group.spread(Quantity("nc9")) == Spread(None, None, "", 0)
+
+
+def test_one_network_left_of_several_has_no_spread() -> None:
+    rows = [changed(make_row(seed=seed), {NC1: value}, {NC1: 9.0}) for seed, value in enumerate((1.0, None))]
+    (group,) = group_rows(rows)
+    assert group.spread(NC1) == Spread(1.0, None, "", 1)
+
+
+def test_summary_of_an_evaluation_holds_every_number_of_every_setting() -> None:
+    rows = [make_row(seed=0, accuracy=0.7), make_row(seed=1, accuracy=0.9), make_row("fine", label_map="fine")]
+    trained, fine = summarise(make_evaluation(rows))
+    assert (trained.group.label_map, fine.group.label_map) == ("mod:5", "fine")
+    assert trained.spreads[clp()] == Spread(pytest.approx(0.8), pytest.approx(math.sqrt(0.02)), "seeds", 2)
+    assert fine.spreads[clp()].over == ""
+    assert len(trained.spreads) == len(rows[0].measurements) == len(fine.spreads)
+
+
+def test_views_are_those_with_a_number_known_ones_first() -> None:
+    row = changed(make_row(), {clp("zeta"): 0.1, clp("alpha"): 0.2, clp("tsne"): None})
+    assert views_of(group_rows([row]), VIEWS) == {"raw": "raw features", "alpha": "alpha", "zeta": "zeta"}
+
+
+def test_formats() -> None:
+    assert percent([]) == number([]) == score([]) == "–"
+    assert percent([0.8444]) == "84.4"
+    assert percent([0.5, 0.7]) == "60.0 ± 14.1"
+    assert number([0.0012345]) == "0.00123"
+    assert number([1.0, 3.0]) == "2 ± 1.4"
+    assert score([0.25, 0.75]) == "0.500 ± 0.354"

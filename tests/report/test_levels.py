@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of collapse follow `Evaluation.metrics`: a new metric needs no change here."""
+
+import pytest
+
+from ncjax.report.groups import Quantity, group_rows
+from ncjax.report.levels import collapse_tables, hint
+from ncjax.results import MetricInfo
+from tests.report.rows import make_row
+
+
+def test_metrics_with_a_short_title_are_shown_in_their_order() -> None:
+    values = {Quantity(name, "train", "fine"): value for name, value in (("b", 1.0), ("a", 2.0), ("hidden", 3.0))}
+    metrics = {
+        "b": MetricInfo(label="bee", scope="level", short="B"),
+        "hidden": MetricInfo(label="not on the page", scope="level"),
+        "a": MetricInfo(label="ay", scope="level", short="A"),
+        "inside": MetricInfo(label="inside", scope="within", short="I"),
+    }
+    found = collapse_tables(group_rows([make_row(values=values)]), ["one"], metrics)
+    assert [(column.title, column.hint) for column in found.level_columns] == [("B", "bee"), ("A", "ay")]
+    assert [(line.label, line.level, line.cells) for line in found.level_lines] == [
+        ("one", "fine", (("1", "–"), ("2", "–")))
+    ]
+    assert found.inside_lines == ()
+    assert not found.resampled
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "better", "expected"),
+    [
+        (None, None, "", "m"),
+        (0.0, None, "", "m; 0 or more"),
+        (None, 1.0, "", "m; 1 or less"),
+        (-1.0, 1.0, "higher", "m; -1 to 1, higher is better"),
+        (None, None, "lower", "m; lower is better"),
+    ],
+)
+def test_range_and_direction_of_a_metric_in_words(low, high, better, expected) -> None:
+    assert hint(MetricInfo(label="m", scope="level", low=low, high=high, better=better)) == expected

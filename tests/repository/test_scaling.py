@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model of docs/scaling.md and the reading of compiled programs, against programs that are compiled here."""
+
+import contextlib
+import importlib.util
+import io
+import math
+from pathlib import Path
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ncjax.cluster import sharded
+from ncjax.config import ModelConfig
+from ncjax.models import make_model
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCS / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+model, plan = load("scaling_model"), load("tpu_plan")
+
+
+@pytest.mark.parametrize("width", [8, 64])
+def test_the_model_counts_the_parameters_and_norms_of_the_network(width: int) -> None:
+    config = ModelConfig(name="resnet18", width=width)
+    network = nnx.eval_shape(lambda: make_model(config, (32, 32, 3), 5, jnp.dtype("float32"), nnx.Rngs(params=0)))
+    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))]
+    running = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.BatchStat))]
+    ours = model.ResNet18(width)
+    assert ours.parameters() == sum(sizes)
+    assert ours.norm_bytes() == 2 * 4 * sum(running)  # mean and variance of each channel, forward and backward
+    assert len(ours.layers()) == len(running) // 2
+
+
+def test_the_tables_of_the_page_are_those_of_the_model() -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        model.main()
+    assert printed.getvalue() in (DOCS / "scaling.md").read_text()
+
+
+def test_reads_the_collectives_of_a_program() -> None:
+    program = """
+    %a = f32[4,64]{1,0:T(4,128)} all-reduce(%x), channel_id=1, replica_groups={{0,1},{2,3}}, to_apply=%add
+    %b = (bf16[3]{0}, f32[]) all-reduce-start(%x, %y), replica_groups=[2,8]<=[16]
+    %b2 = (bf16[3]{0}, f32[]) all-reduce-done(%b)
+    ROOT %c = u8[2,2]{1,0} all-gather(%z), replica_groups=mesh['axis_0'=2,'axis_1'=16] {'axis_1'}
+    %d = f32[4,64]{1,0} all-reduce(%x), channel_id=2, replica_groups={{0,1},{2,3}}, to_apply=%add
+    """
+    assert list(plan.collectives(program)) == [
+        {"what": "all-reduce", "devices": 2, "times": 2, "arrays": 1, "bytes": 1024},
+        {"what": "all-reduce", "devices": 8, "times": 1, "arrays": 2, "bytes": 10},
+        {"what": "all-gather", "devices": 16, "times": 1, "arrays": 1, "bytes": 4},
+    ]
+
+
+def test_a_step_of_k_means_adds_up_what_the_model_says() -> None:
+    """Plain Lloyd: sums and masses of the clusters and the inertia, once a step; nothing the size of the points."""
+    mesh, (n, d, k, restarts) = Mesh(np.array(jax.devices()), ("data",)), (4096, 16, 3, 2)
+    run = sharded._compiled(mesh, P("data"), k, "k-means++", restarts, 5, 1e-4, True)
+    spread, key = NamedSharding(mesh, P("data")), jax.eval_shape(lambda: jax.random.key(0))
+    points, weights = (jax.ShapeDtypeStruct(s, jnp.float32, sharding=spread) for s in ((n, d), (n,)))
+    found = list(plan.collectives(run.lower(key, points, weights, None).compile().as_text()))
+    assert {entry["devices"] for entry in found} == {len(jax.devices())}
+    assert 4 * (restarts * k * (d + 1) + restarts) in [entry["bytes"] for entry in found]
+    assert max(entry["bytes"] for entry in found) < 4 * n

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Damage of a folder is found and named."""
+
+import pytest
+
+from ncjax.storage.checksums import CHECKSUMS, damage, write_checksums
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "part").mkdir()
+    for name in ("a", "part/b", "part/c"):
+        (tmp_path / name).write_text(f"content of {name}")
+    return tmp_path
+
+
+def test_a_whole_folder_is_sound_until_a_file_changes_or_goes(folder):
+    assert damage(folder) == ""  # nothing is known yet
+    write_checksums(folder)
+    assert damage(folder) == ""
+    (folder / "new").write_text("a later file does not matter")
+    assert damage(folder) == ""
+    (folder / "part" / "b").write_text("content of part/B")
+    assert damage(folder) == "part/b is not what was written"
+    write_checksums(folder)
+    (folder / "part" / "c").unlink()
+    assert damage(folder) == "part/c is not what was written"
+
+
+def test_a_part_is_compared_alone(folder):
+    write_checksums(folder, "part")
+    (folder / "a").write_text("changed")
+    assert damage(folder, "part") == ""
+    (folder / "part" / "b").write_text("changed")
+    assert damage(folder, "part") == "part/b is not what was written"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\xff", ""])
+def test_damaged_checksums_are_damage(folder, content):
+    (folder / CHECKSUMS).write_text(content, encoding="latin1")
+    assert damage(folder).startswith(CHECKSUMS)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch trains like us: the same batches, bit for bit, and from the same weights the same losses."""
+
+import dataclasses
+from itertools import islice
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from ncjax.config import DataConfig, ModelConfig
+from ncjax.data import load_dataset
+from ncjax.storage.metrics import read_records
+from ncjax.torch_port.step import TorchOptions, make_step, to_images
+from ncjax.torch_port.train import epoch_batches, fit, network_of, schedule_factors
+from ncjax.training import loop
+from ncjax.training.batch import make_batch
+from ncjax.training.loop import prepare
+from ncjax.training.members import example_order
+from ncjax.training.state import init_state
+from ncjax.training.step import train_step
+
+STEPS = 20
+
+
+@pytest.fixture
+def two_members(config):
+    return dataclasses.replace(config, seeds=2, labels=("mod:5", "fine"))
+
+
+def test_batches_are_those_of_jax_bit_for_bit(two_members, dataset):
+    run = prepare(two_members, dataset)
+    order = example_order(run.ensemble.seed, jnp.asarray(1, jnp.int32), 160)
+    for member in (1, 2):
+        steps = 0
+        for first, images, targets in epoch_batches(run, member, 1):
+            for place in range(len(images)):
+                step = jnp.asarray(first + place, jnp.int32)
+                batch = jax.jit(make_batch, static_argnums=0)(run.spec, run.images, run.ensemble, order, step)
+                np.testing.assert_array_equal(images[place].numpy(), batch.images[member])
+                np.testing.assert_array_equal(targets[place].numpy(), batch.targets[member])
+                steps += 1
+        assert steps == 10
+
+
+CASES = {
+    "cnn": (ModelConfig(name="cnn", width=8), True, "one_cycle", 0.02),
+    "cnn, plain momentum": (ModelConfig(name="cnn", width=8), False, "step", 0.02),
+    "mlp": (ModelConfig(name="mlp", width=16), False, "constant", 0.02),
+    "densenet": (ModelConfig(name="densenet", width=4, dense_blocks=(2, 2)), True, "cosine", 0.002),
+    "vgg11": (ModelConfig(name="vgg11", width=8), True, "constant", 0.002),
+    "resnet18": (ModelConfig(name="resnet18", width=4), True, "one_cycle", 0.002),
+}
+DOUBLE = ("cnn, plain momentum", "densenet", "vgg11", "resnet18")
+SLOW = ("densenet", "vgg11", "resnet18")
+
+
+@pytest.mark.parametrize("case", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])
+def test_losses_on_digits_agree_for_twenty_steps(two_members, case):
+    """Deep networks meet PyTorch in float64: in float32 it parts from that on digits, within a few steps."""
+    model, nesterov, schedule, lr = CASES[case]
+    dataset = load_dataset(DataConfig())
+    optim = dataclasses.replace(two_members.optim, nesterov=nesterov, schedule=schedule, lr=(lr,), batch=128)
+    run = prepare(dataclasses.replace(two_members, model=model, optim=optim, seeds=1, chunk_steps=10), dataset)
+    state = init_state(run.spec, run.ensemble)
+    dtype = torch.float64 if case in DOUBLE else torch.float32
+    networks = [network_of(run, state, member).to(dtype) for member in range(2)]
+    step = jax.jit(one_step, static_argnums=0)
+    ours = []
+    for _ in range(STEPS):
+        state, seen = step(run.spec, state, run.images, run.ensemble)
+        ours.append(np.asarray(seen.loss))
+    options = TorchOptions(channels_last=case != "cnn")
+    theirs = [torch_losses(run, member, network, options) for member, network in enumerate(networks)]
+    np.testing.assert_allclose(np.stack(ours), np.stack(theirs, axis=1), atol=1e-4, rtol=0)
+    assert np.ptp(np.stack(ours), axis=0).min() > 0.01
+
+
+def one_step(spec, state, images, ensemble):
+    order = example_order(ensemble.seed, state.step // spec.steps_per_epoch, images.train.shape[0])
+    return train_step(spec, state, make_batch(spec, images, ensemble, order, state.step), ensemble)
+
+
+def torch_losses(run, member, network, options):
+    who, rates = run.members[member], run.members[member].lr * schedule_factors(run)
+    dtype = next(network.parameters()).dtype
+    step = make_step(network, run.config.optim, who.weight_decay, who.label_map.classes, options)
+    losses = (
+        float(step(to_images(x, options).to(dtype), y, float(rates[first + place]))[0])
+        for epoch in range(2)
+        for first, images, targets in epoch_batches(run, member, epoch)
+        for place, (x, y) in enumerate(zip(images, targets, strict=True))
+    )
+    return list(islice(losses, STEPS))
+
+
+def test_a_whole_training_ends_alike(two_members, dataset, tmp_path):
+    run = prepare(two_members, dataset)
+    features = fit(run, dataset, tmp_path, TorchOptions())
+    records = read_records(tmp_path / "metrics.jsonl")
+    assert [record.epoch for record in records] == [1, 2, 3]
+    assert records[-1].step == 30
+    (tmp_path / "ours").mkdir()
+    loop.fit(run, tmp_path / "ours", lambda epoch, state: None)
+    ours = read_records(tmp_path / "ours" / "metrics.jsonl")
+    names = tuple(member.name for member in run.members)
+    for metric in ("train_loss", "test_loss"):
+        theirs, expected = records[-1].values[metric], ours[-1].values[metric]
+        assert tuple(theirs) == tuple(expected) == names
+        np.testing.assert_allclose(list(theirs.values()), list(expected.values()), atol=5e-3)
+    assert features.names == names
+    assert features.members == run.members
+    assert features.epoch == 3
+    assert features.train.layers["features"].shape == (4, 160, 16)
+    assert features.test.logits.shape == (4, 50, 10)
+    np.testing.assert_array_equal(features.train.labels, dataset.train.labels)
+    np.testing.assert_array_equal(features.test.targets[0], dataset.test.labels % 5)
