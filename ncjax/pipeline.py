@@ -2,7 +2,6 @@
 """Train, extract, evaluate over a work directory, or files: what the command line calls."""
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from ncjax.features.run import Run
 from ncjax.features.store import describe_members, load_features, save_features, write_members
 from ncjax.results import Evaluation, Provenance, TrainingSummary, join
 from ncjax.storage.atomic import write_json
+from ncjax.storage.temporary import TemporaryFolder
 from ncjax.storage.workdir import locked, open_workdir, read_run_file
 from ncjax.training.loop import Outcome, fit, prepare
 from ncjax.training.state import TrainState
@@ -62,8 +62,8 @@ def train(
     prepared = prepare(config, images)
     described = describe_members(config, images, from_memory=dataset is not None)
     check_layers(prepared, config.evaluate.layers)
-    folder = tempfile.TemporaryDirectory(prefix="ncjax-") if workdir is None else None
-    path = Path(folder.name if folder else workdir or "")
+    folder = TemporaryFolder() if workdir is None else None
+    path = folder.path if folder else Path(workdir or "")
     kept = {*config.evaluate.epochs, config.optim.epochs}
 
     def keep_features(epoch: int, state: TrainState) -> None:

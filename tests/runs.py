@@ -12,7 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ncjax.features.extraction import load_features
+from ncjax.features.feature_set import FeatureSet
+from ncjax.features.store import load_features
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "configs" / "digits_demo.py"
@@ -95,5 +96,15 @@ def assert_close(one: object, other: object, where: str = "", *, atol: float) ->
 
 
 def assert_same_features(one: Path, other: Path, epoch: int, atol: float = 0) -> None:
-    for ours, theirs in zip(*(jax.tree.leaves(load_features(folder, epoch)) for folder in (one, other)), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=atol, rtol=0)
+    ours, theirs = (arrays_of(load_features(folder, epoch)) for folder in (one, other))
+    assert len(ours) == len(theirs)
+    for one_array, other_array in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one_array, other_array, atol=atol, rtol=0)
+
+
+def arrays_of(features: FeatureSet) -> list[np.ndarray]:
+    """Everything numeric that features hold: layers, logits, labels, targets of both splits, and the heads."""
+    parts = [features.classifier]
+    for split in (features.train, features.test):
+        parts += [*(list(layer) for layer in split.layers.values()), split.labels, split.logits, split.targets]
+    return [np.asarray(array) for array in jax.tree.leaves(parts)]

@@ -4,9 +4,10 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Generic, NamedTuple, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import tyro
 
@@ -19,7 +20,8 @@ T = TypeVar("T")
 FIELD = re.compile(r"[a-z_]+(?:\.[a-z_]+)*")
 
 
-class Start(NamedTuple, Generic[C]):
+@dataclass(frozen=True)
+class Start(Generic[C]):
     """What the first argument of a verb leads to.
 
     Attributes:

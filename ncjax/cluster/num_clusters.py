@@ -72,9 +72,9 @@ def choose_num_clusters(
     Example:
         >>> import jax
         >>> from ncjax import choose_num_clusters
-        >>> corners = 10 * jax.numpy.repeat(jax.numpy.eye(2), 50, axis=0)
-        >>> points = corners + jax.random.normal(jax.random.key(0), (100, 2))
-        >>> choice = choose_num_clusters(jax.random.key(1), points, 3, restarts=2, references=2)
+        >>> centres = 10 * jax.numpy.repeat(jax.numpy.eye(2, 4), 20, axis=0)
+        >>> points = centres + jax.random.normal(jax.random.key(0), (40, 4))
+        >>> choice = choose_num_clusters(jax.random.key(1), points, 3, restarts=1, references=1)
         >>> choice.silhouette, choice.gap, choice.eigen_gap
         (2, 2, 2)
     """

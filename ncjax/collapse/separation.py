@@ -23,8 +23,15 @@ def separation_law(separations: Sequence[float]) -> SeparationLaw:
     Args:
         separations: `D` of each layer, from the first to the last; `separation` in the table of collapse.
 
+    Returns:
+        Slope, intercept and `r2` of the line.
+
     Raises:
         UserError: there are fewer than two layers, or one has no separation above 0.
+
+    Example:
+        >>> round(separation_law([8.0, 4.0, 2.0]).slope, 4)  # halved by each layer
+        -0.6931
     """
     if len(separations) < 2 or not all(np.isfinite(x) and x > 0 for x in separations):
         raise UserError(f"the law of separation needs two or more layers with D above 0, not {list(separations)}")

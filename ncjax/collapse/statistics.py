@@ -105,6 +105,7 @@ def merge(a: ClassStatistics, b: ClassStatistics) -> ClassStatistics:
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from ncjax.collapse import class_statistics
         >>> x, y = jnp.array([[-1.0], [1.0], [3.0], [5.0]]), jnp.array([0, 0, 1, 1])
         >>> halves = class_statistics(x[::2], y[::2], 2), class_statistics(x[1::2], y[1::2], 2)
         >>> merge(*halves).variances.tolist() == class_statistics(x, y, 2).variances.tolist()
@@ -135,6 +136,7 @@ def merge_classes(statistics: ClassStatistics, super_class: Int32[Array, "f"], c
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from ncjax.collapse import class_statistics
         >>> x, y = jnp.array([[-1.0], [1.0], [3.0], [5.0]]), jnp.array([0, 0, 1, 1])
         >>> merge_classes(class_statistics(x, y, 2), jnp.array([0, 0]), 1).variances.tolist()
         [5.0]
@@ -163,10 +165,11 @@ def merge_devices(statistics: ClassStatistics, axis: str) -> ClassStatistics:
 
     Example:
         >>> import jax, jax.numpy as jnp
+        >>> from ncjax.collapse import class_statistics
         >>> x, y = jnp.array([[[-1.0]], [[1.0]]]), jnp.array([[0], [0]])
         >>> merged = jax.vmap(lambda x, y: merge_devices(class_statistics(x, y, 1), "data"), axis_name="data")(x, y)
-        >>> merged.variances.tolist()
-        [[1.0], [1.0]]
+        >>> merged.squares.tolist()  # on each of two devices: the sum over both examples
+        [[[2.0]], [[2.0]]]
     """
     origin = lax.pmean(statistics.origin, axis)
     own = statistics.means + (statistics.origin - origin)[None, :]

@@ -4,9 +4,9 @@
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from ncjax.collapse import separation_law
 from ncjax.collapse.measure import Labelled, Measured, measure
@@ -79,20 +79,15 @@ def evaluate(
     if not sets:
         raise UserError("features hold no set; give a FeatureSet, or one for each epoch or layer")
     networks = list_networks(sets, label_map, classifier)
-    most_gib = _memory_gib() if memory_gib is None else memory_gib
-    resamples = _resamples(networks, bootstrap)
+    options = _Options(tuple(views), metrics, restarts, seed, _memory_gib() if memory_gib is None else memory_gib)
     tell = on_event or (lambda event: None)
     tell(Event("evaluate", 0, len(networks)))
     rows: list[Row] = []
-    clusters: list[dict[str, Clusters]] = []
-    for network, count in zip(networks, resamples, strict=True):
-
-        def probe(network: Network = network) -> Probed:
-            return measure_probes(network, views, restarts, seed, most_gib)
-
-        row, found = _measure_network(network, probe, metrics, count)
+    clusters: list[Mapping[str, Clusters]] = []
+    for network, resamples in zip(networks, _resamples(networks, bootstrap), strict=True):
+        row, found = _measure_network(network, options, resamples)
         rows.append(row)
-        clusters.append(dict(found))
+        clusters.append(found)
         tell(Event("evaluate", len(rows), len(networks), row.name))
     separation, notes = _separation(rows)
     return Evaluation(
@@ -101,12 +96,22 @@ def evaluate(
         views={view: VIEWS[view].info for view in views},
         separation=separation,
         notes=notes,
-        clusters={
-            view: stack_clusters([(found.get(view), 1) for found in clusters])
-            for view in views
-            if any(view in found for found in clusters)
-        },
+        clusters=_stacked(clusters),
     )
+
+
+class _Options(NamedTuple):
+    views: tuple[str, ...]
+    metrics: Sequence[str] | None
+    restarts: int
+    seed: int
+    most_gib: float
+
+
+def _stacked(clusters: Sequence[Mapping[str, Clusters]]) -> dict[str, Clusters]:
+    """The clusters of all networks, by view."""
+    views = dict.fromkeys(view for found in clusters for view in found)
+    return {view: stack_clusters([(found.get(view), 1) for found in clusters]) for view in views}
 
 
 def _check_options(
@@ -148,20 +153,21 @@ def _resamples(networks: Sequence[Network], bootstrap: int) -> list[int]:
     ]
 
 
-def _measure_network(
-    network: Network, probe: Callable[[], Probed], metrics: Sequence[str] | None, resamples: int
-) -> tuple[Row, dict[str, Clusters]]:
+def _measure_network(network: Network, options: _Options, resamples: int) -> tuple[Row, Mapping[str, Clusters]]:
     """On one device probes, whose compilation takes longest, run beside the rest; collectives keep one order."""
+
+    def probe() -> Probed:
+        return measure_probes(network, options.views, options.restarts, options.seed, options.most_gib)
+
     if network.mesh is None:
         with ThreadPoolExecutor(1) as pool:
             probing = pool.submit(probe)
-            found = _measure_collapse(network, metrics, resamples)
+            found = _measure_collapse(network, options.metrics, resamples)
             probed = probing.result()
     else:
-        probed, found = probe(), _measure_collapse(network, metrics, resamples)
-    left_out = [
-        network.no_classifier if line == NO_CLASSIFIER and network.no_classifier else line for line in found.left_out
-    ]
+        probed, found = probe(), _measure_collapse(network, options.metrics, resamples)
+    reason = network.no_classifier
+    left_out = [reason if line == NO_CLASSIFIER and reason else line for line in found.left_out]
     row = dataclasses.replace(
         network.row,
         measurements=(*network.row.measurements, *probed.measurements, *found.measurements),
@@ -169,7 +175,7 @@ def _measure_network(
         left_out=(*network.row.left_out, *left_out, *probed.left_out),
         bootstrap=resamples,
     )
-    return row, dict(probed.clusters)
+    return row, probed.clusters
 
 
 def _measure_collapse(network: Network, metrics: Sequence[str] | None, resamples: int) -> Measured:

@@ -15,7 +15,7 @@ from ncjax.distributed.mesh import row_mesh
 from ncjax.errors import UserError
 from ncjax.evaluation.label_levels import AnyLabelMap, SuperClasses, super_classes
 from ncjax.features.arrays import finite_rows
-from ncjax.features.feature_set import FEATURES, FeatureSet, SplitFeatures, as_heads
+from ncjax.features.feature_set import FeatureSet, SplitFeatures, as_heads, classifier_layer
 from ncjax.results import Measurement, Row
 from ncjax.storage.arrays import Rows
 from ncjax.training.members import Member
@@ -75,7 +75,7 @@ def _networks(
     fine = {"train": features.train.labels} | ({"test": features.test.labels} if features.test else {})
     overriding = None if label_map is None else super_classes(label_map, fine, features.class_names)
     mesh = row_mesh(features.mesh)
-    last = FEATURES if FEATURES in features.layers else features.layers[-1]
+    read = classifier_layer(features.layers)
     for layer in features.layers:
         for index, name in enumerate(features.names):
             member = features.members[index] if features.members else None
@@ -83,9 +83,9 @@ def _networks(
             owner = overriding or super_classes(own, fine, features.class_names)
             train, train_left_out = _labelled("train", features.train, layer, index)
             test, test_left_out = _labelled("test", features.test, layer, index) if features.test else (None, ())
-            found, level, reason = _classifier(features, classifier, index, member, owner, train.rows.shape[1])
-            if layer != last and found is not None:
-                found, reason = None, f"nc3 and nc4: the classifier reads the layer {last}, not {layer}"
+            found, level, reason = _classifier(features, classifier, index, member, owner)
+            if layer != read and found is not None:
+                found, reason = None, f"nc3 and nc4: the classifier reads the layer {read}, not {layer}"
             row = _row(features, name, index, member, layer, owner, (*train_left_out, *test_left_out))
             yield Network(
                 row=row,
@@ -175,11 +175,13 @@ def _classifier(
     index: int,
     member: Member | None,
     owner: SuperClasses,
-    width: int,
 ) -> tuple[Classifier | None, Level | None, str]:
     """The classifier of a network on the classes that it has, their level, or why there is none."""
     if supplied is not None or (member is None and features.classifier is not None):
-        heads = as_heads(*supplied, width, len(features.names)) if supplied is not None else features.classifier
+        heads = features.classifier
+        if supplied is not None:
+            width = features.train.layers[classifier_layer(features.layers)][index].shape[1]
+            heads = as_heads(*supplied, width, len(features.names))
         assert heads is not None
         return Classifier(jnp.asarray(heads.weights[index].T), jnp.asarray(heads.bias[index])), None, ""
     if member is None:

@@ -200,7 +200,7 @@ def _of_fine(
 def _whole(found: ViewClusters, arrays: Arrays, network: Network) -> Clusters:
     """The clusters of one network over all rows of the splits; -1 for those that hold NaN."""
 
-    def spread(values: np.ndarray, name: str, count: int, fill: float) -> np.ndarray:
+    def spread(values: np.ndarray, name: str, count: int, fill: int | float) -> np.ndarray:
         whole = np.full((1, count, *values.shape[1:]), fill, values.dtype)
         whole[0, arrays.kept[name]] = values
         return whole

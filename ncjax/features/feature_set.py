@@ -112,7 +112,7 @@ class FeatureSet:
             _check_match(of_train, of_test)
         members = len(next(iter(of_train.layers.values())))
         names = (FEATURES,) if members == 1 else tuple(f"{FEATURES} {i}" for i in range(members))
-        width = list(of_train.layers.values())[-1][0].shape[1]
+        width = of_train.layers[classifier_layer(tuple(of_train.layers))][0].shape[1]
         heads = None if classifier is None else as_heads(*classifier, width, members)
         return cls(train=of_train, test=of_test, names=names, classifier=heads, class_names=tuple(class_names))
 
@@ -202,6 +202,11 @@ class FeatureSet:
             arrays |= {f"classifier_{name}": part for name, part in self.classifier._asdict().items()}
         write_arrays(Path(path), arrays)
         return Path(path)
+
+
+def classifier_layer(layers: Sequence[str]) -> str:
+    """The layer that a classifier reads: `features`, or the last one."""
+    return FEATURES if FEATURES in layers else layers[-1]
 
 
 def as_heads(weights: Any, bias: Any, features: int, members: int = 1) -> Heads:

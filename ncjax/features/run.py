@@ -4,7 +4,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ncjax.config import Config, MeshConfig
 from ncjax.data import Dataset, load_dataset
@@ -13,6 +13,7 @@ from ncjax.features.feature_set import FeatureSet
 from ncjax.features.store import RunMembers, load_features, read_members, saved_epochs
 from ncjax.results import TrainingSummary
 from ncjax.storage.metrics import read_records
+from ncjax.storage.temporary import TemporaryFolder
 from ncjax.storage.workdir import read_config, read_json
 from ncjax.training.checkpoints import read_state
 from ncjax.training.loop import PreparedRun, prepare
@@ -47,7 +48,7 @@ class Run:
     config: Config
     described: RunMembers
     in_memory: Dataset | None = field(default=None, repr=False, compare=False)
-    folder: Any = field(default=None, repr=False, compare=False)
+    folder: TemporaryFolder | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def open(cls, workdir: str | Path) -> "Run":

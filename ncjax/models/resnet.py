@@ -74,8 +74,8 @@ class ResNet(nnx.Module):
         stack: list[BasicBlock | Bottleneck] = []
         channels = width
         for stage, count in enumerate(counts):
-            for place in range(count):
-                stride = 2 if stage > 0 and place == 0 else 1
+            for number in range(count):
+                stride = 2 if stage > 0 and number == 0 else 1
                 stack.append(block(channels, width * 2**stage, stride, dtype=dtype, rngs=rngs))
                 channels = block.expansion * width * 2**stage
         self.blocks = module_list(stack)

@@ -12,7 +12,7 @@ from ncjax.errors import UserError
 from ncjax.storage.atomic import atomic_path
 
 Values = Mapping[str, Mapping[str, float | None]]  # metric -> member -> number
-PLACE = ("step", "epoch", "wall_secs")
+HEADER = ("step", "epoch", "wall_secs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,12 @@ class Record:
 
     def to_json(self) -> str:
         """One line of JSON: `{"step", "epoch", "wall_secs", METRIC: {MEMBER: number}, ...}`; non-finite is null."""
-        place = {name: getattr(self, name) for name in PLACE}
+        header = {name: getattr(self, name) for name in HEADER}
         values = {
             metric: {member: _finite(number) for member, number in numbers.items()}
             for metric, numbers in self.values.items()
         }
-        return json.dumps({**place, **values}, allow_nan=False)
+        return json.dumps({**header, **values}, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str | bytes, members: Sequence[str] = ()) -> "Record":
@@ -54,11 +54,11 @@ class Record:
         content = json.loads(line)
         if not isinstance(content, dict):
             raise ValueError("not an object")
-        place = {name: content.pop(name) for name in PLACE if name in content}
-        if list(place) != list(PLACE) or not all(type(number) in (int, float) for number in place.values()):
-            raise ValueError(f"no numbers {', '.join(PLACE)}")
+        header = {name: content.pop(name) for name in HEADER if name in content}
+        if list(header) != list(HEADER) or not all(type(number) in (int, float) for number in header.values()):
+            raise ValueError(f"no numbers {', '.join(HEADER)}")
         values = {metric: _named(metric, numbers, members) for metric, numbers in content.items()}
-        return cls(step=place["step"], epoch=place["epoch"], wall_secs=float(place["wall_secs"]), values=values)
+        return cls(step=header["step"], epoch=header["epoch"], wall_secs=float(header["wall_secs"]), values=values)
 
 
 def read_records(path: Path, members: Sequence[str] = ()) -> tuple[Record, ...]:

@@ -66,11 +66,11 @@ class MixtureConfig:
         _one_of("mixture.covariance", self.covariance, Covariance)
         _sizes("mixture.dimension", self.dimension)
         _sizes("mixture.train", self.train)
-        _numbers("mixture.angle", self.angle, 0, 180)
-        _numbers("mixture.norm", self.norm, 0)
-        _numbers("mixture.noise", self.noise, 0)
-        _numbers("mixture.imbalance", self.imbalance, 1)
-        _numbers("mixture.label_noise", self.label_noise, 0, 1)
+        _numbers("mixture.angle", self.angle, 0.0, 180.0)
+        _numbers("mixture.norm", self.norm, 0.0)
+        _numbers("mixture.noise", self.noise, 0.0)
+        _numbers("mixture.imbalance", self.imbalance, 1.0)
+        _numbers("mixture.label_noise", self.label_noise, 0.0, 1.0)
         _check_means(self)
         if self.covariance == "low_rank":
             _whole("mixture.rank", self.rank, 1, min(self.dimension))
@@ -109,9 +109,9 @@ class NetworkConfig:
         _one_of("network.activation", self.activation, Activation)
         _one_of("network.trained", self.trained, Trained)
         _one_of("network.scaling", self.scaling, Scaling)
-        _numbers("network.gain", self.gain, 0)
+        _numbers("network.gain", self.gain, 0.0)
         _require(min(self.gain) > 0, "network.gain", self.gain, "above 0")
-        _numbers("network.init_scale", self.init_scale, 0)
+        _numbers("network.init_scale", self.init_scale, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +136,8 @@ class DescentConfig:
     def __post_init__(self) -> None:
         """Checks ranges."""
         _one_of("descent.loss", self.loss, Loss)
-        _numbers("descent.lr", self.lr, 0)
-        _numbers("descent.weight_decay", self.weight_decay, 0)
+        _numbers("descent.lr", self.lr, 0.0)
+        _numbers("descent.weight_decay", self.weight_decay, 0.0)
         _whole("descent.batch", self.batch, 0)
         _whole("descent.steps", self.steps, 1)
         _whole("descent.records", self.records, 1)

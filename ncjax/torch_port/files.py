@@ -26,7 +26,7 @@ def write_state_dict(path: Path, state: StateDict) -> None:
     momentum, is written as 0.
 
     Raises:
-        UserError: the place cannot be written to.
+        UserError: the file cannot be written.
     """
     tensors = {name: torch.from_numpy(array) for name, array in state.items()}
     means = [name for name in tensors if name.endswith(".running_mean")]

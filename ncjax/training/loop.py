@@ -28,7 +28,7 @@ from ncjax.training.forward import LOGITS, forward, forward_batches, mean_loss_a
 from ncjax.training.members import Ensemble, Images, Member, list_members, make_ensemble, put_images
 from ncjax.training.metrics import open_metrics
 from ncjax.training.monitor import Observe, make_observer
-from ncjax.training.schedules import schedule_factor
+from ncjax.training.schedules import find_schedule, schedule_factor
 from ncjax.training.state import Spec, StepMetrics, TrainState, init_state, make_spec
 from ncjax.training.step import compile_chunk
 from ncjax.training.streaming import Feed, batches, chunk_shapes, chunks, make_feed
@@ -64,8 +64,9 @@ def prepare(config: Config, dataset: Dataset) -> PreparedRun:
     """Check a config against its data, then put the data and the members on the devices.
 
     Raises:
-        UserError: the mesh, the batch or a label map does not fit.
+        UserError: the schedule, the mesh, the batch or a label map does not fit.
     """
+    find_schedule(config.optim.schedule)
     members = list_members(config, dataset)
     mesh = make_mesh(config.mesh, config.optim.batch)
     classes = max(member.label_map.classes for member in members)

@@ -52,6 +52,15 @@ def schedule_factor(name: str, step: Int[Array, ""], total_steps: int) -> Float[
     Raises:
         UserError: the name is unknown.
     """
+    return find_schedule(name)(step, total_steps)
+
+
+def find_schedule(name: str) -> Schedule:
+    """The schedule of this name in `SCHEDULES`.
+
+    Raises:
+        UserError: the name is unknown.
+    """
     if name not in SCHEDULES:
         raise UserError(f"optim.schedule is {name!r}, but must be one of {', '.join(SCHEDULES)}")
-    return SCHEDULES[name](step, total_steps)
+    return SCHEDULES[name]

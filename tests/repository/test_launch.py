@@ -23,7 +23,7 @@ name = "ncjax"
 version = "1"
 """
 
-# Builds the wheel of a package whose commands say their name; dies like a killed machine where KILL is set.
+# Builds the wheel of a package whose commands announce their name; dies like a killed machine where KILL is set.
 BACKEND = '''
 import os, signal, zipfile
 
@@ -39,7 +39,7 @@ def announce(name=None):
     "pytest.py": "import stand_in\\nstand_in.announce('pytest')\\n",
     INFO + "METADATA": "Metadata-Version: 2.1\\nName: ncjax\\nVersion: 1\\nProvides-Extra: dev\\n",
     INFO + "WHEEL": "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
-    INFO + "entry_points.txt": "[console_scripts]\\n" + "".join(f"{name} = stand_in:say\\n" for name in COMMANDS),
+    INFO + "entry_points.txt": "[console_scripts]\\n" + "".join(f"{name} = stand_in:announce\\n" for name in COMMANDS),
     INFO + "RECORD": "",
 }
 

@@ -89,7 +89,7 @@ def test_the_oldest_programs_make_room(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"new-cache", "middle-cache"}
 
 
-@pytest.mark.parametrize("arguments", ["--help", "bench --help", "train --help", "bench train --help"])
+@pytest.mark.parametrize("arguments", ["--help", "bench --help", "features --help", "bench collapse --help"])
 def test_help_imports_nothing_heavy(arguments, tmp_path):
     program = f"""
 import sys

@@ -14,7 +14,7 @@ import torch
 from ncjax.cli.main import main
 from ncjax.config import ModelConfig
 from ncjax.data import load_dataset
-from ncjax.features.extraction import load_features, saved_epochs
+from ncjax.features.store import load_features, saved_epochs
 from ncjax.storage.workdir import read_config
 from ncjax.torch_port.files import read_state_dict
 from ncjax.torch_port.networks import logits_and_features, make_network
@@ -73,8 +73,12 @@ def assert_features_are_those_of(workdir, files, **statistics):
     kept = load_features(workdir, 1).test
     for member, file in enumerate(files):
         features, logits = torch_features(file, workdir, **statistics)
-        np.testing.assert_allclose(kept.features[member], features, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(kept.layers["features"][member], features, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(kept.logits[member], logits, rtol=1e-4, atol=1e-4)
+
+
+def arrays_of(split):
+    return split.layers["features"], split.logits, split.labels, split.targets
 
 
 def everything_under(folder):
@@ -86,7 +90,7 @@ def everything_under(folder):
 
 def test_pytorch_computes_the_kept_features_from_exported_weights(trained, files):
     assert_features_are_those_of(trained, files)
-    first, second = (load_features(trained, 1).test.features[member] for member in (0, 1))
+    first, second = (load_features(trained, 1).test.layers["features"][member] for member in (0, 1))
     assert np.abs(first - second).max() > 0.1
 
 
@@ -101,7 +105,8 @@ def test_imported_run_keeps_the_features_of_the_trained_run(trained, imported):
     assert saved_epochs(imported) == (1,)
     assert ours.classifier is not None
     assert theirs.classifier is not None
-    kept = [(*one.train, *one.test, *one.classifier) for one in (theirs, ours)]
+    assert ours.names == theirs.names
+    kept = [(*arrays_of(one.train), *arrays_of(one.test), *one.classifier) for one in (theirs, ours)]
     for expected, found in zip(*kept, strict=True):
         assert found.dtype == expected.dtype
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
@@ -122,13 +127,16 @@ def test_evaluation_of_an_imported_run_says_where_its_weights_come_from(imported
     ncjax("evaluate", imported)
     written = json.loads((imported / "results" / "evaluation.json").read_text())
     for member, file in enumerate(files):
-        assert f"The weights of member {member} were imported from {file.name}." in written["notes"]
+        assert any(note.startswith("The weights of mod:5/") and file.name in note for note in written["notes"])
         (row,) = [row for row in written["rows"] if row["kind"] == "trained" and row["member"] == member]
         labels = load_dataset(read_config(imported).data).test.labels
         accuracy = (torch_features(file, imported)[1].argmax(-1) == labels % 5).mean()
-        assert row["coarse_test_accuracy"] == pytest.approx(accuracy, abs=0.011)  # one image of a hundred at a tie
+        (measured,) = [
+            m for m in row["measurements"] if (m["metric"], m["level"], m["split"]) == ("accuracy", "coarse", "test")
+        ]
+        assert measured["value"] == pytest.approx(accuracy, abs=0.011)  # one image of a hundred at a tie
         assert row["epoch"] == 1
-    assert written["run"]["command"].startswith("ncjax import ")
+    assert written["provenance"]["command"].startswith("ncjax import ")
     ncjax("report", imported)
     assert "were imported from member_1.pt" in (imported / "report.html").read_text()
 
@@ -141,7 +149,7 @@ def test_files_of_pytorch_code_are_imported_in_order_with_their_normalisation(im
     options = [text for name, value in statistics.items() for text in (f"--{name}", value)]
     ncjax("import", DIGITS, *OPTIONS, "--checkpoints", *given, *options, "--workdir", tmp_path / "run")
     assert_features_are_those_of(tmp_path / "run", given, **statistics)
-    found, of_the_data = (load_features(workdir, 1).test.features for workdir in (tmp_path / "run", imported))
+    found, of_the_data = (load_features(workdir, 1).test.layers["features"] for workdir in (tmp_path / "run", imported))
     assert np.abs(found[::-1] - of_the_data).max() > 1e-3
 
 
@@ -160,9 +168,9 @@ def test_training_an_imported_run_leaves_it_as_it_is(imported, tmp_path):
     """It is at its end; and it goes on to say where its weights come from."""
     workdir = tmp_path / "run"
     shutil.copytree(imported, workdir)
-    before = load_features(workdir, 1).test.features
+    before = load_features(workdir, 1).test.layers["features"]
     ncjax("train", DIGITS, *OPTIONS, "--workdir", workdir)
-    np.testing.assert_array_equal(load_features(workdir, 1).test.features, before)
+    np.testing.assert_array_equal(load_features(workdir, 1).test.layers["features"], before)
     assert len(json.loads((workdir / "results" / "training.json").read_text()).get("imported", [])) == 2
 
 
@@ -185,15 +193,15 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--mean", 0.1, 0.2, 0.3), "--mean has 3 numbers, but the images have 1 channels"),
-        (("--std", 0.1, 0.2), "--std has 2 numbers, but the images have 1 channels"),
-        (("--std", 0), "--std is (0.0,), but must be above 0"),
-        (("--std", -1), "--std is (-1.0,), but must be above 0"),
-        (("--std", "nan"), "--std"),
-        (("--std", "inf"), "--std"),
-        (("--mean", "nan"), "--mean"),
-        (("--mean", "inf"), "--mean"),
-        (("--mean", "dark"), "--mean"),
+        (("--mean", 0.1, 0.2, 0.3), "mean has 3 numbers, but the images have 1 channels"),
+        (("--std", 0.1, 0.2), "std has 2 numbers, but the images have 1 channels"),
+        (("--std", 0), "std is (0.0,), but must be above 0"),
+        (("--std", -1), "std is (-1.0,), but must be above 0"),
+        (("--std", "nan"), "std"),
+        (("--std", "inf"), "std"),
+        (("--mean", "nan"), "mean"),
+        (("--mean", "inf"), "mean"),
+        (("--mean", "dark"), "mean"),
         (("--seeds", 3), "2 checkpoints for the 3 members"),
         (("--seeds", 1), "2 checkpoints for the 1 members"),
         (("--model.width", 3), "width 3"),
