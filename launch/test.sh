@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Installs ncjax with its development tools into .venv and runs every check. Arguments go to pytest.
+# Installs ncjax with its development tools into .venv and runs every check. `--slow` runs the tests that are marked slow
+# instead of the others; other arguments go to pytest.
 
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
@@ -13,8 +14,11 @@ ruff format --check .
 mypy
 lint-imports
 shellcheck launch/*.sh .ci/run
-if (($#)); then
+at_once=(-n auto --maxprocesses 4 --dist loadfile)
+if [[ ${1:-} == --slow ]]; then
+    python -m pytest -m slow "${at_once[@]}" "${@:2}"
+elif (($#)); then
     python -m pytest "$@"
 else
-    python -m pytest --cov --cov-report=term -n auto --maxprocesses 4 --dist loadfile
+    python -m pytest --cov --cov-report=term "${at_once[@]}"
 fi

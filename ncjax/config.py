@@ -119,7 +119,7 @@ class MeshConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """What is measured on the features."""
+    """What is measured on the features, at which epochs and layers."""
 
     epochs: tuple[int, ...] = (0,)
     """Epochs whose features are kept, besides the last; 0 is the network at random initialization [epochs]."""
@@ -149,7 +149,13 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run: an ensemble of members = labels x learning rates x weight decays x seeds."""
+    """One run: an ensemble of members = labels x learning rates x weight decays x seeds.
+
+    Example:
+        >>> config = Config(labels=("mod:5", "fine"), seeds=2, optim=OptimConfig(lr=(0.1, 0.01), epochs=20))
+        >>> len(config.labels) * len(config.optim.lr) * config.seeds  # members
+        8
+    """
 
     name: str = "run"
     """Name of the run; the default work directory is runs/NAME [text]."""

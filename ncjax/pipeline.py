@@ -22,10 +22,10 @@ from ncjax.features.store import describe_members, load_features, save_features,
 from ncjax.results import Evaluation, Provenance, TrainingSummary, join
 from ncjax.storage.atomic import write_json
 from ncjax.storage.temporary import TemporaryFolder
-from ncjax.storage.workdir import locked, open_workdir, read_run_file
+from ncjax.storage.workdir import locked, open_workdir, read_json, read_run_file
 from ncjax.training.loop import Outcome, fit, prepare
 from ncjax.training.state import TrainState
-from ncjax.typed_json import unstructure
+from ncjax.typed_json import structure, unstructure
 
 
 def train(
@@ -80,12 +80,16 @@ def train(
 
 
 def _write_summary(workdir: Path, outcome: Outcome) -> None:
+    """Write results/training.json; what it says of imported weights stays."""
+    path = workdir / "results" / "training.json"
+    earlier = structure(TrainingSummary, read_json(path), str(path)) if path.exists() else None
     summary = TrainingSummary(
         compile_secs=round(outcome.compile_secs, 2),
         train_secs=round(outcome.train_secs, 2),
         failures=outcome.failures,
+        imported=earlier.imported if earlier else (),
     )
-    write_json(workdir / "results" / "training.json", unstructure(summary))
+    write_json(path, unstructure(summary))
 
 
 def evaluate_run(

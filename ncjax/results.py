@@ -266,6 +266,14 @@ class Evaluation:
         notes: lines about all rows.
         provenance: filled in for runs and files.
         clusters: reconstructed labels by view; not part of the JSON form.
+
+    Example:
+        >>> one = Measurement(metric="nc1", split="train", level="coarse", value=0.02)
+        >>> found = Evaluation(rows=(Row(name="mine", kind="features", measurements=(one,)),))
+        >>> found.rows[0].value("nc1", split="train", level="coarse")
+        0.02
+        >>> Evaluation.from_json(found.to_json()) == found
+        True
     """
 
     rows: tuple[Row, ...]

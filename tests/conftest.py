@@ -23,7 +23,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as ncjax/user_cache.py says why
 
 import jax
-import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
@@ -33,22 +32,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook("ncjax", "beartype.beartype")
 
 from ncjax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimConfig  # noqa: E402
-from ncjax.data import Dataset, Split  # noqa: E402
+from tests.bars import bars  # noqa: E402
 
 
 @pytest.fixture
 def dataset():
-    """160 images of ten classes: a bright bar whose place depends on the class, in noise."""
-    rng = np.random.default_rng(0)
-
-    def split(count):
-        labels = (np.arange(count) % 10).astype(np.int32)
-        images = rng.integers(0, 60, (count, 10, 6, 1), dtype=np.uint8)
-        images[np.arange(count), labels] += 190
-        return Split(images=images, labels=labels)
-
-    names = tuple(f"bar {i}" for i in range(10))
-    return Dataset(name="bars", train=split(160), test=split(50), class_names=names, fingerprint="bars")
+    """See `tests.bars`."""
+    return bars()
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ import inspect
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 import ncjax
 
+ROOT = Path(__file__).parents[1]
 NAMES = [name for name in dir(ncjax) if name != "__version__"]
 EXPECTED = {
     *("Config", "DataConfig", "ModelConfig", "OptimConfig", "EvaluateConfig", "MeshConfig", "Dataset", "LabelMap"),
@@ -43,14 +45,13 @@ def test_unknown_names_are_attribute_errors():
 
 
 def test_type_checkers_see_every_name(tmp_path):
-    """The names and their signatures, as a user's code is checked; one wrong call is found."""
-    mypy = pytest.importorskip("mypy.api")
+    """The names and their signatures, as a user's code is checked; two wrong calls are found."""
     uses = "\n".join(f"ncjax.{name}" for name in NAMES)
     file = tmp_path / "use.py"
     file.write_text(f"import ncjax\n{uses}\nncjax.evaluate(3)\nncjax.train(ncjax.Config(), epochs=3)\n")
-    out, _, _ = mypy.run(["--follow-imports=silent", "--ignore-missing-imports", "--no-error-summary", str(file)])
-    lines = out.splitlines()
-    assert [line.split("[")[-1] for line in lines if ": error:" in line] == ["arg-type]", "call-arg]"], out
+    done = subprocess.run([sys.executable, "-m", "mypy", str(file)], cwd=ROOT, capture_output=True, text=True)
+    errors = [line.split("[")[-1] for line in done.stdout.splitlines() if ": error:" in line]
+    assert errors == ["arg-type]", "call-arg]"], done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,11 +71,12 @@ def test_docstrings_say_what_and_examples_run(name):
         module = sys.modules[getattr(inspect.unwrap(one), "__module__", "ncjax")]
         for test in finder.find(inspect.unwrap(one), called, module=module, globs=vars(module) | {"ncjax": ncjax}):
             tried += len(test.examples)
-            assert runner.run(test).failed == 0, test.name
+            assert name in RUN_IN_THEIR_ROOMS or runner.run(test).failed == 0, test.name
     if name in EXAMPLES:
         assert tried > 0, f"{name} has no example"
 
 
+RUN_IN_THEIR_ROOMS = ("kmeans", "KMeans", "choose_num_clusters", "collapse")  # tests/cluster, tests/collapse
 EXAMPLES = EXPECTED - {
     *("Run", "extract_features", "DataConfig", "ModelConfig", "OptimConfig", "EvaluateConfig", "MeshConfig"),
 }

@@ -64,9 +64,8 @@ def fit_linear_probe(
         Weights and bias for the features as they are, with loss, gradient norm, iterations and whether it converged.
 
     Example:
-        >>> import numpy as np
-        >>> labels = np.arange(30, dtype=np.int32) % 3
-        >>> points = np.eye(3, dtype=np.float32)[labels]
+        >>> labels = jnp.arange(30, dtype=jnp.int32) % 3
+        >>> points = jnp.eye(3)[labels]
         >>> probe = fit_linear_probe(points, labels, 3)
         >>> bool((probe.predict(points) == labels).all())
         True

@@ -55,7 +55,7 @@ class Arrays(NamedTuple):
 
     rows: dict[str, Float32[np.ndarray, "_ d"]]
     fine: dict[str, Int32[np.ndarray, "_"]]
-    kept: dict[str, Int32[np.ndarray, "_"]]  # their places in the split
+    kept: dict[str, Int32[np.ndarray, "_"]]  # their row numbers in the split
 
 
 class Probed(NamedTuple):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int32, Key
 
-HIGHEST = lax.Precision.HIGHEST
+from ncjax.ops.products import matmul
+
 QUERIES = 256  # whose distances to all neighbours are held at once
 
 
@@ -21,7 +22,7 @@ class LinearMap(NamedTuple):
 
     def predict(self, features: Float[Array, "n d"]) -> Int32[Array, "n"]:
         """The class of the largest score."""
-        scores = jnp.matmul(features, self.weights, precision=HIGHEST) + self.bias[None, :]
+        scores = matmul(features, self.weights) + self.bias[None, :]
         return scores.argmax(axis=1).astype(jnp.int32)
 
 
@@ -38,10 +39,10 @@ def ridge_probe(
     z = (features - mean[None, :]) / std[None, :]
     targets = 2 * jax.nn.one_hot(labels, classes, dtype=features.dtype) - 1
     offset = targets.mean(axis=0)
-    gram = jnp.matmul(z.T, z, precision=HIGHEST) + alpha * jnp.eye(z.shape[1])
-    right = jnp.matmul(z.T, targets - offset[None, :], precision=HIGHEST)
+    gram = matmul(z.T, z) + alpha * jnp.eye(z.shape[1])
+    right = matmul(z.T, targets - offset[None, :])
     weights = jax.scipy.linalg.solve(gram, right, assume_a="pos") / std[:, None]
-    return LinearMap(weights, offset - jnp.matmul(mean, weights, precision=HIGHEST))
+    return LinearMap(weights, offset - matmul(mean, weights))
 
 
 @partial(jax.jit, static_argnames=("classes", "neighbours"))
@@ -60,7 +61,7 @@ def nearest_neighbours(
     padded = jnp.pad(queries - centre[None, :], ((0, blocks * QUERIES - count), (0, 0)))
 
     def vote(block: Array) -> Array:
-        nearness = 2 * jnp.matmul(block, train.T, precision=HIGHEST) - squares[None, :]
+        nearness = 2 * matmul(block, train.T) - squares[None, :]
         found = labels[lax.top_k(nearness, neighbours)[1]]
         return jax.nn.one_hot(found, classes).sum(axis=1).argmax(axis=1).astype(jnp.int32)
 
@@ -95,7 +96,7 @@ def few_shot(
         means = lax.map(mean, jnp.arange(classes))
         usable = jnp.isfinite(means[:, 0])
         means = jnp.where(usable[:, None], means, 0.0)
-        nearness = 2 * jnp.matmul(test, means.T, precision=HIGHEST) - (means**2).sum(axis=1)[None, :]
+        nearness = 2 * matmul(test, means.T) - (means**2).sum(axis=1)[None, :]
         return (jnp.where(usable[None, :], nearness, -jnp.inf).argmax(axis=1) == test_labels).mean()
 
     return lax.map(episode, jax.random.split(key, episodes))

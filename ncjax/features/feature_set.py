@@ -231,10 +231,10 @@ def as_heads(weights: Any, bias: Any, features: int, members: int = 1) -> Heads:
 
 
 def _split(name: str, features: Any, labels: Any) -> SplitFeatures:
-    given = features if isinstance(features, Mapping) else {FEATURES: features}
-    if not given:
+    named = features if isinstance(features, Mapping) else {FEATURES: features}
+    if not named:
         raise UserError(f"{name} features hold no layer; give an array, or a mapping of layer names to arrays")
-    layers = {str(layer): as_members(name, array) for layer, array in given.items()}
+    layers = {str(layer): as_members(name, array) for layer, array in named.items()}
     counts = {(len(rows), rows[0].shape[0]) for rows in layers.values()}
     if len(counts) > 1:
         raise UserError(f"{name} layers have different members or examples: {sorted(counts)}; give those of one pass")

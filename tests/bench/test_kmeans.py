@@ -69,7 +69,7 @@ def test_bad_input(tmp_path, capsys):
     for arguments, message in (
         (("cifar10",), "needs --data FILE"),
         (("cifar10", "--data", tmp_path / "no.npz"), "is not an npz file with train [n d] and train_y [n]"),
-        (("cifar100",), "invalid choice"),
+        (("cifar100",), "unknown workload 'cifar100'; known: features, super-classes"),
     ):
         with pytest.raises(SystemExit) as stop:
             ncjax("bench", "kmeans", *arguments, "--output", tmp_path / "out.json")

@@ -17,7 +17,7 @@ def split_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return points[::2], labels[::2], points[1::2], labels[1::2]
 
 
-def pairs(separation: float, noise: float = 0.3, seed: int = 0, count: int = 1500) -> FeatureSet:
+def pairs(separation: float, noise: float = 0.3, seed: int = 0, count: int = 300) -> FeatureSet:
     """Ten classes whose super-classes (mod 5) are far apart and whose pairs are `separation` apart."""
     rng = np.random.default_rng(seed)
     coarse, fine = 8 * rng.normal(size=(5, 12)), rng.normal(size=(10, 12))

@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-from tests.features.conftest import small_config, trained
+from tests.features.conftest import trained, trained_once
 
-__all__ = ["small_config", "trained"]
+__all__ = ["trained", "trained_once"]

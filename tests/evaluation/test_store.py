@@ -14,7 +14,7 @@ from tests.evaluation.arrays import MOD5, pairs
 
 
 def found(*views, epoch=1, separation=3.0):
-    features = dataclasses.replace(pairs(separation, count=300), epoch=epoch)
+    features = dataclasses.replace(pairs(separation), epoch=epoch)
     return evaluate(features, label_map=MOD5, views=views, bootstrap=0, restarts=2)
 
 

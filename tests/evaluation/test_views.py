@@ -9,7 +9,7 @@ from tests.evaluation.arrays import MOD5, arrays_of, only, pairs
 
 
 def features(separation=3.0):
-    x, y, z, w = arrays_of(pairs(separation, count=400))
+    x, y, z, w = arrays_of(pairs(separation))
     return Features(x, y % 5, z, w % 5)
 
 
@@ -34,13 +34,13 @@ def test_residual_pca_is_white_in_each_super_class():
 
 @pytest.mark.filterwarnings("ignore")
 def test_tsne_embeds_some_examples_and_the_others_vote(monkeypatch):
-    monkeypatch.setattr("ncjax.evaluation.views.TSNE_POINTS", 40)
-    found = evaluate(pairs(6.0, count=400), label_map=MOD5, views=("tsne",), bootstrap=0)
+    monkeypatch.setattr("ncjax.evaluation.views.TSNE_POINTS", 30)
+    found = evaluate(pairs(6.0), label_map=MOD5, views=("tsne",), bootstrap=0)
     assert only(found).value("cluster_accuracy", split="train", view="tsne") > 0.97
     clusters = found.clusters["tsne"]
     embedded = np.isfinite(clusters.embedding[0]).all(axis=1)
-    assert clusters.embedding.shape == (1, 400, 2)
-    assert embedded.sum() == 5 * 40
+    assert clusters.embedding.shape == (1, 300, 2)
+    assert embedded.sum() == 5 * 30
     assert clusters.test is None
     assert (clusters.train >= 0).all()
 
@@ -50,7 +50,7 @@ def test_a_view_is_one_function_and_one_line_of_the_table(monkeypatch):
         return Embedded(seen.train[:, :6], seen.test[:, :6])
 
     monkeypatch.setitem(VIEWS, "halves", View(halves, ViewInfo(label="first half")))
-    x, y, z, w = arrays_of(pairs(4.0, count=300))
+    x, y, z, w = arrays_of(pairs(4.0))
     from ncjax.features.feature_set import FeatureSet
 
     found = evaluate(FeatureSet.from_arrays(x, y, z, w), label_map=MOD5, views=("halves",), bootstrap=0)

@@ -55,10 +55,10 @@ def test_other_images_are_normalized_as_the_runs_own(trained, dataset):
     np.testing.assert_array_equal(found.train.labels, dataset.train.labels[:20])
 
 
-def test_unknown_layers_are_refused_before_training(trained, config, dataset, small_config, tmp_path):
+def test_unknown_layers_are_refused_before_training(trained, dataset, small_config, tmp_path):
     with pytest.raises(UserError, match=r"'third'.*first, second"):
         extract_features(trained, layers=("third",))
-    asking = dataclasses.replace(small_config(config), evaluate=EvaluateConfig(layers=("third",)))
+    asking = dataclasses.replace(small_config, evaluate=EvaluateConfig(layers=("third",)))
     with pytest.raises(UserError, match="third"):
         train(asking, dataset, workdir=tmp_path / "new")
     assert not (tmp_path / "new").exists()

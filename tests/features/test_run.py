@@ -73,10 +73,10 @@ def test_what_was_not_kept_is_named(trained, dataset):
         dataclasses.replace(run, in_memory=dataset).state(7)
 
 
-def test_run_without_a_work_directory_lives_in_a_temporary_one(config, dataset, small_config):
-    run = train(dataclasses.replace(small_config(config), labels=("mod:5",)), dataset)
+def test_run_without_a_work_directory_lives_in_a_temporary_one(dataset, small_config):
+    run = train(small_config, dataset)
     folder = run.workdir
-    assert run.features().train.layers["features"].shape == (1, 160, 8)
+    assert run.features().train.layers["features"].shape == (2, 160, 8)
     del run
     assert not folder.exists()
 

@@ -266,7 +266,7 @@ def test_export_of_what_holds_no_checkpoint_is_one_line_and_leaves_nothing(train
     (bare / "checkpoints").mkdir()
     assert f"{bare} holds no checkpoint; run: ncjax train" in refused(capsys, "export", bare, *output)
     assert not (tmp_path / "weights.pt").exists()
-    assert "PATH" in refused(capsys, "export")
+    assert "ncjax export needs WORKDIR" in refused(capsys, "export")
 
 
 def test_export_to_a_place_that_cannot_be_written_is_one_line(trained, tmp_path, capsys):
