@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features of a run on disk: `features/EPOCH`, by Orbax, with checksums; and who the members are: `members.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,16 +126,18 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             content = jax.tree.map(np.asarray, checkpointer.restore(folder))
-        train, test = (_from_tree(content[name]) for name in ("train", "test"))
+        config = read_config(workdir)
+        train, test = (_from_tree(content[name], config.evaluate.layers) for name in ("train", "test"))
         heads = Heads(**content["classifier"]) if "classifier" in content else None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"features in {folder} cannot be read ({error}); delete that folder and train again") from error
-    return label_features(read_members(workdir), read_config(workdir).mesh, epoch, train, test, heads)
+    return label_features(read_members(workdir), config.mesh, epoch, train, test, heads)
 
 
-def _from_tree(content: Mapping[str, Any]) -> SplitFeatures:
+def _from_tree(content: Mapping[str, Any], order: Sequence[str]) -> SplitFeatures:
+    layers = {FEATURES: content[FEATURES], **content.get("layers", {})}
     return SplitFeatures(
-        layers={FEATURES: content[FEATURES], **content.get("layers", {})},
+        layers={name: layers[name] for name in order if name in layers} or layers,
         labels=content["fine"],
         logits=content["logits"],
         targets=content["coarse"],

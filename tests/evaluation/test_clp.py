@@ -8,10 +8,10 @@ from ncjax.evaluation.clp import cluster_and_linear_probe
 from tests.evaluation.arrays import MOD5, arrays_of, pairs
 
 
-@pytest.mark.parametrize("view", ["raw", "normalised", "residual_pca", "tsne"])
+@pytest.mark.parametrize("view", [pytest.param("raw", marks=pytest.mark.slow), "normalised", "residual_pca", "tsne"])
 @pytest.mark.filterwarnings("ignore")
 def test_separated_classes_come_back(view):
-    result = cluster_and_linear_probe(*arrays_of(pairs(6.0)), MOD5, view=view)
+    result = cluster_and_linear_probe(*arrays_of(pairs(6.0, count=1500)), MOD5, view=view)
     assert result.test_accuracy > 0.99
     assert result.cluster_accuracy_train > 0.99
     assert result.ari > 0.98
@@ -28,6 +28,7 @@ def test_collapsed_classes_do_not_come_back(view):
     assert result.ari < 0.6
 
 
+@pytest.mark.slow
 def test_super_classes_of_different_sizes_and_unequal_classes():
     super_class = (0, 0, 0, 0, 1, 1, 2, 1, 3, 3)
     rng = np.random.default_rng(0)
@@ -40,6 +41,7 @@ def test_super_classes_of_different_sizes_and_unequal_classes():
     assert cluster_and_linear_probe(*split(1500), *split(400), super_class).test_accuracy > 0.99
 
 
+@pytest.mark.slow
 def test_label_maps_of_every_form_are_the_same():
     x, y, z, w = arrays_of(pairs(2.0, noise=0.6))
     of_map = LabelMap.parse("mod:5", tuple(map(str, range(10))))

@@ -19,7 +19,7 @@ def collapsed_digits():
 
 
 @pytest.mark.parametrize("data", [split_digits, collapsed_digits])
-@pytest.mark.parametrize("l2", [1e-2, 1e-4])
+@pytest.mark.parametrize("l2", [pytest.param(1e-2, marks=pytest.mark.slow), 1e-4])
 def test_probe_is_scikit_learns(data, l2):
     train, labels, test, test_labels = data()
     ours = fit_linear_probe(jnp.asarray(train), jnp.asarray(labels), 10, l2=l2)

@@ -11,7 +11,8 @@ from ncjax.evaluation.networks import list_networks
 
 
 def test_members_bring_their_label_maps_and_names(trained):
-    coarse, fine = evaluate(trained.features(2), views=("raw",), restarts=2, bootstrap=2).rows
+    features = trained.features(2).choose_layers(["features"])
+    coarse, fine = evaluate(features, views=("raw",), restarts=2, bootstrap=2).rows
     assert (coarse.name, coarse.kind, coarse.label_map) == (trained.members[0].name, "trained", "mod:5")
     assert (fine.name, fine.kind, fine.label_map) == (trained.members[1].name, "fine", "fine")
     assert coarse.super_class == fine.super_class == (0, 1, 2, 3, 4) * 2  # of the default map, for the fine one
