@@ -65,10 +65,11 @@ def train(
     folder = TemporaryFolder() if workdir is None else None
     path = folder.path if folder else Path(workdir or "")
     kept = {*config.evaluate.epochs, config.optim.epochs}
+    layers = tuple(dict.fromkeys((*config.evaluate.layers, FEATURES)))  # what the classifier reads is always kept
 
     def keep_features(epoch: int, state: TrainState) -> None:
         if epoch in kept:
-            save_features(path, extract(prepared, state, images, config.evaluate.layers, epoch, described))
+            save_features(path, extract(prepared, state, images, layers, epoch, described))
 
     with ExitStack() as held:
         on_main_process(lambda: held.enter_context(locked(path)))

@@ -2,10 +2,10 @@
 """Probes, clusters and CLP of one network, as measurements."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32
 
@@ -157,15 +157,27 @@ def _predict(probes: LinearProbe, points: Array, count: int) -> np.ndarray:
 
 def _simple_probes(arrays: Arrays, classes: int, seed: int) -> list[Measurement]:
     """Probes on fine labels that need no iterations."""
-    x, y = jnp.asarray(arrays.rows["train"]), jnp.asarray(arrays.fine["train"])
-    z, w = jnp.asarray(arrays.rows["test"]), jnp.asarray(arrays.fine["test"])
-    episodes = few_shot(jax.random.key(seed), x, y, z, w, classes, shots=SHOTS)
-    nearest = nearest_neighbours(x, y, z, classes, min(NEIGHBOURS, len(y)))
+    splits = [(arrays.rows[name], arrays.fine[name]) for name in ("train", "test")]
+    ridge, nearest, episodes = jax.device_get(_simple_accuracies(jax.random.key(seed), *splits, classes))
     return [
-        _of_fine("ridge_probe", "test", float((ridge_probe(x, y, classes).predict(z) == w).mean())),
-        _of_fine("knn_probe", "test", float((nearest == w).mean())),
+        _of_fine("ridge_probe", "test", float(ridge)),
+        _of_fine("knn_probe", "test", float(nearest)),
         _of_fine("few_shot", "test", float(episodes.mean()), std=float(episodes.std())),
     ]
+
+
+@partial(jax.jit, static_argnames="classes")
+def _simple_accuracies(
+    key: Array, train: tuple[Array, Array], test: tuple[Array, Array], classes: int
+) -> tuple[Array, Array, Array]:
+    """Of the ridge probe, of nearest neighbours, and of each episode of the few-shot probe; one program."""
+    (x, y), (z, w) = train, test
+    nearest = nearest_neighbours(x, y, z, classes, min(NEIGHBOURS, len(y)))
+    return (
+        (ridge_probe(x, y, classes).predict(z) == w).mean(),
+        (nearest == w).mean(),
+        few_shot(key, x, y, z, w, classes, shots=SHOTS),
+    )
 
 
 def _clp_measurements(

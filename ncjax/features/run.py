@@ -3,6 +3,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,9 +79,9 @@ class Run:
         """The last epoch that features were kept of, else the last of the config."""
         return max(self.epochs, default=self.config.optim.epochs)
 
-    @property
+    @cached_property
     def dataset(self) -> Dataset:
-        """The data set that the run was trained on.
+        """The data set that the run was trained on; read once.
 
         Raises:
             UserError: it cannot be read, or was made of arrays that are gone.
