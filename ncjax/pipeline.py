@@ -77,7 +77,7 @@ def train(
         on_main_process(lambda: write_members(path, described))
         outcome = fit(prepared, path, keep_features)
         on_main_process(lambda: _write_summary(path, outcome))
-    return Run(path, config, described, dataset, folder)
+    return Run(path, config, described, images, folder)
 
 
 def _write_summary(workdir: Path, outcome: Outcome) -> None:
@@ -94,7 +94,7 @@ def _write_summary(workdir: Path, outcome: Outcome) -> None:
 
 
 def evaluate_run(
-    workdir: str | Path, views: Sequence[str] = (), *, controls: bool = True, bootstrap: int = 20
+    run: Run | str | Path, views: Sequence[str] = (), *, controls: bool = True, bootstrap: int = 20
 ) -> Evaluation:
     """Evaluates the kept features of a run with its controls.
 
@@ -102,7 +102,7 @@ def evaluate_run(
     Writes results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views is kept.
 
     Args:
-        workdir: of a run that has been trained.
+        run: that has been trained, or its work directory.
         views: what k-means sees; none: those of the config.
         controls: whether raw pixels are a row.
         bootstrap: as for `ncjax.evaluate`.
@@ -110,9 +110,9 @@ def evaluate_run(
     Raises:
         UserError: the work directory holds no features, or its data cannot be read.
     """
-    run, started = Run.open(workdir), time.perf_counter()
+    run, started = run if isinstance(run, Run) else Run.open(run), time.perf_counter()
     if not run.epochs:
-        raise UserError(f"{workdir} holds no features; run: ncjax train CONFIG --workdir {workdir}")
+        raise UserError(f"{run.workdir} holds no features; run: ncjax train CONFIG --workdir {run.workdir}")
     chosen = tuple(views) or run.config.evaluate.variants
     check_views(chosen)
     restarts = run.config.evaluate.restarts

@@ -4,7 +4,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tyro
 
@@ -108,18 +108,18 @@ def _evaluate_run(workdir: Path, asked: _Evaluate) -> None:
     from ncjax.distributed.processes import initialize, on_main_process
 
     initialize()
-    path = run_evaluation(workdir, asked.variants, bootstrap=asked.bootstrap)
+    run_evaluation(workdir, asked.variants, bootstrap=asked.bootstrap)
+    path = workdir / "results" / "evaluation.json"
     on_main_process(lambda: print(f"results: {path.absolute()}"))
 
 
-def run_evaluation(workdir: Path, views: tuple[str, ...] = (), *, bootstrap: int = 20) -> Path:
-    """Evaluates the features of a run, prints notes, and returns the path of the results."""
+def run_evaluation(run: Any, views: tuple[str, ...] = (), *, bootstrap: int = 20) -> None:
+    """Evaluates the features of a run, or of its work directory, and prints notes."""
     from ncjax.distributed.processes import on_main_process
     from ncjax.pipeline import evaluate_run
 
-    found = evaluate_run(workdir, views, bootstrap=bootstrap)
+    found = evaluate_run(run, views, bootstrap=bootstrap)
     on_main_process(lambda: print("".join(f"note: {note}\n" for note in found.notes), end=""))
-    return workdir / "results" / "evaluation.json"
 
 
 def _evaluate_files(asked: _Evaluate, line: str) -> None:

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ncjax.cli.analysis import print_report, run_evaluation
 from ncjax.cli.configs import Start, config_and_workdir, find_config, naming_flags, start
@@ -32,15 +33,15 @@ def train_verb(arguments: Sequence[str]) -> None:
 
 
 def _run(config: Config, workdir: Path, line: str) -> None:
-    _train(config, workdir, line)
+    run = _train(config, workdir, line)
     from ncjax.distributed.processes import on_main_process
 
     with naming_flags(Config):
-        run_evaluation(workdir)
+        run_evaluation(run)
     on_main_process(lambda: print_report(workdir))
 
 
-def _train(config: Config, workdir: Path, line: str) -> None:
+def _train(config: Config, workdir: Path, line: str) -> Any:
     from ncjax.distributed.processes import initialize, on_main_process
 
     initialize()
@@ -49,6 +50,7 @@ def _train(config: Config, workdir: Path, line: str) -> None:
     with naming_flags(Config):
         run = train(config, workdir=workdir, command=line)
     on_main_process(lambda: _print_training(run.training))
+    return run
 
 
 def _print_training(training: TrainingSummary) -> None:

@@ -41,7 +41,7 @@ class Run:
         workdir: holds config.json, members.json, metrics.jsonl, checkpoints/ and features/.
         config: as it was resolved.
         described: what members.json says.
-        in_memory: the data set of a run that was trained on arrays, where it is still known.
+        in_memory: the data set, where this process trained the run.
         folder: a temporary work directory, deleted when no run uses it any more.
     """
 

@@ -66,6 +66,7 @@ def test_results_survive_json(found):
     assert again == found
 
 
+@pytest.mark.slow
 def test_features_of_a_dead_network_are_measured_too():
     x, y, z, w = arrays_of(pairs(2.0))
     found = evaluate(FeatureSet.from_arrays(0 * x, y, 0 * z, w), label_map=MOD5, views=VIEWS, bootstrap=0)
@@ -122,7 +123,7 @@ def test_several_networks_and_layers_are_rows_in_order():
     found = evaluate(
         FeatureSet.from_arrays(train, y, test, w),
         label_map="mod:5",
-        views=("raw",),
+        views=(),
         bootstrap=4,
         on_event=events.append,
     )
@@ -130,7 +131,6 @@ def test_several_networks_and_layers_are_rows_in_order():
         ("features 0", "deep"), ("features 1", "deep"), ("features 0", "shallow"), ("features 1", "shallow")
     ]  # fmt: skip
     assert [row.bootstrap for row in found.rows] == [0] * 4  # two networks show by themselves how measures vary
-    assert found.clusters["raw"].train.shape == (4, 300)
     first, scaled = (found.rows[i].value("nc1", split="train", level="coarse") for i in (0, 1))
     assert scaled == pytest.approx(first, rel=1e-5)
     assert {(fit.name, fit.split, fit.level) for fit in found.separation} == {
@@ -157,7 +157,7 @@ def test_classifier_is_measured_at_the_level_of_its_classes():
     features = FeatureSet.from_arrays(x, y)
     row = only(evaluate(features, label_map=MOD5, classifier=(weights, None), views=(), bootstrap=0))
     assert row.value("nc4", split="train", level="coarse") == pytest.approx(differing, abs=0.005)
-    assert differing > 0.5
+    assert differing > 0.2
     assert row.value("nc4", split="train", level="fine") is None
     assert "nc3 and nc4, fine: the classifier has 5 classes" in row.left_out
 

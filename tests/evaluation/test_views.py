@@ -46,15 +46,15 @@ def test_tsne_embeds_some_examples_and_the_others_vote(monkeypatch):
 
 
 def test_a_view_is_one_function_and_one_line_of_the_table(monkeypatch):
-    def halves(seen):
-        return Embedded(seen.train[:, :6], seen.test[:, :6])
+    def doubled(seen):
+        return Embedded(2 * seen.train, 2 * seen.test)
 
-    monkeypatch.setitem(VIEWS, "halves", View(halves, ViewInfo(label="first half")))
-    x, y, z, w = arrays_of(pairs(4.0))
-    from ncjax.features.feature_set import FeatureSet
-
-    found = evaluate(FeatureSet.from_arrays(x, y, z, w), label_map=MOD5, views=("halves",), bootstrap=0)
-    alone = evaluate(FeatureSet.from_arrays(x[:, :6], y, z[:, :6], w), label_map=MOD5, views=("raw",), bootstrap=0)
-    np.testing.assert_array_equal(found.clusters["halves"].train, alone.clusters["raw"].train)
-    assert found.views["halves"].label == "first half"
-    assert only(found).value("clp", view="halves") is not None
+    monkeypatch.setitem(VIEWS, "doubled", View(doubled, ViewInfo(label="twice as large")))
+    found = evaluate(pairs(4.0), label_map=MOD5, views=("raw", "doubled"), bootstrap=0)
+    raw, other = found.clusters["raw"], found.clusters["doubled"]
+    np.testing.assert_array_equal(other.recovered_train, raw.recovered_train)
+    assert found.views["doubled"].label == "twice as large"
+    row = only(found)
+    inertia = [row.value("inertia", split="train", view=view) for view in ("raw", "doubled")]
+    assert inertia[1] == pytest.approx(4 * inertia[0], rel=1e-4)
+    assert row.value("clp", view="doubled") == row.value("clp", view="raw")
