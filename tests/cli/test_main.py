@@ -161,6 +161,7 @@ def test_coarse_training_beats_its_controls(digits):
     assert [row.epoch for row in rows_of(digits, kind="trained")] == [6, 12]
 
 
+@pytest.mark.slow
 def test_run_says_that_pixels_of_digits_cluster_already(digits, capsys):
     ncjax("evaluate", digits, "--variants", "raw")
     printed = capsys.readouterr().out

@@ -80,7 +80,7 @@ STAGES = {
 LAST = {"resnet18": "stage4", "resnet50": "stage4", "vgg11": "stage5", "cnn": "third", "mlp": "second"}
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "resnet50" else n for n in STAGES])
 def test_inner_stages_have_names_and_the_last_is_what_the_features_are_made_of(name):
     config = ModelConfig(name=name, width=2, dense_blocks=(2, 1))
     model = make_model(config, (9, 8, 3), 5, FLOAT32, nnx.Rngs(params=0))
@@ -104,7 +104,7 @@ def test_inner_stages_are_those_of_the_network_averaged_over_positions():
     np.testing.assert_allclose(found["stage2"], inner.mean(axis=(1, 2)), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [pytest.param("resnet18", marks=pytest.mark.slow), "densenet", "cnn"])
+@pytest.mark.parametrize("name", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet18", "densenet")), "cnn"])
 def test_stages_that_nobody_asks_for_cost_nothing_in_training(name, monkeypatch):
     """The compiled gradient has as many operations as one of a network that names no stages."""
     config = ModelConfig(name=name, width=4, dense_blocks=(2, 1))
