@@ -194,6 +194,21 @@ class SeparationFit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What a result needs beside it to be made again.
+
+    Attributes:
+        versions: of Python and of the packages that decide numbers.
+        commit: `git describe` of the source code, with `-dirty` where it was changed; None: installed without git.
+        device: number and kind of the devices of all processes, and the CPU cores of this machine.
+    """
+
+    versions: Mapping[str, str]
+    commit: str | None
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Where results come from: enough to make them again."""
 

@@ -27,6 +27,7 @@ from ncjax.results import Measurement
 MOST_FEATURES = 2048  # of whose covariance all eigenvalues are computed
 UNDEFINED = "undefined: too few classes, or classes without variance or at one point"
 LEVELS = ("coarse", "fine", "within", "all")
+NO_CLASSIFIER = "there are no classifier weights"
 
 ClassifierLevel = Literal["coarse", "fine"]
 Results: TypeAlias = dict[Function, PyTree]  # of the functions of metrics
@@ -54,6 +55,7 @@ def measure(
     metrics: Sequence[str] | None = None,
     classifier: Classifier | None = None,
     classifier_level: ClassifierLevel | None = None,
+    no_classifier: str = NO_CLASSIFIER,
     mesh: Mesh | None = None,
 ) -> Measured:
     """Measures both splits.
@@ -65,19 +67,20 @@ def measure(
         metrics: names in `METRICS`; none: all.
         classifier: of as many classes as there are coarse or fine labels; none: NC3 and NC4 have no value.
         classifier_level: the labels that its classes are; none: decided by the number of its classes.
+        no_classifier: why there is none, for NC3 and NC4.
         mesh: devices that examples are sharded over (`ncjax.distributed.mesh`); none: one device.
 
     Raises:
         UserError: a metric is unknown.
     """
-    fitted, level, no_classifier = _fit_classifier(classifier, classifier_level, super_class)
+    fitted, level, misfit = _fit_classifier(classifier, classifier_level, super_class)
     task = _Task(
         metrics=select(metrics),
         super_class=super_class,
         features=train.rows.shape[1],
         classifier=fitted,
         level=level,
-        no_classifier=no_classifier,
+        no_classifier=no_classifier if classifier is None else misfit,
         mesh=mesh,
     )
     left_out = list(_reasons(task, test))
@@ -147,7 +150,7 @@ def _fit_classifier(
     """A classifier, the level of its classes, and why it has none, or none but this one."""
     coarse, fine = max(super_class) + 1, len(super_class)
     if classifier is None:
-        return None, None, "there are no classifier weights"
+        return None, None, NO_CLASSIFIER
     count = len(classifier.weights)
     wanted: dict[ClassifierLevel, int] = {"fine": fine, "coarse": coarse}
     fitting = [name for name in wanted if wanted[name] == count and level in (None, name)]

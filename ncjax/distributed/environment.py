@@ -4,29 +4,14 @@
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
 
+from ncjax.results import Environment
+
 PACKAGES = ("ncjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Environment:
-    """What a result needs beside it to be made again.
-
-    Attributes:
-        versions: of Python and of the packages that decide numbers.
-        commit: `git describe` of the source code, with `-dirty` where it was changed; None: installed without git.
-        device: number and kind of the devices of all processes, and the CPU cores of this machine.
-    """
-
-    versions: Mapping[str, str]
-    commit: str | None
-    device: str
 
 
 def environment() -> Environment:

@@ -23,7 +23,6 @@ from ncjax.results import Clusters, Evaluation, Event, Row, SeparationFit, stack
 DEFAULT_VIEWS = ("raw", "normalised", "residual_pca")
 LEAST_GIB = 4.0  # of training features that probes always hold in memory
 SHARE_OF_MEMORY = 0.25  # the same on large machines
-NO_CLASSIFIER = "nc3 and nc4: there are no classifier weights"  # as `measure` says it
 
 
 def evaluate(
@@ -166,13 +165,11 @@ def _measure_network(network: Network, options: _Options, resamples: int) -> tup
             probed = probing.result()
     else:
         probed, found = probe(), _measure_collapse(network, options.metrics, resamples)
-    reason = network.no_classifier
-    left_out = [reason if line == NO_CLASSIFIER and reason else line for line in found.left_out]
     row = dataclasses.replace(
         network.row,
         measurements=(*network.row.measurements, *probed.measurements, *found.measurements),
         class_distances=tuple(tuple(map(float, line)) for line in found.class_distances),
-        left_out=(*network.row.left_out, *left_out, *probed.left_out),
+        left_out=(*network.row.left_out, *found.left_out, *probed.left_out),
         bootstrap=resamples,
     )
     return row, probed.clusters
@@ -187,6 +184,7 @@ def _measure_collapse(network: Network, metrics: Sequence[str] | None, resamples
             metrics=metrics,
             classifier=network.classifier,
             classifier_level=network.classifier_level,
+            no_classifier=network.no_classifier,
             mesh=network.mesh,
         )
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ncjax.collapse.measure import Classifier, Labelled
+from ncjax.collapse.measure import NO_CLASSIFIER, Classifier, Labelled
 from ncjax.data.label_maps import LabelMap
 from ncjax.distributed.mesh import row_mesh
 from ncjax.errors import UserError
@@ -21,7 +21,7 @@ from ncjax.storage.arrays import Rows
 from ncjax.training.members import Member
 
 Level = Literal["coarse", "fine"]
-NOT_KEPT = "nc3 and nc4: the classifier was not kept with the features; import or train again"
+NOT_KEPT = "the classifier was not kept with the features; import or train again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Network:
         train: rows with NaN have weight 0.
         test: None: there is no test split.
         super_class: of each fine class; each its own where no label map merges classes.
-        classifier: None: nc3 and nc4 are left out; `no_classifier` says why, where that is known here.
+        classifier: None: nc3 and nc4 are left out; `no_classifier` says why.
         classifier_level: of its classes; None: decided by their number.
         mesh: over which examples are sharded; None: one device.
         setting: what networks that differ only by their seed share.
@@ -45,7 +45,7 @@ class Network:
     super_class: SuperClasses
     classifier: Classifier | None = None
     classifier_level: Level | None = None
-    no_classifier: str = ""
+    no_classifier: str = NO_CLASSIFIER
     mesh: Mesh | None = None
     setting: tuple[object, ...] = ()
 
@@ -85,7 +85,7 @@ def _networks(
             test, test_left_out = _labelled("test", features.test, layer, index) if features.test else (None, ())
             found, level, reason = _classifier(features, classifier, index, member, owner)
             if layer != read and found is not None:
-                found, reason = None, f"nc3 and nc4: the classifier reads the layer {read}, not {layer}"
+                found, reason = None, f"the classifier reads the layer {read}, not {layer}"
             row = _row(features, name, index, member, layer, owner, (*train_left_out, *test_left_out))
             yield Network(
                 row=row,
@@ -127,14 +127,14 @@ def _row(
     else:
         kind = "trained" if _merges(member.label_map, features) else member.label_map.name.split(":")[0]
         common = {
-            "kind": kind if features.epoch else "random_init",
+            "kind": "random_init" if features.epoch == 0 else kind,
             "member": index,
             "label_map": member.label_map.name,
             "lr": member.lr,
             "weight_decay": member.weight_decay,
             "seed": member.seed,
         }
-    measurements = tuple(_accuracies(features, index, member)) if features.epoch and member else ()
+    measurements = tuple(_accuracies(features, index, member)) if features.epoch != 0 and member else ()
     return Row(
         name=name,
         epoch=features.epoch,
@@ -185,14 +185,14 @@ def _classifier(
         assert heads is not None
         return Classifier(jnp.asarray(heads.weights[index].T), jnp.asarray(heads.bias[index])), None, ""
     if member is None:
-        return None, None, ""
+        return None, None, NO_CLASSIFIER
     own = member.label_map
     if own.super_class is None:
-        return None, None, f"nc3 and nc4: the classes of {own.name} are no function of the fine labels"
+        return None, None, f"the classes of {own.name} are no function of the fine labels"
     if features.classifier is None:
         return None, None, NOT_KEPT
     level: Level = "fine" if own.classes == len(own.super_class) else "coarse"
     if level == "coarse" and own.super_class != owner:
-        return None, None, f"nc3 and nc4: the classifier is of {own.name}, not of the label map that is evaluated"
+        return None, None, f"the classifier is of {own.name}, not of the label map that is evaluated"
     weights, bias = (array[index, ..., : own.classes] for array in features.classifier)
     return Classifier(jnp.asarray(weights.T), jnp.asarray(bias)), level, ""

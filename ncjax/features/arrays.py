@@ -12,7 +12,6 @@ from ncjax.errors import UserError
 from ncjax.storage.arrays import Rows
 
 BLOCK_BYTES = 2**22  # read at a time
-LARGEST_LABEL = 2**31 - 1
 
 
 def to_numpy(array: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Int32
 from ncjax.data import Dataset, Split, Streamed
 from ncjax.distributed.processes import to_host
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
-from ncjax.features.run import Run, prepare_run
+from ncjax.features.run import Run, prepare_run, state_of
 from ncjax.features.store import RunMembers, describe_members, label_features, load_features
 from ncjax.ops.xla import compiler_options
 from ncjax.training.forward import forward, forward_batches
@@ -47,7 +47,8 @@ def extract_features(
         if set(layers) <= set(kept.layers):
             return kept.choose_layers(layers)
     prepared = prepare_run(run.config, run.dataset)
-    return extract(prepared, run.state(epoch), dataset or run.dataset, layers, epoch)
+    state = state_of(run.workdir, prepared, epoch)
+    return extract(prepared, state, dataset or run.dataset, layers, epoch, run.described)
 
 
 def extract(
@@ -84,9 +85,7 @@ def extract(
     linear = to_host(state.members.params["head"]["linear"])
     heads = Heads(*(linear[name][:count] for name in ("kernel", "bias")))
     described = described or describe_members(prepared.config, dataset, from_memory=False)
-    return label_features(
-        described, prepared.config.mesh, -1 if epoch is None else epoch, split("train"), split("test"), heads
-    )
+    return label_features(described, prepared.config.mesh, epoch, split("train"), split("test"), heads)
 
 
 def _targets(prepared: PreparedRun, source: Split, name: str) -> Int32[np.ndarray, "s n"]:

@@ -165,19 +165,14 @@ class FeatureSet:
         )
 
     def choose_layers(self, layers: Sequence[str]) -> "FeatureSet":
-        """The features of some layers."""
-
-        def of_split(split: SplitFeatures) -> SplitFeatures:
-            return dataclasses.replace(split, layers={name: split.layers[name] for name in layers})
-
-        test = None if self.test is None else of_split(self.test)
-        return dataclasses.replace(self, train=of_split(self.train), test=test)
+        """The features of some layers, in this order."""
+        return self.rename_layers({name: name for name in layers})
 
     def rename_layers(self, names: Mapping[str, str]) -> "FeatureSet":
-        """The same features under other names of their layers."""
+        """The features of some layers under other names: `{name: new name}`."""
 
         def of_split(split: SplitFeatures) -> SplitFeatures:
-            return dataclasses.replace(split, layers={names[name]: rows for name, rows in split.layers.items()})
+            return dataclasses.replace(split, layers={new: split.layers[name] for name, new in names.items()})
 
         test = None if self.test is None else of_split(self.test)
         return dataclasses.replace(self, train=of_split(self.train), test=test)

@@ -133,13 +133,17 @@ class Run:
         Raises:
             UserError: there is no checkpoint of that epoch, or none can be read.
         """
-        prepared = prepare_run(self.config, self.dataset)
-        if epoch == 0:
-            return init_state(prepared.spec, prepared.ensemble)
-        step = None if epoch == -1 else epoch * prepared.spec.steps_per_epoch
-        return read_state(self.workdir, blank_state(prepared.spec, prepared.ensemble), step)
+        return state_of(self.workdir, prepare_run(self.config, self.dataset), epoch)
 
 
 def prepare_run(config: Config, dataset: Dataset) -> PreparedRun:
     """What `ncjax.training.loop.prepare` makes, on one device: for readers of a run."""
     return prepare(dataclasses.replace(config, mesh=MeshConfig()), dataset)
+
+
+def state_of(workdir: Path, prepared: PreparedRun, epoch: int = -1) -> TrainState:
+    """`Run.state` of a run that is prepared already."""
+    if epoch == 0:
+        return init_state(prepared.spec, prepared.ensemble)
+    step = None if epoch == -1 else epoch * prepared.spec.steps_per_epoch
+    return read_state(workdir, blank_state(prepared.spec, prepared.ensemble), step)

@@ -145,7 +145,7 @@ def _from_tree(content: Mapping[str, Any], order: Sequence[str]) -> SplitFeature
 
 
 def label_features(
-    run: RunMembers, mesh: MeshConfig, epoch: int, train: SplitFeatures, test: SplitFeatures, heads: Heads | None
+    run: RunMembers, mesh: MeshConfig, epoch: int | None, train: SplitFeatures, test: SplitFeatures, heads: Heads | None
 ) -> FeatureSet:
     """The features of a run with all that is known of it."""
     return FeatureSet(

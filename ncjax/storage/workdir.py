@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any
 
 import filelock
 
 from ncjax.config import C, Config, from_dict_of, to_dict
 from ncjax.errors import UserError
+from ncjax.results import Environment
 from ncjax.storage.atomic import write_json, write_text
 from ncjax.typed_json import structure, unstructure
 
@@ -22,23 +23,6 @@ LOCK = ".lock"
 HOLDER = ".lock_holder"  # says which process holds the lock; the content of the lock file itself is filelock's
 FREE = ("mesh", "checkpoint_minutes")  # what may change from one start of a run to the next
 OTHER_VERSION = "(was it written by another version of ncjax?)"
-
-
-@runtime_checkable
-class Environment(Protocol):
-    """Software and devices that a run uses, such as `ncjax.distributed.environment.Environment`."""
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """Version of each package."""
-
-    @property
-    def commit(self) -> str | None:
-        """Commit of the source code; None: unknown."""
-
-    @property
-    def device(self) -> str:
-        """Number and kind of the devices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +99,7 @@ def open_workdir(workdir: Path, config: Any, command: str, environment: Environm
     """
     path = workdir / CONFIG
     if path.exists():
-        _check_same(to_dict(read_config(workdir, type(config))), to_dict(config), workdir)
+        _check_same(to_dict(read_config_of(type(config), workdir)), to_dict(config), workdir)
         return
     content = RunFile(
         config=to_dict(config),
@@ -163,18 +147,19 @@ def read_run_file(workdir: Path) -> RunFile:
     return structure(RunFile, content, f"{path} {OTHER_VERSION}")
 
 
-@overload
-def read_config(workdir: Path) -> Config: ...
-@overload
-def read_config(workdir: Path, kind: type[C]) -> C: ...
-def read_config(workdir: Path, kind: type[Any] = Config) -> Any:
+def read_config(workdir: Path) -> Config:
     """The config of the run in a work directory.
-
-    Args:
-        workdir: the work directory.
-        kind: the dataclass of the config.
 
     Raises:
         UserError: there is none, another version of ncjax wrote it, or a value is out of range.
+    """
+    return read_config_of(Config, workdir)
+
+
+def read_config_of(kind: type[C], workdir: Path) -> C:
+    """`read_config` for another kind of config.
+
+    Raises:
+        UserError: as `read_config`.
     """
     return from_dict_of(kind, read_run_file(workdir).config, f"{workdir / CONFIG} {OTHER_VERSION}")

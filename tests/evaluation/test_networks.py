@@ -88,3 +88,20 @@ def test_seeds_of_one_setting_are_not_resampled(trained):
     )
     assert [row.bootstrap for row in evaluate(twice, views=(), bootstrap=2).rows] == [0, 0]
     assert [row.bootstrap for row in evaluate(features, views=(), bootstrap=2).rows] == [2, 2]
+
+
+def test_measurements_say_themselves_why_a_member_has_no_classifier(trained):
+    features = dataclasses.replace(trained.features(2).choose_layers(["features"]), classifier=None)
+    row = evaluate(features, views=(), bootstrap=0).rows[0]
+    assert row.find("nc3", level="coarse").reason == row.find("nc4", level="fine").reason
+    assert (
+        row.find("nc3", level="coarse").reason == "the classifier was not kept with the features; import or train again"
+    )
+
+
+def test_an_unknown_epoch_is_not_random_initialization(trained):
+    features = dataclasses.replace(trained.features(2).choose_layers(["features"]), epoch=None)
+    assert [row.kind for row in evaluate(features, views=(), metrics=("cdnv",), bootstrap=0).rows] == [
+        "trained",
+        "fine",
+    ]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ncjax.config import Config, EvaluateConfig, MeshConfig, OptimConfig
-from ncjax.distributed.environment import Environment
 from ncjax.errors import UserError
-from ncjax.storage.workdir import RunFile, locked, open_workdir, read_config, read_json, read_run_file
+from ncjax.results import Environment
+from ncjax.storage.workdir import RunFile, locked, open_workdir, read_config, read_config_of, read_json, read_run_file
 
 ROOT = Path(__file__).parents[2]
 HERE = Environment(versions={"jax": "1.2"}, commit="abc", device="8 x cpu")
@@ -39,7 +39,7 @@ class OtherConfig:
 
 def test_configs_of_another_kind_are_read_by_their_kind(tmp_path):
     open_workdir(tmp_path, OtherConfig(sizes=(3,)), "ncjax theory", HERE)
-    assert read_config(tmp_path, OtherConfig) == OtherConfig(sizes=(3,))
+    assert read_config_of(OtherConfig, tmp_path) == OtherConfig(sizes=(3,))
     with pytest.raises(UserError, match=r"config\.json .*another version.*unknown field"):
         read_config(tmp_path)
 

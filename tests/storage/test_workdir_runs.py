@@ -6,8 +6,8 @@ import dataclasses
 import pytest
 
 from ncjax.config import Config, MeshConfig
-from ncjax.distributed.environment import Environment
 from ncjax.errors import UserError
+from ncjax.results import Environment
 from ncjax.storage.workdir import locked, open_workdir
 
 HERE = Environment(versions={}, commit=None, device="")
