@@ -7,9 +7,8 @@ as the mesh has places; the members are spread over the member axis. Expected: n
 
 import dataclasses
 
-from ncjax.configs.coarse_cifar10 import get_config as coarse_config
-
 from ncjax.config import Config, EvaluateConfig
+from ncjax.configs.coarse_cifar10 import get_config as coarse_config
 
 
 def get_config() -> Config:

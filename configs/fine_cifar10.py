@@ -7,9 +7,8 @@ Expected: not measured by ncjax yet; ResNet-18 trained so is known to reach abou
 
 import dataclasses
 
-from ncjax.configs.coarse_cifar10 import get_config as coarse_config
-
 from ncjax.config import Config
+from ncjax.configs.coarse_cifar10 import get_config as coarse_config
 
 
 def get_config() -> Config:

@@ -84,8 +84,8 @@ def _train(options: argparse.Namespace, devices: Any) -> Any:
     import jax.numpy as jnp
     import numpy as np
     from jax.sharding import Mesh, NamedSharding
-    from ncjax.configs.coarse_cifar10 import get_config
 
+    from ncjax.configs.coarse_cifar10 import get_config
     from ncjax.distributed.mesh import REPLICATED
     from ncjax.distributed.sharding import member_sharding
     from ncjax.ops.xla import compiler_options

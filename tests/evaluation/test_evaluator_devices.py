@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 from sklearn.datasets import load_digits
-from tests.distributed.collectives import largest_collective
 
 from ncjax.config import MeshConfig
 from ncjax.distributed.mesh import ROWS
@@ -18,6 +17,7 @@ from ncjax.evaluation.clp import cluster_super_classes
 from ncjax.evaluation.evaluator import evaluate
 from ncjax.evaluation.linear_probe import fit_linear_probe
 from ncjax.features.feature_set import FeatureSet
+from tests.distributed.collectives import largest_collective
 from tests.evaluation.arrays import only
 
 KEY = jax.random.key(0)
