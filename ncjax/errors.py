@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one error that a user of ncjax can cause, and the one way to end early."""
 
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
 
 class UserError(ValueError):
     """Bad input, in one line: what is wrong, where, and what to do. The command line prints it and exits with 2."""
@@ -8,6 +13,17 @@ class UserError(ValueError):
 
 class Stopped(Exception):
     """A signal asked a run to end, or another process did not come; the same command goes on from what is written."""
+
+
+def find_named(table: Mapping[str, T], name: str, field: str) -> T:
+    """The entry of this name in a table; `field` is the field of the config that gives the name.
+
+    Raises:
+        UserError: the table has no such name; lists those it has.
+    """
+    if name not in table:
+        raise UserError(f"{field} is {name!r}, but must be one of {', '.join(table)}")
+    return table[name]
 
 
 def first_line(error: BaseException) -> str:

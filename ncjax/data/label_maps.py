@@ -272,7 +272,7 @@ def _pairings(labels: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         yield tuple(number[label] for label in labels)
 
 
-def _from_file(path: Path, class_names: tuple[str, ...]) -> tuple[int, ...]:
+def _from_file(path: Path, class_names: tuple[str, ...]) -> list[Any]:
     """A JSON list of length f of coarse labels, or an object from each class name to the name of its super-class."""
     try:
         content = json.loads(path.read_text())
@@ -288,7 +288,7 @@ def _from_file(path: Path, class_names: tuple[str, ...]) -> tuple[int, ...]:
         if not all(isinstance(name, str) for name in content):
             raise UserError(f"label map file {path}: an object maps each class name to the name of a super-class")
         numbers = {name: number for number, name in enumerate(dict.fromkeys(content))}
-        return tuple(numbers[name] for name in content)
+        return [numbers[name] for name in content]
     if not isinstance(content, list) or len(content) != len(class_names):
         raise UserError(f"label map file {path} must hold a list of {len(class_names)} coarse labels, one a class")
-    return tuple(content)
+    return content

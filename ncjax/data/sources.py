@@ -12,7 +12,7 @@ from ncjax.data.idx import IDX
 from ncjax.data.npz import NPZ
 from ncjax.data.source import Source
 from ncjax.data.tfds import TFDS
-from ncjax.errors import UserError
+from ncjax.errors import find_named
 
 SOURCES: dict[str, Source] = {
     "digits": DIGITS,
@@ -41,9 +41,7 @@ def load_dataset(config: DataConfig | str) -> Dataset:
             splits do not match.
     """
     config = DataConfig(source=config) if isinstance(config, str) else config
-    if config.source not in SOURCES:
-        raise UserError(f"data.source is {config.source!r}, but must be one of {', '.join(SOURCES)}")
-    source = SOURCES[config.source]
+    source = find_named(SOURCES, config.source, "data.source")
     if config.streamed and source.stream is not None:
         return check_classes(check_dataset(source.stream(config)))
     dataset = check_dataset(source.read(config))

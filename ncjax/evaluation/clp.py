@@ -25,7 +25,7 @@ from ncjax.distributed.sharding import shard_rows
 from ncjax.errors import UserError
 from ncjax.evaluation.label_levels import super_classes
 from ncjax.evaluation.linear_probe import fit_linear_probe
-from ncjax.evaluation.views import VIEWS, Embedded, Features
+from ncjax.evaluation.views import Embedded, Features, find_view
 from ncjax.features.arrays import as_labels, as_members
 
 TSNE_NEIGHBOURS = 15  # that vote where a view embeds only some of the examples
@@ -122,17 +122,16 @@ def cluster_super_classes(
     Raises:
         UserError: the view is unknown, or a super-class has fewer training examples than classes.
     """
-    if view not in VIEWS:
-        raise UserError(f"view {view!r} is unknown; known: {', '.join(VIEWS)}")
+    chosen = find_view(view)
     coarse = np.asarray(super_class, np.int32)
     owner = {name: coarse[labels] for name, labels in fine.items()}
     _check_counts(coarse, owner["train"])
-    embedded = VIEWS[view].embed(Features(rows["train"], owner["train"], rows["test"], owner["test"], mesh))
+    embedded = chosen.embed(Features(rows["train"], owner["train"], rows["test"], owner["test"], mesh))
     found = _cluster(key, embedded, owner, coarse, restarts, mesh if embedded.rows is None else None)
     if embedded.rows is not None:
         voted = _vote(rows["train"], owner["train"], embedded.rows, found.train)
         found = dataclasses.replace(found, train=voted)
-    plane = _scattered(embedded, len(rows["train"])) if VIEWS[view].is_plane else None
+    plane = _scattered(embedded, len(rows["train"])) if chosen.is_plane else None
     return dataclasses.replace(found, embedding=plane)
 
 

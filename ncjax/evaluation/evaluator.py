@@ -16,7 +16,7 @@ from ncjax.evaluation.label_levels import AnyLabelMap
 from ncjax.evaluation.networks import Network, list_networks
 from ncjax.evaluation.probes import INFO, Probed, measure_probes
 from ncjax.evaluation.uncertainty import MOST_NETWORKS, with_deviations
-from ncjax.evaluation.views import VIEWS
+from ncjax.evaluation.views import find_view
 from ncjax.features.feature_set import FeatureSet
 from ncjax.results import Clusters, Evaluation, Event, Row, SeparationFit, stack_clusters
 
@@ -92,7 +92,7 @@ def evaluate(
     return Evaluation(
         rows=tuple(rows),
         metrics=INFO | metric_infos(metrics),
-        views={view: VIEWS[view].info for view in views},
+        views={view: find_view(view).info for view in views},
         separation=separation,
         notes=notes,
         clusters=_stacked(clusters),
@@ -133,8 +133,7 @@ def check_views(views: Sequence[str]) -> None:
         UserError: naming the first of them and those that are known.
     """
     for view in views:
-        if view not in VIEWS:
-            raise UserError(f"view {view!r} is unknown; known: {', '.join(VIEWS)}")
+        find_view(view)
 
 
 def _memory_gib() -> float:

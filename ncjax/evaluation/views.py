@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int, Int32
 
 from ncjax.distributed.processes import to_host
 from ncjax.distributed.sharding import shard_rows
+from ncjax.errors import UserError
 from ncjax.ops.products import matmul
 from ncjax.results import ViewInfo
 
@@ -90,6 +91,17 @@ VIEWS: dict[str, View] = {
     "residual_pca": View(residual_pca, ViewInfo(label="residual PCA")),
     "tsne": View(tsne, ViewInfo(label="t-SNE"), is_plane=True),
 }
+
+
+def find_view(name: str) -> View:
+    """The view of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in VIEWS:
+        raise UserError(f"view {name!r} is unknown; known: {', '.join(VIEWS)}")
+    return VIEWS[name]
 
 
 def _centred(features: Features) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ncjax.config import ModelConfig
-from ncjax.errors import UserError
+from ncjax.errors import find_named
 from ncjax.models import cnn, densenet, mlp, resnet, vgg
 from ncjax.models.network import ImageShape, Network
 
@@ -27,9 +27,7 @@ def find_network(name: str) -> Network:
     Raises:
         UserError: there is none.
     """
-    if name not in NETWORKS:
-        raise UserError(f"model.name is {name!r}, but must be one of {', '.join(NETWORKS)}")
-    return NETWORKS[name]
+    return find_named(NETWORKS, name, "model.name")
 
 
 def make_model(

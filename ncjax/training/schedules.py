@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from ncjax.errors import UserError
+from ncjax.errors import find_named
 
 Schedule = Callable[[Int[Array, ""], int], Float[Array, ""]]  # (steps already taken, length of the run) -> [0, 1]
 
@@ -61,6 +61,4 @@ def find_schedule(name: str) -> Schedule:
     Raises:
         UserError: the name is unknown.
     """
-    if name not in SCHEDULES:
-        raise UserError(f"optim.schedule is {name!r}, but must be one of {', '.join(SCHEDULES)}")
-    return SCHEDULES[name]
+    return find_named(SCHEDULES, name, "optim.schedule")

@@ -155,7 +155,7 @@ def test_metrics_and_features_of_a_run_are_those_of_the_resident_path(config, fi
     assert len(other[0]) == 3
     assert other[0] == resident[0]
     assert_same(other[1], resident[1])
-    assert_same(other[2], resident[2])
+    assert_same(dataclasses.asdict(other[2]), dataclasses.asdict(resident[2]))
 
 
 def test_an_image_that_is_damaged_while_training_ends_the_run_in_one_line(config, files, programs):
