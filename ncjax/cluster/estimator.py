@@ -6,7 +6,6 @@ from numbers import Real
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
@@ -15,7 +14,8 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
-from ncjax.cluster.solver import assign_to, kmeans
+from ncjax.cluster.checks import is_tolerance, is_whole
+from ncjax.cluster.in_memory import assign_to, kmeans
 
 MAX_PADDED = 4096  # up to so many points are padded to a power of two: few shapes, so few compilations
 
@@ -24,9 +24,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     """k-means with the parameters and attributes of `sklearn.cluster.KMeans`, computed by `ncjax.kmeans` in JAX.
 
     Minimises the inertia `sum_i w_i min_j |x_i - c_j|^2` by Lloyd's algorithm from greedy k-means++ (Arthur and
-    Vassilvitskii 2007). Distances are computed in float32; float64 points are centred and scaled in float64 first, so
-    a large offset costs no precision. Initial centroids differ from scikit-learn's for the same `random_state`. Sparse
-    points are refused.
+    Vassilvitskii 2007) and a local search (`ncjax.kmeans` says how). Points of any number type: float64 and integers
+    are centred in float64 first; what float32 cannot tell apart is computed in float64; `predict` and `score` are in
+    float64 always, from `cluster_centers_` as they are. Initial centroids differ from scikit-learn's for the same
+    `random_state`. Sparse points are refused.
 
     Args:
         n_clusters: number of clusters k, from 1 to the number of points.
@@ -74,36 +75,32 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":  # noqa: N803
         """Cluster the points `[n d]`; points of weight 0 do not count."""
-        points = validate_data(self, X, dtype=[np.float64, np.float32], order="C")
+        self._check_parameters()
+        points = validate_data(self, _as_array(X), dtype=[np.float64, np.float32], order="C")
         weights = _check_weights(sample_weight, len(points))
         if len(points) < self.n_clusters:
             raise ValueError(f"n_samples={len(points)} should be >= n_clusters={self.n_clusters}.")
         random = check_random_state(self.random_state)
         initial, restarts = self._initialization(points, random)
-        self._offset, self._scale = _offset_and_scale(points)
-        init: Any = initial if isinstance(initial, str) else jnp.asarray(self._to_float32(initial))
         found = kmeans(
             jax.random.key(random.randint(2**31 - 1)),
-            self._to_device(points),
-            self.n_clusters,
-            weights=jnp.asarray(_padded(weights)),
-            init=init,
+            _padded(points),
+            int(self.n_clusters),
+            weights=_padded(weights),
+            init=initial,
             restarts=restarts,
-            max_iterations=self.max_iter,
-            tol=self.tol,
+            max_iterations=int(self.max_iter),
+            tol=float(self.tol),
         )
-        self.cluster_centers_ = (np.asarray(found.centroids) * self._scale + self._offset).astype(points.dtype)
-        self.inertia_ = float(found.inertia) * self._scale**2
+        self.cluster_centers_ = np.asarray(found.centroids).astype(points.dtype)
         self.n_iter_ = int(found.iterations)
         self._n_features_out = self.n_clusters
-        self._centroids = found.centroids
-        ignored = not weights.all()  # points of weight 0 get the label of their nearest centroid too
-        self.labels_ = self._assign(points, None)[0] if ignored else np.asarray(found.labels)[: len(points)]
+        self.labels_, self.inertia_ = _nearest(points, self.cluster_centers_, weights)
         _warn_of_few_clusters(len(np.unique(self.labels_)), self.n_clusters)
         return self
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
-        """The nearest centroid of each point."""
+        """The nearest of `cluster_centers_` to each point, whatever the types of both."""
         return self._assign(X, None)[0]
 
     def fit_predict(
@@ -118,8 +115,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     def transform(self, X: Any) -> np.ndarray:  # noqa: N803
         """Distances `[n k]` of the points to the centroids."""
         check_is_fitted(self)
-        points = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return euclidean_distances(points, self.cluster_centers_)
+        points = validate_data(self, _as_array(X), reset=False, dtype=[np.float64, np.float32])
+        centres = np.asarray(self.cluster_centers_, np.float64)
+        middle = centres.mean(axis=0)
+        return euclidean_distances(points - middle, centres - middle).astype(points.dtype, copy=False)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
         """Minus the inertia of these points."""
@@ -127,10 +126,24 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def _assign(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, float]:  # noqa: N803
         check_is_fitted(self)
-        points = validate_data(self, X, reset=False, dtype=[np.float64, np.float32], order="C")
+        points = validate_data(self, _as_array(X), reset=False, dtype=[np.float64, np.float32], order="C")
         weights = _check_weights(sample_weight, len(points))
-        labels, inertia = assign_to(self._to_device(points), self._centroids, jnp.asarray(_padded(weights)))
-        return np.asarray(labels)[: len(points)], float(inertia) * self._scale**2
+        return _nearest(points, np.asarray(self.cluster_centers_), weights)
+
+    def _check_parameters(self) -> None:
+        """Raises a ValueError that names the first parameter out of its range, in scikit-learn's words."""
+        whole, tolerance = "an int in the range [1, inf)", "a float in the range [0, inf)"
+        automatic = isinstance(self.n_init, str) and self.n_init == "auto"
+        for name, fits, wanted in (
+            ("n_clusters", is_whole(self.n_clusters, 1), whole),
+            ("n_init", automatic or is_whole(self.n_init, 1), f"'auto' or {whole}"),
+            ("max_iter", is_whole(self.max_iter, 1), whole),
+            ("tol", is_tolerance(self.tol), tolerance),
+        ):
+            if not fits:
+                raise ValueError(
+                    f"The {name!r} parameter of KMeans must be {wanted}. Got {getattr(self, name)!r} instead."
+                )
 
     def _initialization(self, points: np.ndarray, random: np.random.RandomState) -> tuple[Any, int]:
         """A method or initial centroids `[r k d]`, and the number of restarts."""
@@ -147,14 +160,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         if stacked.shape[1:] != (self.n_clusters, points.shape[1]):
             raise ValueError(f"init gives {stacked.shape[1:]}, but must give {(self.n_clusters, points.shape[1])}")
         return stacked, len(stacked)
-
-    def _to_float32(self, values: np.ndarray) -> np.ndarray:
-        if values.dtype == np.float32:
-            return values
-        return ((values - self._offset) / self._scale).astype(np.float32)
-
-    def _to_device(self, points: np.ndarray) -> jax.Array:
-        return jnp.asarray(_padded(self._to_float32(points)))
 
 
 def _check_weights(sample_weight: Any, count: int) -> Float[np.ndarray, "n"]:
@@ -187,12 +192,17 @@ def _warn_of_few_clusters(distinct: int, wanted: int) -> None:
         )
 
 
-def _offset_and_scale(points: np.ndarray) -> tuple[Any, float]:
-    """Mean and largest distance from it of float64 points, which are removed before they become float32."""
-    if points.dtype == np.float32:
-        return np.float32(0), 1.0
-    offset = points.mean(axis=0)
-    return offset, float(np.abs(points - offset).max()) or 1.0
+def _as_array(points: Any) -> Any:
+    """Arrays of types that scikit-learn does not know, as float32: bfloat16 of JAX and of PyTorch."""
+    if hasattr(points, "detach"):
+        points = points.detach().cpu()
+        return (points.float() if str(points.dtype) == "torch.bfloat16" else points).numpy()
+    return np.asarray(points, np.float32) if str(getattr(points, "dtype", "")) == "bfloat16" else points
+
+
+def _nearest(points: np.ndarray, centres: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    labels, inertia = assign_to(_padded(points), centres, _padded(weights))
+    return labels[: len(points)], inertia
 
 
 def _padded(values: np.ndarray) -> np.ndarray:

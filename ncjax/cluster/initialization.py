@@ -10,16 +10,14 @@ from jaxtyping import Array, Float, Int32, Key
 
 from ncjax.cluster.points import (
     Points,
+    draw_at,
     first_row_index,
     fold_chunks,
-    gather_over_devices,
     squared_norms,
     sum_over_devices,
     take_rows,
 )
 from ncjax.ops.products import matmul
-
-BLOCK = 512  # points are drawn in two steps: a block, then a point of it
 
 
 def kmeans_plus_plus(
@@ -40,8 +38,8 @@ def kmeans_plus_plus(
         chosen = jnp.take_along_axis(candidates, best[:, None, None], axis=1)[:, 0]
         return centroids.at[:, j].set(chosen), distances
 
-    centroids = jnp.zeros((r, k, d), points.rows.dtype).at[:, 0].set(take_rows(points, first, axis_name))
-    return lax.fori_loop(1, k, add, (centroids, jnp.full((r, n), jnp.inf, points.rows.dtype)))[0]
+    centroids = jnp.zeros((r, k, d), points.dtype).at[:, 0].set(take_rows(points, first, axis_name))
+    return lax.fori_loop(1, k, add, (centroids, jnp.full((r, n), jnp.inf, points.dtype)))[0]
 
 
 def random_points(
@@ -64,32 +62,8 @@ def random_points(
 def draw_points(
     key: Key[Array, ""], chances: Float[Array, "r n"], count: int, axis_name: str | None
 ) -> Int32[Array, "r t"]:
-    """Indices drawn in proportion to the chances, with replacement.
-
-    The cumulative chance is summed in blocks, so it is exact for many points too.
-    """
-    r, n = chances.shape
-    blocks = jnp.pad(chances, ((0, 0), (0, -n % BLOCK))).reshape(r, -1, BLOCK)
-    sums = gather_over_devices(blocks.sum(axis=2), axis_name)
-    ends = jnp.cumsum(sums, axis=1)
-    targets = jax.random.uniform(key, (r, count), chances.dtype) * ends[:, -1:]
-    block = _first_above(ends, sums, targets)
-    before = jnp.take_along_axis(ends - sums, block, axis=1)
-    local = block - first_row_index(blocks.shape[1], axis_name)
-    mine = (local >= 0) & (local < blocks.shape[1])
-    inside = jnp.take_along_axis(blocks, jnp.clip(local, 0, blocks.shape[1] - 1)[:, :, None], axis=1)
-    inside = inside.reshape(r * count, BLOCK)
-    offset = _first_above(jnp.cumsum(inside, axis=1), inside, (targets - before).reshape(-1, 1)).reshape(r, count)
-    index = first_row_index(n, axis_name) + local * BLOCK + offset
-    return sum_over_devices(jnp.where(mine, index, 0), axis_name)
-
-
-def _first_above(ends: Array, parts: Array, targets: Array) -> Array:
-    """Per row and target: the first index of positive chance at which the cumulative chance exceeds the target."""
-    passed = (ends[:, None, :] > targets[:, :, None]) & (parts[:, None, :] > 0)
-    found = passed.argmax(axis=2)
-    likeliest = parts.argmax(axis=1)[:, None]  # rounding may leave a target above the end
-    return jnp.where(passed.any(axis=2), found, likeliest).astype(jnp.int32)
+    """Global indices drawn in proportion to the chances, with replacement."""
+    return draw_at(jax.random.uniform(key, (chances.shape[0], count), chances.dtype), chances, axis_name)
 
 
 def _chances(points: Points, distances: Array, axis_name: str | None) -> Array:

@@ -98,7 +98,9 @@ def lloyd_step(points: Points, restarts: Restarts, limit: Array, axis_name: str 
     """Assign, then move the centroids to the means; the inertia is that of the means with these labels."""
     found = cluster_sums(points, restarts.centroids, axis_name)
     moved = jnp.where(
-        found.mass[:, :, None] > 0, found.sums / jnp.maximum(found.mass, 1e-30)[:, :, None], restarts.centroids
+        found.mass[:, :, None] > 0,
+        found.sums / jnp.where(found.mass > 0, found.mass, 1.0)[:, :, None],
+        restarts.centroids,
     )
     gained = (found.mass * squared_norms(moved - restarts.centroids)).sum(axis=1)
     moved = _refill(points, restarts.centroids, moved, found.mass, axis_name)
@@ -169,19 +171,36 @@ def nearest_distances(points: Points, centroids: Float[Array, "r k d"]) -> Float
     return jnp.where(points.weights[None, :] > 0, fold_chunks(points, r * k, update, init), -1.0)
 
 
-def assign(
-    points: Points, centroids: Float[Array, "k d"], axis_name: str | None
-) -> tuple[Int32[Array, "n"], Float[Array, ""]]:
-    """Labels, and the inertia from differences, which are exact near 0 where products are not."""
-    half = squared_norms(centroids) / 2
+class Assigned(NamedTuple):
+    """What one last pass over the points gives."""
 
-    def update(first: Array, x: Array, w: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    labels: Int32[Array, "n"]
+    inertia: Float[Array, ""]  # from differences, which are exact near 0 where products are not
+    doubt: Float[Array, ""]  # how much of it rounding may have put into a wrong cluster
+
+
+def assign(points: Points, centroids: Float[Array, "k d"], axis_name: str | None) -> Assigned:
+    """Labels, the inertia, and how far rounding can be felt in it.
+
+    A point is in doubt where its two nearest centroids are closer to each other in squared distance than the rounding
+    of the products that give them.
+    """
+    k, half = centroids.shape[0], squared_norms(centroids) / 2
+    rounding = 4 * jnp.finfo(points.dtype).eps
+
+    def update(first: Array, x: Array, w: Array, carry: Assigned) -> Assigned:
         scores = half[:, None] - matmul(centroids, x.T)
-        labels = scores.argmin(axis=0).astype(jnp.int32)
-        nearest = matmul(jax.nn.one_hot(labels, half.shape[0], dtype=x.dtype), centroids)
+        labels, lengths = scores.argmin(axis=0).astype(jnp.int32), squared_norms(x)
+        own = labels[None, :] == jnp.arange(k, dtype=jnp.int32)[:, None]
+        margin = 2 * (jnp.where(own, jnp.inf, scores).min(axis=0) - scores.min(axis=0))
+        error = rounding * (lengths + 2 * half.max())
+        nearest = matmul(own.astype(x.dtype).T, centroids)
         inertia = (w * squared_norms(x - nearest)).sum()
-        return lax.dynamic_update_slice(carry[0], labels, (first,)), carry[1] + inertia
+        doubt = (w * jnp.where(margin < error, error, 0.0)).sum()
+        all_labels = lax.dynamic_update_slice(carry.labels, labels, (first,))
+        return Assigned(all_labels, carry.inertia + inertia, carry.doubt + doubt)
 
-    init = jnp.zeros(points.rows.shape[0], jnp.int32), jnp.zeros_like(half[0])
-    labels, inertia = fold_chunks(points, centroids.shape[0], update, init)
-    return labels, sum_over_devices(inertia, axis_name)
+    zero = jnp.zeros_like(half[0])
+    found = fold_chunks(points, k, update, Assigned(jnp.zeros(points.rows.shape[0], jnp.int32), zero, zero))
+    inertia, doubt = (sum_over_devices(total, axis_name) for total in (found.inertia, found.doubt))
+    return Assigned(found.labels, inertia, doubt)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The leading principal axes of the points, and the points projected on them."""
+"""The leading principal axes of the points, the points projected on them, and the points that show both."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from ncjax.cluster.points import Points, centred_rows, fold_chunks, squared_norms, subsample, sum_over_devices
 from ncjax.ops.products import matmul
@@ -14,29 +14,37 @@ ITERATIONS = 3  # of the subspace
 OVERSAMPLING = 8  # more axes during the iteration
 
 
-def principal_axes(points: Points, count: int, axis_name: str | None) -> Float[Array, "d m"]:
-    """Orthonormal columns near the leading principal axes, by subspace iteration on evenly spaced rows.
-
-    Where the points span fewer dimensions, the remaining columns are 0.
-    """
+def principal_axes(key: Key[Array, ""], points: Points, count: int, axis_name: str | None) -> Float[Array, "d m"]:
+    """Orthonormal columns near the leading principal axes, by subspace iteration on rows drawn by `far_chances`."""
     d = points.rows.shape[1]
-    sample = subsample(points, SUBSAMPLE_ROWS, axis_name)
+    sample = subsample(key, points, SUBSAMPLE_ROWS, axis_name, far_chances(points, axis_name))
     rows = jnp.sqrt(sample.weights)[:, None] * centred_rows(sample)
+    over = None if sample is not points else axis_name
+
+    def covariance_times(basis: Array) -> Array:
+        return sum_over_devices(matmul(rows.T, matmul(rows, basis)), over)
 
     def iterate(_: Array, basis: Array) -> Array:
-        return _orthonormal(sum_over_devices(matmul(rows.T, matmul(rows, basis)), axis_name))
+        return jnp.linalg.qr(covariance_times(basis))[0]
 
     start = jax.random.normal(jax.random.key(0), (d, min(d, count + OVERSAMPLING)), rows.dtype)
-    return _orthonormal(lax.fori_loop(0, ITERATIONS, iterate, start))[:, :count]
+    basis = lax.fori_loop(0, ITERATIONS, iterate, jnp.linalg.qr(start)[0])
+    rotation = jnp.linalg.eigh(matmul(basis.T, covariance_times(basis)))[1]
+    return matmul(basis, rotation[:, ::-1][:, :count])
 
 
-def _orthonormal(vectors: Array) -> Array:
-    """An orthonormal basis of the span of the columns, largest eigenvalue first, from their Gram matrix."""
-    vectors = vectors / jnp.maximum(jnp.abs(vectors).max(), jnp.finfo(vectors.dtype).tiny)
-    values, eigenvectors = jnp.linalg.eigh(matmul(vectors.T, vectors))
-    kept = values > 1e-6 * values[-1]
-    scale = jnp.where(kept, lax.rsqrt(jnp.where(kept, values, 1.0)), 0.0)
-    return matmul(vectors, (eigenvectors * scale[None, :])[:, ::-1])
+def far_chances(points: Points, axis_name: str | None) -> Float[Array, "n"]:
+    """Chances of which half are equal and half in proportion to the squared distance to the centre, times the weight.
+
+    What lies far counts in the inertia however rare it is, and so it is drawn (Bachem, Lucic and Krause 2018).
+    """
+
+    def update(first: Array, x: Array, w: Array, carry: Array) -> Array:
+        return lax.dynamic_update_slice(carry, squared_norms(x), (first,))
+
+    squares = points.weights * fold_chunks(points, 1, update, jnp.zeros(points.rows.shape[0], points.dtype))
+    mass, total = (sum_over_devices(x.sum(), axis_name) for x in (points.weights, squares))
+    return points.weights / mass + squares / jnp.where(total > 0, total, 1.0)
 
 
 def project(points: Points, basis: Float[Array, "d m"], axis_name: str | None) -> tuple[Points, Float[Array, ""]]:

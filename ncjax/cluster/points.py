@@ -2,52 +2,124 @@
 """The points of a k-means problem, read in chunks and summed over devices."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Float, Int32, Key
 
 CHUNK_FLOATS = 2**20  # of a chunk of points, and of its distances to all centroids: both stay in the cache
 CHUNK_ROWS = 8192
 MEAN_ROWS = 1024  # of the subsample whose mean is the first estimate of the centre
+BLOCK = 512  # points are drawn in two steps: a block, then a point of it
 
 
 class Points(NamedTuple):
-    """The points of one problem, or one device's shard of them."""
+    """The points of one problem, or one device's shard of them.
+
+    Each chunk is centred and scaled when it is read, so there is no second copy; its dtype is that of the centre.
+    """
 
     rows: Float[Array, "n d"]
     weights: Float[Array, "n"]
-    centre: Float[Array, "d"] | None  # subtracted from each chunk when it is read: no second copy; None: centred
+    centre: Float[Array, "d"] | None  # subtracted; None: rows are centred and scaled
+    scale: Float[Array, ""]  # a power of two, multiplied after that: the largest number is about 1
     length: Int32[Array, ""]  # rows up to the last of positive weight; the padding behind it is not read
 
+    @property
+    def dtype(self) -> Any:
+        """Of what is read."""
+        return self.rows.dtype if self.centre is None else self.centre.dtype
 
-def make_points(rows: Float[Array, "n d"], weights: Float[Array, "n"], axis_name: str | None) -> Points:
+
+def make_points(
+    rows: Float[Array, "n d"], weights: Float[Array, "n"], axis_name: str | None, dtype: Any = jnp.float32
+) -> Points:
     """Points with their weighted mean as centre; the mean of a subsample is subtracted before rows are summed."""
     count = weights.shape[0]
     length = jnp.where(weights > 0, jnp.arange(1, count + 1, dtype=jnp.int32), 0).max()
-    centre, points = jnp.zeros(rows.shape[1], rows.dtype), Points(rows, weights, None, length)
-    for part in (subsample(points, MEAN_ROWS, axis_name), points):
-        part = part._replace(centre=centre)
-        total, mass = fold_chunks(
-            part, 1, lambda _, x, w, carry: (carry[0] + w @ x, carry[1] + w.sum()), (jnp.zeros_like(centre), 0.0)
-        )
-        centre = centre + sum_over_devices(total, axis_name) / sum_over_devices(mass, axis_name)
-    return points._replace(centre=centre)
+    weights, one = weights.astype(dtype), jnp.ones((), dtype)
+    centre, points = jnp.zeros(rows.shape[1], dtype), Points(rows, weights, None, one, length)
+    sampled = subsample(jax.random.key(0), points, MEAN_ROWS, axis_name)
+    centre = (sampled.weights @ sampled.rows.astype(dtype)) / sampled.weights.sum()
+
+    def update(_: Array, x: Array, w: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        return carry[0] + w @ x, jnp.maximum(carry[1], jnp.abs(x).max())
+
+    zero = jnp.zeros_like(centre), jnp.zeros((), dtype)
+    total, largest = fold_chunks(points._replace(centre=centre), 1, update, zero)
+    centre += sum_over_devices(total, axis_name) / sum_over_devices(weights.sum(), axis_name)
+    return points._replace(centre=centre, scale=_power_of_two(max_over_devices(largest, axis_name)))
 
 
-def subsample(points: Points, count: int, axis_name: str | None) -> Points:
-    """`count` rows, evenly spaced over the rows of all devices but their padding; all rows where they are fewer."""
-    rows = points.rows.shape[0]
-    size = min(rows, -(-count // device_count(axis_name)))
-    if size == rows:
+def _power_of_two(largest: Float[Array, ""]) -> Float[Array, ""]:
+    """A power of two that brings a number to between 1/2 and 1; 1 for 0."""
+    exponent = jnp.clip(jnp.frexp(largest)[1], -100, 100)
+    return jnp.ldexp(jnp.ones_like(largest), -exponent)
+
+
+def subsample(
+    key: Key[Array, ""],
+    points: Points,
+    count: int,
+    axis_name: str | None,
+    chances: Float[Array, "n"] | None = None,
+) -> Points:
+    """About `count` rows of all devices, drawn at random, the same on every device; all rows where they are fewer.
+
+    One row is drawn from each of `count` equal shares of the sum of the chances, so no order of the rows matters. The
+    weights make sums over the sample unbiased.
+
+    Args:
+        key: the same on every device.
+        points: of which those of weight 0 are not drawn.
+        count: rows of the sample.
+        axis_name: mesh axis over which the points are sharded; the sample is not sharded.
+        chances: in proportion to which rows are drawn, 0 where the weight is 0; None: the weights.
+    """
+    if axis_name is None and count >= points.rows.shape[0]:
         return points
-    index = (jnp.arange(size) * (points.length.astype(jnp.float32) / size)).astype(jnp.int32)
-    return points._replace(rows=points.rows[index], weights=points.weights[index], length=jnp.int32(size))
+    chances = points.weights if chances is None else chances
+    shares = (jnp.arange(count) + jax.random.uniform(key, (count,), points.dtype)) / count
+    index = draw_at(shares[None, :], chances[None, :], axis_name)[0]
+    density = take_entries(chances, index, axis_name) * (count / sum_over_devices(chances.sum(), axis_name))
+    weights = take_entries(points.weights, index, axis_name) / density
+    return Points(take_rows(points, index, axis_name), weights, None, points.scale, jnp.int32(count))
+
+
+def draw_at(shares: Float[Array, "r t"], chances: Float[Array, "r n"], axis_name: str | None) -> Int32[Array, "r t"]:
+    """Global indices of the rows at which the cumulative chance passes these shares, in [0, 1), of the sum of all.
+
+    The cumulative chance is summed in blocks, so it is exact for many points too.
+    """
+    r, n = chances.shape
+    blocks = jnp.pad(chances, ((0, 0), (0, -n % BLOCK))).reshape(r, -1, BLOCK)
+    sums = gather_over_devices(blocks.sum(axis=2), axis_name)
+    ends = jnp.cumsum(sums, axis=1)
+    targets = shares * ends[:, -1:]
+    block = _first_above(ends, sums, targets)
+    before = jnp.take_along_axis(ends - sums, block, axis=1)
+    local = block - first_row_index(blocks.shape[1], axis_name)
+    mine = (local >= 0) & (local < blocks.shape[1])
+    inside = jnp.take_along_axis(blocks, jnp.clip(local, 0, blocks.shape[1] - 1)[:, :, None], axis=1)
+    inside = inside.reshape(-1, BLOCK)
+    offset = _first_above(jnp.cumsum(inside, axis=1), inside, (targets - before).reshape(-1, 1)).reshape(shares.shape)
+    index = first_row_index(n, axis_name) + local * BLOCK + offset
+    return sum_over_devices(jnp.where(mine, index, 0), axis_name)
+
+
+def _first_above(ends: Array, parts: Array, targets: Array) -> Array:
+    """Per row and target: the first index of positive chance at which the cumulative chance exceeds the target."""
+    found = jax.vmap(partial(jnp.searchsorted, side="right"))(ends, targets)
+    reached = jnp.take_along_axis(parts, jnp.minimum(found, ends.shape[1] - 1), axis=1) > 0
+    likeliest = parts.argmax(axis=1)[:, None]  # rounding may leave a target above the end
+    return jnp.where((found < ends.shape[1]) & reached, found, likeliest).astype(jnp.int32)
 
 
 def fold_chunks(points: Points, columns: int, update: Callable[..., Any], init: Any) -> Any:
-    """Fold `update(index of the first row, rows, weights, carry)` over chunks of centred rows.
+    """Fold `update(index of the first row, rows, weights, carry)` over chunks of centred and scaled rows.
 
     Rows of weight 0 are 0. A chunk is small enough that `columns` numbers a row fit the budget. The last chunk starts
     early enough to be full; rows that the chunk before has read get weight 0 in it.
@@ -74,23 +146,27 @@ def sum_over_devices(local: Array, axis_name: str | None) -> Array:
     return local if axis_name is None else lax.psum(local, axis_name)
 
 
+def max_over_devices(local: Array, axis_name: str | None) -> Array:
+    """The largest number of all devices."""
+    return local if axis_name is None else lax.pmax(local, axis_name)
+
+
 def gather_over_devices(local: Array, axis_name: str | None) -> Array:
     """The devices' arrays, concatenated along the last axis."""
     return local if axis_name is None else lax.all_gather(local, axis_name, axis=local.ndim - 1, tiled=True)
 
 
 def centred_rows(points: Points) -> Float[Array, "n d"]:
-    """The rows minus the centre; rows of weight 0 are 0."""
+    """The rows minus the centre, scaled; rows of weight 0 are 0."""
     if points.centre is None:
         return points.rows
-    return jnp.where(points.weights[:, None] > 0, points.rows - points.centre[None, :], 0.0)
+    centred = (points.rows - points.centre[None, :]) * points.scale
+    return jnp.where(points.weights[:, None] > 0, centred, 0.0)
 
 
 def centre_if_small(points: Points) -> Points:
-    """Points that fit a chunk are centred once, in memory, instead of at every read."""
-    return (
-        points if points.rows.size > CHUNK_FLOATS else Points(centred_rows(points), points.weights, None, points.length)
-    )
+    """Points that fit a chunk are centred and scaled once, in memory, instead of at every read."""
+    return points if points.rows.size > CHUNK_FLOATS else points._replace(rows=centred_rows(points), centre=None)
 
 
 def device_count(axis_name: str | None) -> int:
@@ -104,12 +180,24 @@ def first_row_index(count: int, axis_name: str | None) -> Int32[Array, ""]:
 
 
 def take_rows(points: Points, index: Int32[Array, "*i"], axis_name: str | None) -> Float[Array, "*i d"]:
-    """Centred rows by their global index over all devices."""
-    local = index - first_row_index(points.rows.shape[0], axis_name)
-    mine = (local >= 0) & (local < points.rows.shape[0])
-    rows = points.rows[jnp.clip(local, 0, points.rows.shape[0] - 1).reshape(-1)]
-    rows = rows if points.centre is None else rows - points.centre[None, :]
-    return sum_over_devices(jnp.where(mine.reshape(-1, 1), rows, 0.0), axis_name).reshape(*index.shape, -1)
+    """Centred and scaled rows by their global index over all devices."""
+    local, mine = _local(index.reshape(-1), points.rows.shape[0], axis_name)
+    rows = points.rows[local]
+    if points.centre is not None:
+        rows = (rows - points.centre[None, :]) * points.scale
+    return sum_over_devices(jnp.where(mine[:, None], rows, 0.0), axis_name).reshape(*index.shape, -1)
+
+
+def take_entries(values: Float[Array, "n"], index: Int32[Array, "t"], axis_name: str | None) -> Float[Array, "t"]:
+    """Numbers by their global index over all devices."""
+    local, mine = _local(index, values.shape[0], axis_name)
+    return sum_over_devices(jnp.where(mine, values[local], 0.0), axis_name)
+
+
+def _local(index: Array, count: int, axis_name: str | None) -> tuple[Array, Array]:
+    """Where global indices lie on this device, and which of them do."""
+    local = index - first_row_index(count, axis_name)
+    return jnp.clip(local, 0, count - 1), (local >= 0) & (local < count)
 
 
 def squared_norms(vectors: Float[Array, "*i d"]) -> Float[Array, "*i"]:
@@ -119,6 +207,6 @@ def squared_norms(vectors: Float[Array, "*i d"]) -> Float[Array, "*i"]:
 
 def sum_of_squares(points: Points, axis_name: str | None) -> Float[Array, ""]:
     """The sum of weighted squared distances to the centre."""
-    zero = jnp.zeros((), points.rows.dtype)
+    zero = jnp.zeros((), points.dtype)
     total = fold_chunks(points, 1, lambda _, x, w, carry: carry + w @ squared_norms(x), zero)
     return sum_over_devices(total, axis_name)

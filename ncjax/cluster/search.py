@@ -9,12 +9,13 @@ from jaxtyping import Array, Float, Key
 
 from ncjax.cluster.initialization import kmeans_plus_plus, random_points
 from ncjax.cluster.lloyd import Restarts, lloyd_step, make_restarts, run_lloyd
-from ncjax.cluster.pca import principal_axes, project
+from ncjax.cluster.pca import far_chances, principal_axes, project
 from ncjax.cluster.points import CHUNK_FLOATS, Points, device_count, subsample, sum_of_squares, sum_over_devices
+from ncjax.cluster.swaps import run_lloyd_with_swaps
 from ncjax.ops.products import matmul
 
-FINALISTS = 3  # restarts that continue from the subsample to all points
-ROWS = 2048  # of the subsample
+FINALISTS = 3  # restarts that continue from the sample to all points
+ROWS = 2048  # of the sample
 ROWS_PER_CLUSTER = 512
 AXES = 16  # principal axes of the search
 AXES_PER_CLUSTER = 2
@@ -30,6 +31,7 @@ class KMeansOptions(NamedTuple):
     random: bool  # initial centroids are points drawn at random and not by k-means++
     exhaustive: bool
     axis_name: str | None  # mesh axis over which the points are sharded
+    double: bool = False  # float64, under `double_precision`
 
 
 def search_axes(options: KMeansOptions, n: int, d: int) -> int:
@@ -44,77 +46,99 @@ def search_rows(options: KMeansOptions, n: int) -> int:
     return n if options.exhaustive or MIN_REDUCTION * count > n else count
 
 
-def initialize(key: Key[Array, ""], points: Points, options: KMeansOptions) -> Float[Array, "r k d"]:
+def initialize(
+    key: Key[Array, ""], points: Points, options: KMeansOptions, axis_name: str | None
+) -> Float[Array, "r k d"]:
     """Initial centroids of all restarts."""
     draw = random_points if options.random else kmeans_plus_plus
-    return draw(key, points, options.k, options.restarts, options.axis_name)
+    return draw(key, points, options.k, options.restarts, axis_name)
 
 
-def search_restarts(
-    key: Key[Array, ""], points: Points, tol: Float[Array, ""], options: KMeansOptions
-) -> tuple[Restarts, Float[Array, "r"]]:
+class Found(NamedTuple):
+    """The outcome of a search."""
+
+    best: Restarts  # one restart, on all points in all dimensions
+    ranking: Float[Array, "r"]  # inertia of every restart
+    total: Float[Array, ""]  # inertia around the centre of all points
+
+
+def search_restarts(key: Key[Array, ""], points: Points, tol: Float[Array, ""], options: KMeansOptions) -> Found:
     """The best restart, refined on all points in all dimensions, and the inertia of every restart.
 
-    1. All restarts run until convergence on a subsample of the points and on the leading principal axes.
-    2. One step over all points in all dimensions ranks them.
-    3. The first few continue with all points, still on the axes; the best of them continues in all dimensions.
+    1. All restarts run until convergence on a random sample of the points and on the leading principal axes.
+    2. One step over all points, on the axes, ranks them.
+    3. The first few continue with all points.
+    4. The best of them is improved by swaps, so that what the sample or a poor local optimum misses is found.
+    5. It continues in all dimensions.
 
-    Where the points are few, steps 1 and 3 use all points; where they have few dimensions, all dimensions. Where both
-    is so, and with `exhaustive`, this is plain Lloyd.
+    Where the points are few, step 1 uses all of them and is step 3; where they have few dimensions, it uses all
+    dimensions and step 5 is left out. With `exhaustive`, this is plain Lloyd.
     """
     axis_name, most = options.axis_name, options.max_iterations
-    projected, limit, basis = _reduce(points, tol, options)
-    part = subsample(projected, search_rows(options, points.rows.shape[0] * device_count(axis_name)), axis_name)
-    restarts = run_lloyd(part, make_restarts(initialize(key, part, options)), limit, most, axis_name)
-    if part is points:
-        return _best(restarts, 1), restarts.inertia
-    restarts = lloyd_step(points, make_restarts(_to_all_dimensions(restarts.centroids, basis)), limit, axis_name)
+    keys = jax.random.split(key, 4)
+    reduced = _reduce(keys[0], points, tol, options)
+    projected, limit, basis = reduced.projected, reduced.limit, reduced.basis
+    part = _sample(keys[1], projected, options)
+    over = axis_name if part is projected else None
+    restarts = run_lloyd(part, make_restarts(initialize(keys[2], part, options, over)), limit, most, over)
     ranking = restarts.inertia
-    restarts = _best(restarts, FINALISTS)
+    if options.exhaustive:
+        return Found(_best(restarts, 1), ranking, reduced.total)
     if part is not projected:
-        on_axes = restarts._replace(centroids=_to_axes(restarts.centroids, basis))
-        restarts = run_lloyd(projected, on_axes, limit, most - 1, axis_name)
-        restarts = restarts._replace(centroids=_to_all_dimensions(restarts.centroids, basis))
-    restarts = _best(restarts, 1)
+        restarts = lloyd_step(projected, make_restarts(restarts.centroids), limit, axis_name)
+        ranking = restarts.inertia
+        restarts = run_lloyd(projected, _best(restarts, FINALISTS), limit, most, axis_name)
+    best = run_lloyd_with_swaps(keys[3], projected, _best(restarts, 1), limit, most, axis_name)
     if basis is not None:
-        unfinished = restarts._replace(converged=jnp.zeros_like(restarts.converged))
-        restarts = run_lloyd(points, unfinished, limit, most, axis_name)
-    return restarts, ranking
+        unfinished = best._replace(
+            centroids=_to_all_dimensions(best.centroids, basis), converged=jnp.zeros_like(best.converged)
+        )
+        best = run_lloyd(points, unfinished, limit, most, axis_name)
+    return Found(best, ranking, reduced.total)
 
 
-def refine(
-    centroids: Float[Array, "r k d"], points: Points, tol: Float[Array, ""], options: KMeansOptions
-) -> tuple[Restarts, Float[Array, "r"]]:
+def refine(centroids: Float[Array, "r k d"], points: Points, tol: Float[Array, ""], options: KMeansOptions) -> Found:
     """Plain Lloyd from initial centroids of centred points: the best restart, and the inertia of every restart."""
     axis_name = options.axis_name
-    mass = sum_over_devices(points.weights.sum(), axis_name)
-    limit = tol * sum_of_squares(points, axis_name) / (mass * points.rows.shape[1])
+    total = sum_of_squares(points, axis_name)
+    limit = tol * total / (sum_over_devices(points.weights.sum(), axis_name) * points.rows.shape[1])
     restarts = run_lloyd(points, make_restarts(centroids), limit, options.max_iterations, axis_name)
-    return _best(restarts, 1), restarts.inertia
+    return Found(_best(restarts, 1), restarts.inertia, total)
 
 
-def _reduce(points: Points, tol: Array, options: KMeansOptions) -> tuple[Points, Array, Array | None]:
-    """The points on their leading axes, the squared movement at which a restart stops, and the axes."""
-    d = points.rows.shape[1]
-    count = search_axes(options, points.rows.shape[0] * device_count(options.axis_name), d)
-    mass = sum_over_devices(points.weights.sum(), options.axis_name)
+class _Reduced(NamedTuple):
+    projected: Points  # on the leading axes
+    limit: Float[Array, ""]  # squared movement at which a restart stops
+    basis: Float[Array, "d m"] | None  # the axes; None: all dimensions
+    total: Float[Array, ""]
+
+
+def _reduce(key: Array, points: Points, tol: Array, options: KMeansOptions) -> _Reduced:
+    d, over = points.rows.shape[1], options.axis_name
+    count = search_axes(options, points.rows.shape[0] * device_count(over), d)
+    mass = sum_over_devices(points.weights.sum(), over)
     if count == d:
-        return points, tol * sum_of_squares(points, options.axis_name) / (mass * d), None
-    basis = principal_axes(points, count, options.axis_name)
-    projected, total = project(points, basis, options.axis_name)
-    return projected, tol * total / (mass * d), basis
+        total = sum_of_squares(points, over)
+        return _Reduced(points, tol * total / (mass * d), None, total)
+    basis = principal_axes(key, points, count, over)
+    projected, total = project(points, basis, over)
+    return _Reduced(projected, tol * total / (mass * d), basis, total)
+
+
+def _sample(key: Array, projected: Points, options: KMeansOptions) -> Points:
+    """The points of the first search; the points themselves where they are few."""
+    over = options.axis_name
+    n = projected.rows.shape[0] * device_count(over)
+    count = search_rows(options, n)
+    return projected if count == n else subsample(key, projected, count, over, far_chances(projected, over))
 
 
 def _best(restarts: Restarts, count: int) -> Restarts:
     """The restarts of least inertia; the earlier one where only rounding tells two apart."""
-    rounded = jnp.floor(jnp.log(jnp.maximum(restarts.inertia, 1e-30)) * 2e4)
+    rounded = jnp.floor(jnp.log(jnp.maximum(restarts.inertia, jnp.finfo(restarts.inertia.dtype).tiny)) * 2e4)
     chosen = jnp.argsort(rounded, stable=True)[:count]
     return jax.tree.map(lambda leaf: leaf[chosen], restarts)
 
 
 def _to_all_dimensions(centroids: Array, basis: Array | None) -> Array:
     return centroids if basis is None else matmul(centroids, basis.T)
-
-
-def _to_axes(centroids: Array, basis: Array | None) -> Array:
-    return centroids if basis is None else matmul(centroids, basis)

@@ -2,29 +2,32 @@
 """k-means of points that are sharded over devices."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Num
 
-from ncjax.cluster.solver import KMeansResult, check_count, check_finite, kmeans
-from ncjax.distributed.processes import to_host
+from ncjax.cluster.checks import check_options
+from ncjax.cluster.in_memory import solve_soundly
+from ncjax.cluster.search import KMeansOptions
+from ncjax.cluster.solver import KMeansResult, Solved, solve
 from ncjax.distributed.sharding import shard_map
 
 
 def sharded_kmeans(
     key: Key[Array, "*s"],
-    points: Float[Array, "*s n d"],
+    points: Num[Array | np.ndarray, "*s n d"],
     k: int,
     *,
     mesh: Mesh,
     axis_name: str = "data",
-    weights: Float[Array, "*s n"] | None = None,
-    init: Literal["k-means++", "random"] | Float[Array, "*s r k d"] = "k-means++",
+    weights: Num[Array | np.ndarray, "*s n"] | None = None,
+    init: Literal["k-means++", "random"] | Float[Array | np.ndarray, "*s r k d"] = "k-means++",
     restarts: int = 10,
     max_iterations: int = 300,
     tol: float = 1e-4,
@@ -51,31 +54,39 @@ def sharded_kmeans(
     Raises:
         UserError: as for `kmeans`.
     """
+    check_options(k, init, restarts, max_iterations, tol)
     *problems, n, _ = points.shape
-    weights = jnp.ones(points.shape[:-1], points.dtype) if weights is None else weights
-    check_count(to_host(weights), k)
     padding = -n % mesh.shape[axis_name]
     if padding:
         whole = [(0, 0)] * len(problems)
+        weights = jnp.ones(points.shape[:-1], jnp.float32) if weights is None else weights
         points, weights = jnp.pad(points, (*whole, (0, padding), (0, 0))), jnp.pad(weights, (*whole, (0, padding)))
-    spec = P(*[None] * len(problems), axis_name)
-    sharding = NamedSharding(mesh, spec)
-    method, initial = (init, None) if isinstance(init, str) else ("k-means++", init)
-    run = _compiled(mesh, spec, k, method, restarts, max_iterations, tol, exhaustive)
-    result = run(key, jax.device_put(points, sharding), jax.device_put(weights, sharding), initial)
-    check_finite(points, result.inertia)
+    options = KMeansOptions(
+        k=k,
+        restarts=restarts,
+        max_iterations=max_iterations,
+        random=isinstance(init, str) and init == "random",
+        exhaustive=exhaustive,
+        axis_name=axis_name,
+    )
+    run = partial(_run, mesh, P(*[None] * len(problems), axis_name))
+    result = solve_soundly(run, key, points, weights, None if isinstance(init, str) else init, tol, options)
     return result._replace(labels=result.labels[..., :n]) if padding else result
 
 
+def _run(
+    mesh: Mesh, spec: P, key: Array, points: Any, weights: Any, initial: Any, tol: Array, options: KMeansOptions
+) -> Solved:
+    sharding = NamedSharding(mesh, spec)
+    weights = jnp.ones(points.shape[:-1], jnp.float32) if weights is None else weights
+    placed = jax.device_put(points, sharding), jax.device_put(weights, sharding)
+    return _compiled(mesh, spec, options)(key, *placed, initial, tol)
+
+
 @cache
-def _compiled(mesh: Mesh, spec: P, k: int, method: Any, *options: Any) -> Callable[..., KMeansResult]:
-    names = ("restarts", "max_iterations", "tol", "exhaustive")
-
-    def solve(key: Array, points: Array, weights: Array, initial: Array | None) -> KMeansResult:
-        init: Any = method if initial is None else initial
-        keywords = dict(zip(names, options, strict=True))
-        return kmeans(key, points, k, weights=weights, init=init, axis_name=spec[-1], **keywords)
-
-    specs: Any = [spec if name == "labels" else P() for name in KMeansResult._fields]
-    inputs = (P(), spec, spec, P())
-    return jax.jit(shard_map(solve, mesh=mesh, in_specs=inputs, out_specs=KMeansResult(*specs)))
+def _compiled(mesh: Mesh, spec: P, options: KMeansOptions) -> Callable[..., Solved]:
+    fields: Any = [spec if name == "labels" else P() for name in KMeansResult._fields]
+    everywhere: Any = P()
+    inputs = (P(), spec, spec, P(), P())
+    run = partial(solve, options=options)
+    return jax.jit(shard_map(run, mesh=mesh, in_specs=inputs, out_specs=Solved(KMeansResult(*fields), everywhere)))

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from ncjax.cluster import kmeans, solver
+from ncjax.cluster import in_memory, kmeans
 from ncjax.errors import UserError
 
 KEY = jax.random.key(0)
@@ -196,6 +196,6 @@ def test_bad_input_is_explained(points, k, message):
 
 
 def test_example_of_the_docstring():
-    result = doctest.testmod(solver)
+    result = doctest.testmod(in_memory)
     assert result.attempted
     assert not result.failed
