@@ -194,8 +194,8 @@ class FeatureSet:
     def save(self, path: str | Path) -> Path:
         """Writes an npz file; what is not known is left out.
 
-        It holds `members` and `class_names`, `train_features [s n d]`, `train_logits`, `train_fine`, `train_coarse`, the
-        same of the test split, `classifier_weights [s d c]` and `classifier_bias [s c]`; other layers are
+        It holds `members` and `class_names`; `train_features [s n d]`, `train_logits`, `train_fine`, `train_coarse`;
+        the same of the test split; `classifier_weights [s d c]` and `classifier_bias [s c]`; other layers are
         `train_layer_NAME`.
         """
         arrays: dict[str, np.ndarray] = {"members": np.array(self.names)}
