@@ -196,8 +196,8 @@ def _time_to_accuracy(measured: Comparison, folders: Mapping[str, Path]) -> Time
     target = np.minimum(*(history[-1] for history in histories.values()))
     epochs = {side: 1 + (history >= target).argmax(axis=0) for side, history in histories.items()}
     one_member = measured.images_per_epoch / measured.members
-    names = {OURS: OURS, THEIRS: measured.torch_chosen}
-    rate = {side: _median(measured.speed[name].images_per_sec) for side, name in names.items()}
+    sides = {OURS: OURS, THEIRS: measured.torch_chosen}
+    rate = {side: _median(measured.speed[name].images_per_sec) for side, name in sides.items()}
     return TimeToAccuracy(
         accuracy=tuple(target.round(6).tolist()),
         epochs={side: tuple(counts.tolist()) for side, counts in epochs.items()},

@@ -135,8 +135,8 @@ def maps_left_out(maps: Sequence[LabelMap | None], most: int) -> list[str]:
         return []
     named = ", ".join(left[:NAMED]) + (f" and {len(left) - NAMED} more" if len(left) > NAMED else "")
     return [
-        f"Without pixels, random initialisation and fine labels of their own, beyond the first {most} label maps: "
-        f"{named}; evaluate.control_maps or --control-maps {len(maps)} measures them too."
+        f"Only the first {most} of {len(maps)} label maps have pixels, random initialisation and fine labels measured "
+        f"under them, not {named}; --control-maps {len(maps)} measures all."
     ]
 
 
