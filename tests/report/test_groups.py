@@ -61,7 +61,13 @@ def test_random_initialisations_of_a_seed_count_once(rates: int, decays: int, se
     """A grid starts as many networks as it has seeds, so these are all that a spread is over."""
     rows = [
         make_row(
-            kind, lr=lr, weight_decay=decay, seed=seed, label_map=f"mod:{c}", super_class=(c,), accuracy=0.1 * seed
+            kind,
+            lr=float(lr),
+            weight_decay=float(decay),
+            seed=seed,
+            label_map=f"mod:{c}",
+            super_class=(c,),
+            accuracy=0.1 * seed,
         )
         for kind in ("trained", "random_init")
         for c in range(maps)
