@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from ncjax.config import Config, DataConfig, EvaluateConfig, ModelConfig, OptimConfig
+from ncjax.config import Config, EvaluateConfig, ModelConfig, OptimConfig
 from ncjax.data import Dataset
 from ncjax.evaluation.controls import distinct_maps, initial_parts, maps_left_out, trained_parts
 from ncjax.features.feature_set import Heads, SplitFeatures
@@ -135,12 +135,9 @@ def test_label_maps_without_controls_are_named():
     assert f"and {len(left) - 5} more" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "labels"), [
-    (2, ("fine",)),
-    (4, ("mod:2", "fine", "shuffled:mod:2:0")),
-    pytest.param(3, ("fine",), marks=pytest.mark.slow),
-    pytest.param(3, ("mod:2", "fine"), marks=pytest.mark.slow),
-    pytest.param(5, ("fine",), marks=pytest.mark.slow),
+    (2, ("fine",)), (3, ("fine",)), (3, ("mod:2", "fine")), (4, ("mod:2", "fine", "shuffled:mod:2:0")), (5, ("fine",)),
 ])  # fmt: skip
 def test_a_run_of_few_classes_is_evaluated_with_its_controls(classes, labels, tmp_path):
     config = Config(
@@ -158,4 +155,3 @@ def test_a_run_of_few_classes_is_evaluated_with_its_controls(classes, labels, tm
     assert sorted((row.kind, row.super_class) for row in rows) == sorted((kind, owner) for kind in kinds)
     measured = {row.kind: row.value("clp", view="raw") is not None for row in rows}
     assert set(measured.values()) == {classes > 2}
-    assert DataConfig().source == "digits"
