@@ -9,13 +9,14 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ncjax.errors import UserError, first_line
 from ncjax.typed_json import structure, unstructure
 
 C = TypeVar("C")
 MOST_COUNT = 2**31 - 1
+MOST_FLOAT = 3.4e38
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,8 @@ class DataConfig:
     """Mirror each training image with probability one half [yes or no]."""
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Checks types and ranges."""
+        _check_types(self, "data.")
         _whole("data.train_examples", self.train_examples, 0)
         _whole("data.test_examples", self.test_examples, 0)
         _whole("data.crop_padding", self.crop_padding, 0, 128)
@@ -60,11 +62,11 @@ class ModelConfig:
     """Layers of each block of densenet; the default with width 32 is DenseNet-121 [layers; one or more blocks]."""
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Checks types and ranges."""
+        _check_types(self, "model.")
         _whole("model.width", self.width, 1, 100_000)
         blocks = self.dense_blocks
-        fits = _some(blocks) and all(type(block) is int and block >= 1 for block in blocks)
-        _require(fits, "model.dense_blocks", blocks, "one or more numbers of 1 or more")
+        _require(bool(blocks) and min(blocks) >= 1, "model.dense_blocks", blocks, "one or more numbers of 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +91,13 @@ class OptimConfig:
     """Type of the forward and backward pass; the state is always float32 [type]."""
 
     def __post_init__(self) -> None:
-        """Checks ranges, and that every learning rate and every weight decay occurs once."""
+        """Checks types and ranges, and that every learning rate and every weight decay occurs once."""
+        _check_types(self, "optim.")
         _distinct("optim.lr", self.lr)
         _distinct("optim.weight_decay", self.weight_decay)
-        fits = isinstance(self.momentum, int | float) and 0 <= self.momentum < 1
-        _require(fits, "optim.momentum", self.momentum, "from 0 to below 1")
+        _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "from 0 to below 1")
         _whole("optim.batch", self.batch, 1, MOST_COUNT)
         _whole("optim.epochs", self.epochs, 1, 1_000_000)
-        _require(self.dtype in ("float32", "bfloat16"), "optim.dtype", self.dtype, "float32 or bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,8 @@ class MeshConfig:
     """Shard parameters and optimizer over the data axis too, for networks that fill a device [yes or no]."""
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Checks types and ranges."""
+        _check_types(self, "mesh.")
         _whole("mesh.member", self.member, 0)
         _whole("mesh.data", self.data, 0)
         _require(self.member + self.data > 0, "mesh.data", self.data, "1 or more where mesh.member is 0")
@@ -127,8 +129,13 @@ class EvaluateConfig:
     """Tensors of the network whose features are kept; features is the input of the last layer [one or more names]."""
     variants: tuple[str, ...] = ("raw", "normalised", "residual_pca")
     """Views of the features that are clustered inside each super-class [one or more names]."""
-    labels: str = "mod:5"
-    """Label map whose super-classes serve what has none: fine, split, shuffled, pixels [one that merges classes]."""
+    labels: str = ""
+    """A further label map whose super-classes what has none is measured under: fine, split, pixels [one that merges
+    classes; empty: those of labels alone, or mod:5 (of five classes or fewer mod:2) where none of them merges any]."""
+    control_maps: int = 10
+    """Label maps that get controls of their own: pixels, random initialization, fine labels; the first ones [maps]."""
+    headline: str = "normalised"
+    """View that the headline of the report compares, chosen before anything is measured [name]."""
     restarts: int = 10
     """Restarts of k-means; the best inertia wins [restarts]."""
     observe_epochs: int = 10
@@ -137,11 +144,12 @@ class EvaluateConfig:
     """Training images, evenly spaced, that such a measurement uses [images]."""
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
-        fits = isinstance(self.epochs, tuple) and all(type(epoch) is int and epoch >= 0 for epoch in self.epochs)
-        _require(fits, "evaluate.epochs", self.epochs, "from 0 to optim.epochs")
-        _require(_some(self.layers), "evaluate.layers", self.layers, "one or more names in a tuple")
-        _require(_some(self.variants), "evaluate.variants", self.variants, "one or more names in a tuple")
+        """Checks types and ranges."""
+        _check_types(self, "evaluate.")
+        _require(min(self.epochs, default=0) >= 0, "evaluate.epochs", self.epochs, "from 0 to optim.epochs")
+        _require(bool(self.layers), "evaluate.layers", self.layers, "one or more names in a tuple")
+        _require(bool(self.variants), "evaluate.variants", self.variants, "one or more names in a tuple")
+        _whole("evaluate.control_maps", self.control_maps, 1, MOST_COUNT)
         _whole("evaluate.restarts", self.restarts, 1, 100_000)
         _whole("evaluate.observe_epochs", self.observe_epochs, 0)
         _whole("evaluate.observe_images", self.observe_images, 1, MOST_COUNT)
@@ -179,8 +187,9 @@ class Config:
     """Write TensorBoard events beside metrics.jsonl; needs the extra tensorboard [yes or no]."""
 
     def __post_init__(self) -> None:
-        """Checks ranges, and that the parts fit together."""
-        _require(_some(self.labels), "labels", self.labels, "one or more label maps in a tuple")
+        """Checks types and ranges, and that the parts fit together."""
+        _check_types(self)
+        _require(bool(self.labels), "labels", self.labels, "one or more label maps in a tuple")
         _whole("seeds", self.seeds, 1, 100_000)
         _whole("chunk_steps", self.chunk_steps, 1, 1_000_000)
         _whole("checkpoint_epochs", self.checkpoint_epochs, 0)
@@ -192,26 +201,46 @@ class Config:
         _require(data == 0 or batch % data == 0, "mesh.data", data, f"a divisor of optim.batch = {batch}")
 
 
-def _whole(name: str, value: object, least: int, most: int | None = None) -> None:
+WORDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
+SEVERAL = {str: "texts", int: "whole numbers", float: "numbers"}
+
+
+def _check_types(config: object, prefix: str = "") -> None:
+    """Refuses values that are not of the types of their fields; whole numbers stand for numbers, True and False not."""
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(kind) is tuple:
+            (item, _) = get_args(kind)
+            fits = isinstance(value, tuple) and all(_is_of(item, one) for one in value)
+            example = f", such as ({value!r},)" if _is_of(item, value) else ""
+            allowed = f"{SEVERAL[item]} in a tuple{example}"
+        elif get_origin(kind) is Literal:
+            fits, allowed = value in get_args(kind), " or ".join(get_args(kind))
+        else:
+            fits, allowed = _is_of(kind, value), WORDS.get(kind, f"a {kind.__name__}")
+        if not fits:
+            raise UserError(f"{prefix}{name} is {value!r}, but must be {allowed}")
+
+
+def _is_of(kind: type[object], value: object) -> bool:
+    accepted = int | float if kind is float else kind
+    return isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+
+
+def _whole(name: str, value: int, least: int, most: int | None = None) -> None:
     allowed = f"{least} or more" if most is None else f"from {least} to {most}"
-    if type(value) is not int:
-        raise UserError(f"{name} is {value!r}, but must be a whole number, {allowed}")
     _require(least <= value and (most is None or value <= most), name, value, allowed)
 
 
-def _distinct(name: str, numbers: object) -> None:
-    fits = isinstance(numbers, tuple) and len(numbers) > 0 and all(map(_finite, numbers))
+def _distinct(name: str, numbers: tuple[float, ...]) -> None:
+    fits = bool(numbers) and all(map(_finite, numbers))
     _require(fits, name, numbers, "one or more numbers in a tuple, each 0 or more, finite")
-    assert isinstance(numbers, tuple)
     _require(len(set(numbers)) == len(numbers), name, numbers, "numbers that differ; use seeds for repeats")
 
 
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value < float("inf")
-
-
-def _some(names: object) -> bool:
-    return isinstance(names, tuple) and len(names) > 0
+def _finite(value: float) -> bool:
+    """Whether a number is 0 or more, and finite in float32 too."""
+    return 0 <= value <= MOST_FLOAT
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:

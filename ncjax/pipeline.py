@@ -3,18 +3,30 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from ncjax.config import Config
 from ncjax.data import Dataset, load_dataset
+from ncjax.data.label_maps import LabelMap
 from ncjax.distributed.environment import environment
 from ncjax.distributed.processes import on_main_process
-from ncjax.errors import UserError
-from ncjax.evaluation.controls import describe_controls, pixel_features, pixels_left_out
+from ncjax.errors import UserError, find_named
+from ncjax.evaluation.controls import (
+    Part,
+    describe_controls,
+    distinct_maps,
+    initial_parts,
+    maps_left_out,
+    pixel_parts,
+    pixels_left_out,
+    trained_parts,
+)
 from ncjax.evaluation.evaluator import DEFAULT_VIEWS, check_views, evaluate
 from ncjax.evaluation.store import write_evaluation
+from ncjax.evaluation.uncertainty import MOST_NETWORKS
+from ncjax.evaluation.views import VIEWS
 from ncjax.features.extraction import check_layers, extract
 from ncjax.features.feature_set import FEATURES, FeatureSet
 from ncjax.features.run import Run
@@ -58,6 +70,7 @@ def train(
         ['mod:5/lr=0.1/wd=5e-4/seed=0']
     """
     check_views(config.evaluate.variants)
+    find_named(VIEWS, config.evaluate.headline, "evaluate.headline")
     images = dataset or load_dataset(config.data)
     prepared = prepare(config, images)
     described = describe_members(config, images, from_memory=dataset is not None)
@@ -94,17 +107,24 @@ def _write_summary(workdir: Path, outcome: Outcome) -> None:
 
 
 def evaluate_run(
-    run: Run | str | Path, views: Sequence[str] = (), *, controls: bool = True, bootstrap: int = 20
+    run: Run | str | Path,
+    views: Sequence[str] = (),
+    *,
+    controls: bool = True,
+    control_maps: int | None = None,
+    bootstrap: int = 20,
 ) -> Evaluation:
     """Evaluates the kept features of a run with its controls.
 
-    The rows: raw pixels, the first label map's members at random initialization, all members at every kept epoch.
+    The rows, for each distinct label map: raw pixels, and the network at random initialization; then all members at
+    every kept epoch, those of fine labels under each label map.
     Writes results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views is kept.
 
     Args:
         run: that has been trained, or its work directory.
         views: what k-means sees; none: those of the config.
-        controls: whether raw pixels are a row.
+        controls: whether raw pixels are rows.
+        control_maps: how many label maps have controls of their own; None: as many as the config says.
         bootstrap: as for `ncjax.evaluate`.
 
     Raises:
@@ -115,28 +135,42 @@ def evaluate_run(
         raise UserError(f"{run.workdir} holds no features; run: ncjax train CONFIG --workdir {run.workdir}")
     chosen = tuple(views) or run.config.evaluate.variants
     check_views(chosen)
-    restarts = run.config.evaluate.restarts
-    parts, notes = [], pixels_left_out(run) if controls else []
-    if controls and not notes:
-        pixels = pixel_features(run.dataset, run.described.default_map, run.config.mesh)
-        parts.append(evaluate(pixels, views=chosen, restarts=restarts, bootstrap=0))
-    for epoch in run.epochs:
-        features = load_features(run.workdir, epoch)
-        if epoch == 0:
-            first = run.members[0].label_map.name
-            features = features.select([i for i, m in enumerate(run.members) if m.label_map.name == first])
-        parts.append(evaluate(features, views=chosen, restarts=restarts, bootstrap=bootstrap))
-    found = join(parts)
+    most = run.config.evaluate.control_maps if control_maps is None else control_maps
+    if most < 1:
+        raise UserError(f"control_maps is {most}, but must be 1 or more")
+    maps = distinct_maps(run.described)
+    pixels = pixels_left_out(run) if controls else []
+    found = join(list(_evaluated(run, chosen, maps[:most], controls and not pixels, bootstrap)))
     training = run.training
-    notes = [*training.failures, *training.imported, *notes, *found.notes, *describe_controls(found.rows)]
+    notes = [*training.failures, *training.imported, *pixels, *maps_left_out(maps, most)]
     secs = {
         "compile": training.compile_secs,
         "train": training.train_secs,
         "evaluate": round(time.perf_counter() - started, 2),
     }
+    notes += [*found.notes, *describe_controls(found.rows)]
     found = dataclasses.replace(found, notes=tuple(notes), provenance=_provenance(run, secs))
     on_main_process(lambda: write_evaluation(run.workdir, found))
     return found
+
+
+def _evaluated(
+    run: Run, views: Sequence[str], maps: Sequence[LabelMap | None], pixels: bool, bootstrap: int
+) -> Iterator[Evaluation]:
+    """Raw pixels, random initialization, then the members at every kept epoch."""
+
+    def measured(parts: Sequence[Part], resamples: int) -> Iterator[Evaluation]:
+        few = sum(len(part.features.names) for part in parts) <= MOST_NETWORKS
+        for part in parts:
+            restarts = run.config.evaluate.restarts
+            found = evaluate(part.features, views=views, restarts=restarts, bootstrap=resamples if few else 0)
+            yield part.name_rows(found, len(maps) > 1)
+
+    if pixels:
+        yield from measured(pixel_parts(run.dataset, maps, run.config.mesh), 0)
+    for epoch in run.epochs:
+        parts = trained_parts if epoch else initial_parts
+        yield from measured(parts(load_features(run.workdir, epoch), maps), bootstrap)
 
 
 def _provenance(run: Run, wall_secs: dict[str, float | None]) -> Provenance:
@@ -189,11 +223,14 @@ def evaluate_files(
             path, labels=labels, test=test, test_labels=test_labels, classifier=classifier if last else ""
         )
         sets.append(dataclasses.replace(opened, classifier=opened.classifier if last else None))
+    if len({one.class_names for one in sets}) > 1:
+        raise UserError("files with different classes cannot be evaluated together; evaluate them one by one")
     named = [_named_layers(one, Path(path).name) for one, path in zip(sets, paths, strict=True)]
     chosen = DEFAULT_VIEWS if views is None else tuple(views)
     found = evaluate(named, label_map=label_map, views=chosen, bootstrap=bootstrap)
     now = environment()
-    made = Provenance(command=command, versions=now.versions, commit=now.commit, device=now.device)
+    names = sets[0].class_names if sets else ()
+    made = Provenance(class_names=names, command=command, versions=now.versions, commit=now.commit, device=now.device)
     return dataclasses.replace(found, provenance=made)
 
 

@@ -266,6 +266,7 @@ class Comparison:
     speed: Mapping[str, Speed]
     time_to_accuracy: TimeToAccuracy | None = None  # None: not trained yet
     rows: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  # of the last epoch, by side
+    left_out: tuple[str, ...] = ()  # what the budget did not reach
     provenance: Provenance = Provenance()
 
 

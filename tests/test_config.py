@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import json
 import subprocess
 import sys
@@ -92,17 +93,102 @@ def test_a_config_out_of_range_cannot_be_made_and_the_field_is_named_in_one_line
     assert "--" not in str(error.value)
 
 
-def test_values_of_another_type_are_refused_with_the_field(tmp_path):
+KINDS = (Config, DataConfig, ModelConfig, OptimConfig, MeshConfig, EvaluateConfig)
+PREFIX = dict(zip(KINDS, ("", "data.", "model.", "optim.", "mesh.", "evaluate."), strict=True))
+BOUNDED = (
+    "seeds",
+    "chunk_steps",
+    "model.width",
+    "optim.batch",
+    "optim.epochs",
+    "data.crop_padding",
+    "evaluate.restarts",
+)
+NUMBERS = ["True", "'3'", "None", "[3]", "(3,)", "float('nan')", "-1", "-0.5"]
+WRONG = {  # of a field by its annotation, as Python code
+    "str": ["3", "None", "True", "('a',)", "['a']", "float('nan')", "b'a'", "{}", "0.5", "-1"],
+    "bool": ["0", "1", "None", "'yes'", "(True,)", "[]", "0.0", "float('nan')", "-1", "'True'"],
+    "int": [*NUMBERS, "2.5", "2.0", "10**12"],
+    "float": [*NUMBERS, "float('inf')", "10**400"],
+    "tuple[int, ...]": [
+        "3",
+        "'3'",
+        "None",
+        "[3]",
+        "(3.5,)",
+        "('a',)",
+        "(None,)",
+        "(True,)",
+        "(-1,)",
+        "(float('nan'),)",
+    ],
+    "tuple[float, ...]": [
+        "0.1",
+        "1",
+        "None",
+        "[0.1]",
+        "('a',)",
+        "(None,)",
+        "(True,)",
+        "(-1.0,)",
+        "(float('nan'),)",
+        "()",
+    ],
+    "tuple[str, ...]": ["'raw'", "3", "None", "['raw']", "(3,)", "(None,)", "()", "(b'a',)", "(('a',),)", "{'a'}"],
+}
+WRONG |= {
+    kind.__name__: ["3", "None", "{}", "'a'", "(1,)", "[]", "True", "0.5", "object()", "Config"] for kind in KINDS
+}
+WRONG |= {"Literal['float32', 'bfloat16']": ["'float64'", "None", "3", "True", "('float32',)", "''", "['float32']"]}
+
+
+def wrong_values():
+    """The field that is wrong, by the Python code that makes a config with it."""
+    cases = {}
+    for kind in KINDS:
+        for field in dataclasses.fields(kind):
+            annotation = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+            annotation = annotation if annotation in WRONG else str(field.type).replace("typing.", "")
+            name = f"{PREFIX[kind]}{field.name}"
+            for value in WRONG[annotation]:
+                if value == "10**12" and name not in BOUNDED:
+                    continue
+                cases[f"{kind.__name__}({field.name}={value})"] = name
+    return cases
+
+
+def test_every_field_refuses_other_types_and_ranges_when_the_config_is_made():
     """In a process of its own: here, beartype would refuse them first."""
+    cases = wrong_values()
+    assert {name.split("(")[1].split("=")[0] for name in cases} == {
+        field.name for kind in KINDS for field in dataclasses.fields(kind)
+    }
+    program = "import json\nfrom ncjax.config import *\nfrom ncjax.errors import UserError\nsaid = {}\n"
+    program += f"for case in {list(cases)!r}:\n    try: eval(case); said[case] = None\n"
+    program += "    except UserError as error: said[case] = str(error)\nprint(json.dumps(said))"
+    said = json.loads(run_alone(program))
+    for case, name in cases.items():
+        assert said[case] is not None, case
+        assert said[case].startswith(f"{name} is "), (case, said[case])
+        assert "but must be" in said[case]
+        assert "\n" not in said[case]
+
+
+def run_alone(program):
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=FOLDER.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    return done.stdout
+
+
+def test_values_of_another_type_in_a_config_file_are_named(tmp_path):
     cases = {
-        "Config(seeds=2.5)": "seeds is 2.5, but must be a whole number, from 1 to 100000",
-        "Config(labels='mod:5')": "labels is mod:5, but must be one or more label maps in a tuple",
-        "Config(optim=OptimConfig(lr=0.1))": "optim.lr is 0.1, but must be one or more numbers in a tuple",
-        "Config(optim=OptimConfig(lr=[0.1]))": "optim.lr is [0.1], but must be one or more numbers in a tuple",
-        "Config(optim=OptimConfig(lr=('a',)))": "optim.lr is ('a',), but must be one or more numbers",
-        "Config(optim=OptimConfig(dtype='float64'))": "optim.dtype is float64, but must be float32 or bfloat16",
-        "Config(name=3)": "name is 3, but must be text",
-        "Config(labels=(5,))": "labels[0] is 5, but must be text",
+        "Config(seeds=2.5)": "seeds is 2.5, but must be a whole number",
+        "Config(labels='mod:5')": "labels is 'mod:5', but must be texts in a tuple, such as ('mod:5',)",
+        "Config(optim=OptimConfig(lr=0.1))": "optim.lr is 0.1, but must be numbers in a tuple, such as (0.1,)",
+        "Config(optim=OptimConfig(lr=[0.1]))": "optim.lr is [0.1], but must be numbers in a tuple",
+        "Config(optim=OptimConfig(dtype='float64'))": "optim.dtype is 'float64', but must be float32 or bfloat16",
         "Config(data=DataConfig(path=None))": "data.path is None, but must be text",
     }
     program = "from pathlib import Path; from ncjax.config import load_config; from ncjax.errors import UserError\n"
@@ -110,10 +196,7 @@ def test_values_of_another_type_are_refused_with_the_field(tmp_path):
         path = tmp_path / f"{number}.py"
         path.write_text(f"from ncjax.config import *\ndef get_config(): return {case}")
         program += f"try: load_config(Path({str(path)!r}))\nexcept UserError as error: print(error)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=FOLDER.parent, capture_output=True, text=True, check=True
-    )
-    for line, message in zip(done.stdout.splitlines(), cases.values(), strict=True):
+    for line, message in zip(run_alone(program).splitlines(), cases.values(), strict=True):
         assert line.startswith(f"config file {tmp_path}/")
         assert message in line
 

@@ -9,7 +9,10 @@ import pytest
 
 from ncjax.config import Config, DataConfig, EvaluateConfig, ModelConfig, OptimConfig
 from ncjax.errors import UserError
+from ncjax.evaluation.clp import cluster_and_linear_probe
+from ncjax.evaluation.evaluator import evaluate
 from ncjax.evaluation.store import read_clusters
+from ncjax.features.feature_set import FeatureSet
 from ncjax.pipeline import evaluate_files, evaluate_run, export_features, train
 from ncjax.results import Evaluation, TrainingSummary
 from ncjax.typed_json import structure
@@ -77,6 +80,41 @@ def test_another_view_joins_those_that_are_there(workdir, found):
     assert set(read_clusters(workdir, 2)) == {"raw", "normalised"}
 
 
+def test_controls_that_are_not_measured_again_stay_with_their_clusters(found, tmp_path, workdir):
+    """Two label maps, then one of them with another view: what is not measured again is what it was."""
+    config = dataclasses.replace(TINY, labels=("mod:5", "mod:2", "fine"))
+    run = train(config, workdir=tmp_path / "run")
+    first = evaluate_run(run, bootstrap=0)
+    second = evaluate_run(run, ("normalised",), controls=False, control_maps=1, bootstrap=0)
+    assert [(row.kind, row.super_class[2]) for row in first.rows] == [
+        ("raw_pixels", 2), ("raw_pixels", 0), ("random_init", 2), ("random_init", 0), ("trained", 2), ("trained", 0),
+        ("fine", 2), ("fine", 0),
+    ]  # fmt: skip
+    assert [row.member for row in first.rows] == [None] * 4 + [0, 1, 2, 2]
+    assert [row.label_map for row in first.rows[:4]] == ["mod:5", "mod:2"] * 2
+    assert any("Only the first 1 of 2 label maps" in note and "mod:2" in note for note in second.notes)
+    written = Evaluation.from_json((run.workdir / "results" / "evaluation.json").read_text())
+    place = {(row.kind, row.super_class): row for row in written.rows}
+    again = {(row.kind, row.super_class): row for row in second.rows}
+    for number, row in enumerate(first.rows):
+        key = row.kind, row.super_class
+        assert place[key].value("clp", view="raw") == row.value("clp", view="raw")
+        assert (place[key].value("clp", view="normalised") is not None) == (key in again)
+        clusters = read_clusters(run.workdir, row.epoch)["raw"]
+        at = [one for one in written.rows if one.epoch == row.epoch].index(place[key])
+        np.testing.assert_array_equal(clusters.train[at], first.clusters["raw"].train[number])
+        np.testing.assert_array_equal(clusters.test[at], first.clusters["raw"].test[number])
+    assert len(written.rows) == len(first.rows)
+
+
+def test_names_of_classes_reach_the_results(found, tmp_path):
+    assert found.provenance.class_names == tuple(map(str, range(10)))
+    x, y = some()
+    np.savez(tmp_path / "a.npz", features=x, labels=np.where(y == 1, 2**40, y))
+    made = evaluate_files([tmp_path / "a.npz"], views=(), bootstrap=0)
+    assert made.provenance.class_names == ("0", "2", "3", "4", "5", str(2**40))
+
+
 def test_exported_features_have_the_names_of_the_members(workdir):
     (first, last) = export_features(workdir)
     assert (first.name, last.name) == ("0.npz", "2.npz")
@@ -123,6 +161,9 @@ def test_files_of_different_examples_are_refused(tmp_path):
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"evaluate": EvaluateConfig(variants=("umap",))}, "view 'umap' is unknown"),
+    ({"evaluate": EvaluateConfig(headline="umap")}, "evaluate.headline is 'umap', but must be one of raw"),
+    ({"evaluate": EvaluateConfig(labels="fine")}, "evaluate.labels is fine, but must merge"),
+    ({"evaluate": EvaluateConfig(labels="pairings")}, "evaluate.labels is pairings, but must merge"),
     ({"evaluate": EvaluateConfig(labels="shuffled:mod:5:0")}, "evaluate.labels is shuffled:mod:5:0, but must merge"),
     ({"labels": ("mod:11",)}, "mod:11"),
 ])  # fmt: skip
@@ -130,6 +171,27 @@ def test_bad_configs_are_refused_before_anything_is_written(change, message, tmp
     with pytest.raises(UserError, match=message):
         train(dataclasses.replace(TINY, **change), workdir=tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["umap", "", "RAW", "raw ", "residual-pca", "pca", "None", "raw,tsne", "normalized", "t"]
+)
+def test_an_unknown_view_is_an_error_through_every_door(name, workdir):
+    before = (workdir / "results" / "evaluation.json").read_bytes() if (workdir / "results").exists() else b""
+    x, y = some()
+    for evaluated in (
+        lambda: evaluate_run(workdir, (name,)),
+        lambda: evaluate(FeatureSet.from_arrays(x, y, x, y), label_map="mod:3", views=(name,)),
+        lambda: cluster_and_linear_probe(x, y, x, y, "mod:3", view=name),
+    ):
+        with pytest.raises(UserError, match="is unknown; known: raw, normalised"):
+            evaluated()
+    assert not before or (workdir / "results" / "evaluation.json").read_bytes() == before
+
+
+def test_number_of_label_maps_with_controls_is_checked(workdir):
+    with pytest.raises(UserError, match="control_maps is 0, but must be 1 or more"):
+        evaluate_run(workdir, control_maps=0)
 
 
 def test_run_without_features_says_what_to_do(workdir, tmp_path):

@@ -6,13 +6,14 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from ncjax.bench.interleave import Measured, interleave
 from ncjax.bench.torch_training import save_batches, torch_options, torch_peers
@@ -25,7 +26,7 @@ from ncjax.features.store import describe_members, save_features, write_members
 from ncjax.pipeline import evaluate_run, train
 from ncjax.results import Comparison, Evaluation, Provenance, Row, Speed, TimeToAccuracy, TrainingSummary
 from ncjax.storage.atomic import write_json
-from ncjax.storage.metrics import read_records
+from ncjax.storage.metrics import Record, read_records
 from ncjax.storage.workdir import open_workdir, read_json
 from ncjax.torch_port import train as torch_train
 from ncjax.torch_port.step import TorchOptions
@@ -34,11 +35,13 @@ from ncjax.training.members import list_members
 from ncjax.typed_json import structure, unstructure
 
 ROUNDS = 5
+SPEED_SHARE = 0.4  # of the budget, for measuring speed
+TRAINING_SHARE = 0.75  # of what is left then, for both trainings; the rest is for evaluating them
 OURS, THEIRS = "ncjax", "PyTorch"
 
 
-def compare_with_torch(config: Config, workdir: Path, command: str, *, budget_minutes: float) -> Path:
-    """Measures speed, trains on both sides, evaluates both; writes results/comparison.json and returns its path.
+def compare_with_torch(config: Config, workdir: Path, command: str, *, budget_minutes: float) -> Comparison:
+    """Measures speed, trains on both sides, evaluates both; writes results/comparison.json after each of these.
 
     The work directory is that of our run; WORKDIR/torch is one of the PyTorch run. An interrupted comparison goes on
     when the same command is run again.
@@ -47,8 +50,11 @@ def compare_with_torch(config: Config, workdir: Path, command: str, *, budget_mi
         config: the experiment, on a mesh of one device.
         workdir: of the comparison.
         command: kept with the results.
-        budget_minutes: of both trainings together, without the measurement of speed and the evaluation; the number of
-            epochs is lowered until they fit.
+        budget_minutes: of all of it: speed gets up to 40 %, and the number of epochs is lowered until both trainings
+            fit 75 % of what is left then. PyTorch's side is left out where the budget is over before it begins.
+
+    Returns:
+        What was found, with a line for what was left out.
 
     Raises:
         UserError: the config does not fit its data or the work directory, or asks for several devices.
@@ -57,34 +63,58 @@ def compare_with_torch(config: Config, workdir: Path, command: str, *, budget_mi
         raise UserError("mesh.member and mesh.data must be 1 in a comparison: PyTorch trains on one device")
     if config.data.streamed:
         raise UserError("data.streamed must be no in a comparison: both sides hold the data set on the device")
-    measured = _speed_of(workdir, config, budget_minutes)
-    config = _shorter(config, measured.epochs)
+    started = time.monotonic()
+    end = started + 60 * budget_minutes
+    found = _speed_of(workdir, config, budget_minutes, started)
+    config = _shorter(config, found.epochs)
     train(config, workdir=workdir, command=command)
-    evaluate_run(workdir)
-    theirs = workdir / "torch"
-    if not (theirs / "results" / "training.json").exists():
-        options = TorchOptions(**measured.torch_options)
+    found = _write(workdir, dataclasses.replace(_kept(workdir, found), provenance=_provenance(config, command)))
+    folders = {OURS: workdir, THEIRS: workdir / "torch"}
+    if not _is_trained(folders[THEIRS]) and time.monotonic() < end:
+        options = TorchOptions(**found.torch_options)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            pool.submit(_train_with_torch, config, theirs, command, options).result()
-    evaluate_run(theirs, controls=False)
-    folders = {OURS: workdir, THEIRS: theirs}
-    found = dataclasses.replace(
-        measured,
-        time_to_accuracy=_time_to_accuracy(measured, folders),
-        rows={side: _last_rows(folder, measured.epochs) for side, folder in folders.items()},
-        provenance=_provenance(config, command),
-    )
-    result = workdir / "results" / "comparison.json"
-    write_json(result, unstructure(found))
-    return result
+            pool.submit(_train_with_torch, config, folders[THEIRS], command, options).result()
+    if _is_trained(folders[THEIRS]):
+        found = dataclasses.replace(found, time_to_accuracy=_time_to_accuracy(found, folders))
+        _write(workdir, found)
+    for side, folder in folders.items():
+        if side == THEIRS and not (_is_trained(folder) and time.monotonic() < end):
+            return _write(workdir, dataclasses.replace(found, left_out=(_left_out(folder, budget_minutes),)))
+        evaluate_run(folder, controls=side == OURS)
+        found = dataclasses.replace(found, rows={**found.rows, side: _last_rows(folder, found.epochs)})
+        _write(workdir, found)
+    return found
 
 
-def _speed_of(workdir: Path, config: Config, budget_minutes: float) -> Comparison:
+def _kept(workdir: Path, measured: Comparison) -> Comparison:
+    """What an earlier start wrote after this measurement of speed, else the measurement."""
+    path = workdir / "results" / "comparison.json"
+    if not path.exists():
+        return measured
+    earlier: Comparison = structure(Comparison, read_json(path), f"{path} does not fit; delete it and compare again")
+    return dataclasses.replace(earlier, left_out=()) if earlier.speed == measured.speed else measured
+
+
+def _is_trained(workdir: Path) -> bool:
+    return (workdir / "results" / "training.json").exists()
+
+
+def _left_out(theirs: Path, budget_minutes: float) -> str:
+    what = "evaluation of the PyTorch run" if _is_trained(theirs) else "training with PyTorch"
+    return f"The {what} is left out: the {budget_minutes:g} minutes were over; the same command again goes on."
+
+
+def _write(workdir: Path, found: Comparison) -> Comparison:
+    write_json(workdir / "results" / "comparison.json", unstructure(found))
+    return found
+
+
+def _speed_of(workdir: Path, config: Config, budget_minutes: float, started: float) -> Comparison:
     """Measures speed, or reads what an earlier start measured."""
     members = len(list_members(config, load_dataset(config.data)))
     path = workdir / "results" / "speed.json"
     if not path.exists():
-        write_json(path, unstructure(_measure_speed(config, members, budget_minutes)))
+        write_json(path, unstructure(_measure_speed(config, members, budget_minutes, started)))
     where = f"{path} does not fit; delete it and compare again"
     measured: Comparison = structure(Comparison, read_json(path), where)
     if measured.asked_epochs != config.optim.epochs:
@@ -95,13 +125,13 @@ def _speed_of(workdir: Path, config: Config, budget_minutes: float) -> Compariso
     return measured
 
 
-def _measure_speed(config: Config, members: int, budget_minutes: float) -> Comparison:
+def _measure_speed(config: Config, members: int, budget_minutes: float, started: float) -> Comparison:
     """Images per second of both sides, PyTorch's fastest way in the config's number type, and the epochs that fit."""
     with tempfile.TemporaryDirectory() as folder:
         batches = Path(folder) / "batches.npz"
         save_batches(config, batches)
         peers = {OURS: our_peer(config)} | torch_peers(config, batches, torch_options(config))
-        measured = interleave(peers, rounds=ROUNDS)
+        measured = interleave(peers, rounds=ROUNDS, until=started + 60 * SPEED_SHARE * budget_minutes)
     bfloat16 = config.optim.dtype == "bfloat16"
     rates = {o: _median(measured[str(o)].values) for o in torch_options(config) if o.bfloat16 == bfloat16}
     fastest, ours = max(rates, key=lambda options: rates[options]), _median(measured[OURS].values)
@@ -110,11 +140,12 @@ def _measure_speed(config: Config, members: int, budget_minutes: float) -> Compa
         raise UserError(f"the training step cannot be measured: {errors}")
     per_epoch = len(load_dataset(config.data).train.labels) // config.optim.batch * config.optim.batch * members
     epoch_secs = per_epoch / ours + per_epoch / rates[fastest]
+    left = 60 * budget_minutes - (time.monotonic() - started)
     return Comparison(
         members=members,
         images_per_epoch=per_epoch,
         asked_epochs=config.optim.epochs,
-        epochs=max(1, min(config.optim.epochs, int(60 * budget_minutes / epoch_secs))),
+        epochs=max(1, min(config.optim.epochs, int(TRAINING_SHARE * left / epoch_secs))),
         budget_minutes=budget_minutes,
         torch_options=dataclasses.asdict(fastest),
         torch_chosen=str(fastest),
@@ -159,12 +190,14 @@ def _train_with_torch(config: Config, workdir: Path, command: str, options: Torc
 
 def _time_to_accuracy(measured: Comparison, folders: Mapping[str, Path]) -> TimeToAccuracy:
     """When every member is as good as both sides end up: our members train at once, theirs one after the other."""
-    histories = {side: _test_accuracies(folder) for side, folder in folders.items()}
+    records = {side: read_records(folder / "metrics.jsonl") for side, folder in folders.items()}
+    names = list(records[OURS][0].values["test_accuracy"])
+    histories = {side: _test_accuracies(of_side, names) for side, of_side in records.items()}
     target = np.minimum(*(history[-1] for history in histories.values()))
     epochs = {side: 1 + (history >= target).argmax(axis=0) for side, history in histories.items()}
     one_member = measured.images_per_epoch / measured.members
-    names = {OURS: OURS, THEIRS: measured.torch_chosen}
-    rate = {side: _median(measured.speed[name].images_per_sec) for side, name in names.items()}
+    sides = {OURS: OURS, THEIRS: measured.torch_chosen}
+    rate = {side: _median(measured.speed[name].images_per_sec) for side, name in sides.items()}
     return TimeToAccuracy(
         accuracy=tuple(target.round(6).tolist()),
         epochs={side: tuple(counts.tolist()) for side, counts in epochs.items()},
@@ -175,10 +208,9 @@ def _time_to_accuracy(measured: Comparison, folders: Mapping[str, Path]) -> Time
     )
 
 
-def _test_accuracies(workdir: Path) -> np.ndarray:
-    """`[t s]`, on the labels that each member was trained with."""
-    records = read_records(workdir / "metrics.jsonl")
-    return np.array([list(record.values["test_accuracy"].values()) for record in records])
+def _test_accuracies(records: Sequence[Record], members: Sequence[str]) -> Float[np.ndarray, "t s"]:
+    """On the labels that each member was trained with; 0 where there is none, for a loss that was not finite."""
+    return np.array([[record.values["test_accuracy"].get(name) or 0.0 for name in members] for record in records])
 
 
 def _last_rows(workdir: Path, epochs: int) -> tuple[Row, ...]:

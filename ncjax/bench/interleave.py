@@ -2,6 +2,7 @@
 """Peers measured alternately, each in a process of its own: a slow minute of the machine hits all alike."""
 
 import importlib
+import math
 import multiprocessing
 import os
 import resource
@@ -10,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ncjax.errors import first_line
 
 Timer = Callable[[], float]
+NO_TIME = "left out: the time for measuring speed was over"
 AFRESH = {"JAX_ENABLE_COMPILATION_CACHE": "false", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}  # nobody finds programs
 
 
@@ -35,27 +38,32 @@ class Measured(NamedTuple):
     error: str  # empty, or why it failed
 
 
-def interleave(peers: Mapping[str, Peer], *, rounds: int) -> dict[str, Measured]:
+def interleave(peers: Mapping[str, Peer], *, rounds: int, until: float = math.inf) -> dict[str, Measured]:
     """Start every peer, let each warm up alone, then call each once a round.
 
     Args:
-        peers: by name.
+        peers: by name; the first two are measured, the others where there is time.
         rounds: how often each is called.
+        until: when to stop, of `time.monotonic`; one round is always measured.
     """
     context = multiprocessing.get_context("spawn")
-    running = {}
+    running: dict[str, tuple[BaseProcess, Connection, Any]] = {}
     for name, peer in peers.items():
+        if time.monotonic() > until and sum(not isinstance(ready, str) for _, _, ready in running.values()) >= 2:
+            break
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, peer), daemon=True)
+        process: BaseProcess = context.Process(target=_serve, args=(theirs, peer), daemon=True)
         process.start()
         theirs.close()
         running[name] = (process, ours, _receive(ours))
     values: dict[str, list[Any]] = {name: [] for name in peers}
-    for _ in range(rounds):
+    for number in range(rounds):
+        if number and time.monotonic() > until:
+            break
         for name, (_, connection, ready) in running.items():
             if not isinstance(ready, str):
                 values[name].append(_ask(connection, "measure"))
-    found = {}
+    found = {name: Measured((), 0.0, 0, NO_TIME) for name in peers}
     for name, (process, connection, ready) in running.items():
         peak = 0 if isinstance(ready, str) else _ask(connection, "end")
         process.join()

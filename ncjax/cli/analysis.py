@@ -42,6 +42,7 @@ class _Evaluate(NamedTuple):
     classifier: str
     label_map: str
     bootstrap: int
+    control_maps: int | None
     output: Path | None
 
 
@@ -54,6 +55,7 @@ def _options(
     classifier: str = "",
     label_map: str = "",
     bootstrap: int = 20,
+    control_maps: int | None = None,
     output: Path | None = None,
 ) -> _Evaluate:
     """Evaluate features of a run, or of files: k-means, linear probes, collapse to coarse and fine labels.
@@ -69,9 +71,10 @@ def _options(
         classifier: Of a file: another file with weights [classes features] and bias [file; none: in the same].
         label_map: Of a file: which classes are merged [mod:C, adjacent:C, file:PATH, ...; none: no coarse labels].
         bootstrap: Resamples for standard deviations where there is one network [resamples; 0: none].
+        control_maps: Of a run: label maps that get controls of their own [maps; none: evaluate.control_maps].
         output: Of a file: JSON with the results [path; none: only printed].
     """
-    return _Evaluate(paths, variants, labels, test, test_labels, classifier, label_map, bootstrap, output)
+    return _Evaluate(paths, variants, labels, test, test_labels, classifier, label_map, bootstrap, control_maps, output)
 
 
 def evaluate_verb(arguments: Sequence[str]) -> None:
@@ -85,6 +88,8 @@ def evaluate_verb(arguments: Sequence[str]) -> None:
         raise UserError("ncjax evaluate needs a run's work directory, or a file of features")
     if asked.bootstrap < 0 or asked.bootstrap == 1:
         raise UserError(f"bootstrap is {asked.bootstrap}, but must be 0 or at least 2; change it with --bootstrap")
+    if asked.control_maps is not None and asked.control_maps < 1:
+        raise UserError(f"control_maps is {asked.control_maps}, but must be 1 or more; change it with --control-maps")
     if len(asked.paths) == 1 and _is_workdir(asked.paths[0]):
         _evaluate_run(asked.paths[0], asked)
     else:
@@ -108,22 +113,26 @@ def _evaluate_run(workdir: Path, asked: _Evaluate) -> None:
     from ncjax.distributed.processes import initialize, on_main_process
 
     initialize()
-    run_evaluation(workdir, asked.variants, bootstrap=asked.bootstrap)
+    run_evaluation(workdir, asked.variants, control_maps=asked.control_maps, bootstrap=asked.bootstrap)
     path = workdir / "results" / "evaluation.json"
     on_main_process(lambda: print(f"results: {path.absolute()}"))
 
 
-def run_evaluation(run: Any, views: tuple[str, ...] = (), *, bootstrap: int = 20) -> None:
+def run_evaluation(
+    run: Any, views: tuple[str, ...] = (), *, control_maps: int | None = None, bootstrap: int = 20
+) -> None:
     """Evaluates the features of a run, or of its work directory, and prints notes."""
     from ncjax.distributed.processes import on_main_process
     from ncjax.pipeline import evaluate_run
 
-    found = evaluate_run(run, views, bootstrap=bootstrap)
+    found = evaluate_run(run, views, control_maps=control_maps, bootstrap=bootstrap)
     on_main_process(lambda: print("".join(f"note: {note}\n" for note in found.notes), end=""))
 
 
 def _evaluate_files(asked: _Evaluate, line: str) -> None:
     output = asked.output
+    if asked.control_maps is not None:
+        raise UserError("--control-maps is of a run's work directory, not of files of features")
     if output is not None and (output.is_dir() or not os.access(output.parent, os.W_OK)):
         raise UserError(f"cannot write {output}; choose another --output, in a folder that is there")
     from ncjax.pipeline import evaluate_files

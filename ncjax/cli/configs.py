@@ -159,5 +159,6 @@ def known_names() -> str:
         "model.name": NETWORKS,
         "optim.schedule": SCHEDULES,
         "evaluate.variants": VIEWS,
+        "evaluate.headline": VIEWS,
     }
     return "known names:\n" + "\n".join(f"  --{field:17}  {', '.join(table)}" for field, table in tables.items())

@@ -82,7 +82,7 @@ def compare_verb(arguments: Sequence[str]) -> None:
         Args:
             config: The experiment.
             workdir: Where everything is written [path; none: runs/NAME].
-            budget_minutes: Both trainings together; the number of epochs is lowered until they fit [minutes].
+            budget_minutes: All of it: speed, both trainings, evaluation; epochs are lowered until they fit [minutes].
         """
         return config, workdir_of(config.name, workdir), budget_minutes
 
@@ -92,5 +92,6 @@ def compare_verb(arguments: Sequence[str]) -> None:
     from ncjax.bench.compare import compare_with_torch
 
     with naming_flags(Config):
-        compare_with_torch(config, workdir, command("compare", arguments), budget_minutes=minutes)
+        found = compare_with_torch(config, workdir, command("compare", arguments), budget_minutes=minutes)
     print_report(workdir)
+    print("".join(f"\nnote: {line}" for line in found.left_out), end="")

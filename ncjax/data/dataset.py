@@ -4,12 +4,14 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Int32, Int64, Integer, UInt8
 from numpy.typing import ArrayLike
 
-from ncjax.errors import UserError
+from ncjax.data.labels import number_classes
+from ncjax.errors import UserError, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,8 @@ class Dataset:
 
         Args:
             x_train: training images, uint8 `[n h w]` or `[n h w ch]`.
-            y_train: their fine labels, integers `[n]` in `0..f-1`.
+            y_train: their fine labels, integers `[n]` in `0..f-1`; without class names, ids that leave most numbers
+                out are numbered in order of size, and become the class names.
             x_test: test images, as the training images in size and channels.
             y_test: their fine labels.
             class_names: names of the `f` classes; None: `class 0`, `class 1`, ...
@@ -92,41 +95,76 @@ class Dataset:
         Raises:
             UserError: an array is of another type or shape, a label is out of range, or a class has no image.
         """
-        train = make_split(np.asarray(x_train), np.asarray(y_train), f"{name}, train")
-        test = make_split(np.asarray(x_test), np.asarray(y_test), f"{name}, test")
+        train = Arrays(_array(x_train, f"{name}: x_train"), _array(y_train, f"{name}: y_train"), f"{name}, train")
+        test = Arrays(_array(x_test, f"{name}: x_test"), _array(y_test, f"{name}: y_test"), f"{name}, test")
         names = None if class_names is None else tuple(map(str, class_names))
-        return check_classes(check_dataset(join_splits(train, test, names, name, _fingerprint(train, test, names))))
+        return check_classes(check_dataset(join_splits(train, test, names, name)))
 
 
-def make_split(images: np.ndarray, labels: np.ndarray, where: str) -> Split:
-    """A split of arrays of any type; `where` begins the messages.
+class Arrays(NamedTuple):
+    """The arrays of a split as they came."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    where: str  # begins messages
+
+
+def _array(values: ArrayLike, where: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise UserError(f"{where} is no array ({first_line(error)}); give rows of the same shape") from error
+
+
+def join_splits(
+    train: Arrays, test: Arrays, names: tuple[str, ...] | None, name: str, fingerprint: str | None = None
+) -> Dataset:
+    """A data set of arrays of any type, its labels as `number_classes` has them.
+
+    Args:
+        train: uint8 images `[n h w]` or `[n h w ch]`, and integer labels `[n]`.
+        test: the same.
+        names: of the classes; None: the ids where they are numbered, else `class 0` up to the largest training label.
+        name: of the data set.
+        fingerprint: None: that of the arrays.
 
     Raises:
-        UserError: images are not uint8 `[n h w]` or `[n h w ch]`, or labels are not integers `[n]` from 0 to 2**31 - 1.
+        UserError: images or labels are of another type or shape, a label is negative or has no name, or there are no
+            names, and a label is larger than the number of training images.
     """
+    whole = {split.where: _labels(split) for split in (train, test)}
+    classes = number_classes(whole, names or ())
+    first, second = (Split(images=_images(split), labels=classes.labels[split.where]) for split in (train, test))
+    known = names if names is not None else classes.names or None
+    if fingerprint is None:
+        fingerprint = _fingerprint(first, second, known)
+    return Dataset(
+        name=name, train=first, test=second, class_names=known or _numbers(first, name), fingerprint=fingerprint
+    )
+
+
+def _numbers(train: Split, name: str) -> tuple[str, ...]:
+    classes = int(train.labels.max(initial=0)) + 1
+    if classes > max(1, train.labels.size):
+        raise UserError(f"{name}: a label is {classes - 1}, but {train.labels.size} training images are fewer classes")
+    return tuple(f"class {i}" for i in range(classes))
+
+
+def _images(split: Arrays) -> UInt8[np.ndarray, "n h w ch"]:
+    images = split.images
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise UserError(f"{where}: images are {images.dtype} {images.shape}, but must be uint8 [n h w] or [n h w ch]")
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise UserError(f"{where}: labels are {labels.dtype} {labels.shape}, but must be integers [{len(images)}]")
-    if labels.size and not 0 <= labels.min() <= labels.max() < 2**31:
-        raise UserError(f"{where}: labels run from {labels.min()} to {labels.max()}, but must be from 0 to 2147483647")
-    return Split(images=images if images.ndim == 4 else images[..., None], labels=labels.astype(np.int32))
+        found = f"{images.dtype} {images.shape}"
+        raise UserError(f"{split.where}: images are {found}, but must be uint8 [n h w] or [n h w ch]")
+    return images if images.ndim == 4 else images[..., None]
 
 
-def join_splits(train: Split, test: Split, names: tuple[str, ...] | None, name: str, fingerprint: str) -> Dataset:
-    """A data set of two splits; without names, its classes are numbered up to the largest training label.
-
-    Raises:
-        UserError: there are no names, and a label is larger than the number of training images.
-    """
-    if names is None:
-        classes = int(train.labels.max(initial=0)) + 1
-        if classes > max(1, train.labels.size):
-            raise UserError(
-                f"{name}: a label is {classes - 1}, but {train.labels.size} training images are fewer classes"
-            )
-        names = tuple(f"class {i}" for i in range(classes))
-    return Dataset(name=name, train=train, test=test, class_names=names, fingerprint=fingerprint)
+def _labels(split: Arrays) -> Integer[np.ndarray, "n"]:
+    labels, count = split.labels, len(_images(split))
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        raise UserError(f"{split.where}: labels are {labels.dtype} {labels.shape}, but must be integers [{count}]")
+    if labels.size and labels.min() < 0:
+        raise UserError(f"{split.where}: labels run from {labels.min()}, but must start at 0")
+    return labels
 
 
 def _fingerprint(train: Split, test: Split, names: tuple[str, ...] | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ncjax.config import DataConfig
 from ncjax.data.cache import fingerprint
-from ncjax.data.dataset import Dataset, join_splits, make_split
+from ncjax.data.dataset import Arrays, Dataset, join_splits
 from ncjax.data.source import Source, source_folder
 from ncjax.errors import UserError
 
@@ -40,8 +40,7 @@ def read_idx(root: Path, files: tuple[Path, ...], fingerprint: str) -> Dataset:
         UserError: a file is truncated, corrupt or not IDX; the file is named.
     """
     train, test = (
-        make_split(_read_file(images, 3), _read_file(labels, 1), str(images))
-        for images, labels in (files[:2], files[2:])
+        Arrays(_read_file(images, 3), _read_file(labels, 1), str(images)) for images, labels in (files[:2], files[2:])
     )
     return join_splits(train, test, None, root.name, fingerprint)
 

@@ -84,7 +84,8 @@ class LabelMap:
         Raises:
             UserError: a label is no whole number, or one is left out.
         """
-        labels = tuple(super_class)
+        given = super_class if isinstance(super_class, Sequence) else np.asarray(super_class).tolist()
+        labels = tuple(given) if isinstance(given, Sequence) else ()
         whole = bool(labels) and not any(isinstance(label, bool | np.bool_) for label in labels)
         whole = whole and all(isinstance(label, int | np.integer) for label in labels)
         if not whole or sorted(set(labels)) != list(range(len(set(labels)))):
@@ -106,6 +107,19 @@ class LabelMap:
             UserError: the file cannot be read, is no such JSON, or does not fit the classes.
         """
         return cls.merge(_from_file(Path(path), tuple(class_names)), f"file:{path}")
+
+    @property
+    def merges(self) -> bool:
+        """Whether the training label is a function of the fine class, and several classes share one."""
+        return self.super_class is not None and self.classes < len(self.super_class)
+
+    @property
+    def unshuffled(self) -> "LabelMap":
+        """The label map whose labels a shuffled one permutes; any other label map is its own."""
+        if not self.shuffled:
+            return self
+        inner, _ = _two(self.name, self.name.partition(":")[2])
+        return LabelMap.merge(self.merged, inner)
 
     def targets(self, fine: Int32[np.ndarray, "n"], split: Literal["train", "test"]) -> Int32[np.ndarray, "n"]:
         """Training labels of examples with these fine labels; the random ones differ between splits."""

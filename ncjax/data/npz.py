@@ -7,7 +7,7 @@ import numpy as np
 
 from ncjax.config import DataConfig
 from ncjax.data.cache import fingerprint
-from ncjax.data.dataset import Dataset, join_splits, make_split
+from ncjax.data.dataset import Arrays, Dataset, join_splits
 from ncjax.data.source import Source, source_file
 from ncjax.errors import UserError
 
@@ -32,7 +32,7 @@ def read_npz(file: Path, fingerprint: str) -> Dataset:
         raise UserError(
             f"{file} is not an npz file that can be read without pickle ({error}); save it again"
         ) from error
-    train, test = (make_split(arrays[f"x_{name}"], arrays[f"y_{name}"], str(file)) for name in ("train", "test"))
+    train, test = (Arrays(arrays[f"x_{name}"], arrays[f"y_{name}"], f"{file}, {name}") for name in ("train", "test"))
     names = tuple(map(str, np.atleast_1d(arrays["class_names"]))) if "class_names" in arrays else None
     return join_splits(train, test, names, file.stem, fingerprint)
 

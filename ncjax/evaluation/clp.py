@@ -19,6 +19,7 @@ from jaxtyping import Array, Float32, Int32, Key
 
 from ncjax.cluster import KMeansResult, kmeans, match_clusters, sharded_kmeans
 from ncjax.data.label_maps import LabelMap
+from ncjax.data.labels import number_classes
 from ncjax.distributed.mesh import ROWS
 from ncjax.distributed.processes import to_host
 from ncjax.distributed.sharding import shard_rows
@@ -90,8 +91,9 @@ def cluster_and_linear_probe(
         (1.0, 1.0)
     """
     rows = {name: np.asarray(as_members(name, x)[0], np.float32) for name, x in (("train", train), ("test", test))}
-    fine = {name: as_labels(name, y, len(rows[name])) for name, y in (("train", train_labels), ("test", test_labels))}
-    owner = super_classes(label_map, fine)
+    whole = {name: as_labels(name, y, len(rows[name])) for name, y in (("train", train_labels), ("test", test_labels))}
+    fine, names = number_classes(whole)
+    owner = super_classes(label_map, fine, names)
     clusters = cluster_super_classes(jax.random.key(seed), rows, fine, owner, view, restarts=restarts)
     probe = fit_linear_probe(jnp.asarray(rows["train"]), jnp.asarray(clusters.train), len(owner))
     predicted = np.asarray(probe.predict(jnp.asarray(rows["test"])))

@@ -35,23 +35,20 @@ def super_classes(
     if isinstance(label_map, str):
         names = tuple(class_names) if len(class_names) == classes else tuple(map(str, range(classes)))
         label_map = LabelMap.parse(label_map, names)
-    if isinstance(label_map, LabelMap):
-        return _of_map(label_map, largest)
-    return _checked(tuple(int(label) for label in label_map), largest)
-
-
-def _of_map(label_map: LabelMap, largest: Mapping[str, int]) -> SuperClasses:
+    elif not isinstance(label_map, LabelMap):
+        label_map = LabelMap.merge(label_map)
     if label_map.super_class is None:
         raise UserError(f"label map {label_map.name} does not merge classes; use one such as mod:5 or file:map.json")
-    return _checked(label_map.super_class, largest)
+    return _checked(label_map.super_class, largest, class_names)
 
 
-def _checked(owner: SuperClasses, largest: Mapping[str, int]) -> SuperClasses:
+def _checked(owner: SuperClasses, largest: Mapping[str, int], class_names: Sequence[str]) -> SuperClasses:
     for name, label in largest.items():
         if label >= len(owner):
             raise UserError(f"{name} label {label} is out of range: the label map has {len(owner)} classes, from 0")
-    if sorted(set(owner)) != list(range(max(owner) + 1)):
-        raise UserError(f"label map {list(owner)} must give coarse labels 0, 1, ... with none left out")
+    if class_names and len(owner) != len(class_names):
+        few = ", ".join(class_names[:3]) + ", ..." * (len(class_names) > 3)
+        raise UserError(f"the label map has {len(owner)} classes, but the labels have {len(class_names)}: {few}")
     return owner
 
 

@@ -3,10 +3,12 @@
 
 import dataclasses
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Shaped
 
 from ncjax.errors import UserError
 from ncjax.results import Clusters, Evaluation, Measurement, Row
@@ -16,20 +18,42 @@ PARTS = tuple(field.name for field in dataclasses.fields(Clusters))
 WITHOUT_EPOCH = "raw_pixels"  # the file of rows that belong to no epoch
 
 
-def write_evaluation(workdir: Path, evaluation: Evaluation) -> None:
-    """Write results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views stays.
+ROW_ARRAYS = ("names", "layers", "super_classes")
+UNREADABLE = (OSError, ValueError, zipfile.BadZipFile)
+T = TypeVar("T")
+Identity = tuple[str, str, int | None, str, tuple[int, ...]]  # of a row: name, kind, epoch, layer, super-classes
+ByRow = dict[Identity, np.ndarray]
 
-    A file holds `names [s]`, `layers [s]`, and for each view `VIEW_train [s n]`, `VIEW_test`, `VIEW_super_class`,
-    `VIEW_matching` and `VIEW_embedding`, as `ncjax.results.Clusters` has them.
+
+def write_evaluation(workdir: Path, evaluation: Evaluation) -> None:
+    """Write results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views and controls stays.
+
+    A file holds, of the rows `s` of an epoch, `names [s]`, `layers [s]` and `super_classes [s f]`, and for each view
+    `VIEW_train [s n]`, `VIEW_test`, `VIEW_super_class`, `VIEW_matching` and `VIEW_embedding`, as
+    `ncjax.results.Clusters` has them.
     """
     path = workdir / "results" / "evaluation.json"
-    whole = with_earlier_views(evaluation, _earlier(path))
+    earlier = _earlier(path)
+    whole = with_earlier(evaluation, earlier)
     for epoch in dict.fromkeys(row.epoch for row in evaluation.rows):
-        rows = [i for i, row in enumerate(evaluation.rows) if row.epoch == epoch]
-        file = workdir / "results" / "clusters" / f"{WITHOUT_EPOCH if epoch is None else epoch}.npz"
-        arrays = _arrays(evaluation, rows)
-        write_arrays(file, _earlier_arrays(file, arrays) | arrays)
+        file = cluster_file(workdir, epoch)
+        rows = [row for row in whole.rows if row.epoch == epoch]
+        arrays = {
+            "names": np.array([row.name for row in rows]),
+            "layers": np.array([row.layer for row in rows]),
+            "super_classes": np.array([row.super_class for row in rows], np.int32),
+        }
+        clusters = _clusters_before(file, earlier, evaluation, epoch)
+        for name, of_rows in _clusters_now(evaluation, epoch).items():
+            clusters[name] = clusters.get(name, {}) | of_rows
+        arrays |= {name: _stacked(of_rows, rows) for name, of_rows in clusters.items() if of_rows}
+        write_arrays(file, arrays)
     write_text(path, whole.to_json())
+
+
+def cluster_file(workdir: Path, epoch: int | None) -> Path:
+    """The reconstructed labels of an epoch; None: of rows that belong to none."""
+    return workdir / "results" / "clusters" / f"{WITHOUT_EPOCH if epoch is None else epoch}.npz"
 
 
 def _earlier(path: Path) -> Evaluation | None:
@@ -39,18 +63,33 @@ def _earlier(path: Path) -> Evaluation | None:
         return None
 
 
-def with_earlier_views(evaluation: Evaluation, earlier: Evaluation | None) -> Evaluation:
-    """An evaluation with what an earlier one of the same networks has of views that it lacks."""
+def with_earlier(evaluation: Evaluation, earlier: Evaluation | None) -> Evaluation:
+    """An evaluation with what an earlier one of the same run has besides: other views, and controls left out now."""
     if earlier is None:
         return evaluation
     known = {_identity(row): row for row in earlier.rows}
-    rows = tuple(_with_views(row, known.get(_identity(row)), evaluation) for row in evaluation.rows)
-    views = {name: info for name, info in earlier.views.items() if name not in evaluation.views}
-    return dataclasses.replace(evaluation, rows=rows, views={**evaluation.views, **views})
+    rows = [_with_views(row, known.get(_identity(row)), evaluation) for row in evaluation.rows]
+    measured = {_what(row) for row in rows}
+    rows += [row for row in earlier.rows if _what(row) not in measured]
+    return dataclasses.replace(
+        evaluation,
+        rows=tuple(rows),
+        metrics={**evaluation.metrics, **_others(earlier.metrics, evaluation.metrics)},
+        views={**evaluation.views, **_others(earlier.views, evaluation.views)},
+    )
 
 
-def _identity(row: Row) -> tuple[object, ...]:
+def _others(earlier: Mapping[str, T], now: Mapping[str, T]) -> dict[str, T]:
+    return {name: info for name, info in earlier.items() if name not in now}
+
+
+def _identity(row: Row) -> Identity:
     return row.name, row.kind, row.epoch, row.layer, row.super_class
+
+
+def _what(row: Row) -> tuple[object, ...]:
+    """What is measured again as a whole: networks or controls of a kind, at an epoch, under a label map."""
+    return row.kind, row.epoch, row.super_class
 
 
 def _with_views(row: Row, earlier: Row | None, evaluation: Evaluation) -> Row:
@@ -60,26 +99,52 @@ def _with_views(row: Row, earlier: Row | None, evaluation: Evaluation) -> Row:
     return dataclasses.replace(row, measurements=(*row.measurements, *more))
 
 
-def _arrays(evaluation: Evaluation, rows: list[int]) -> dict[str, np.ndarray]:
-    arrays = {
-        "names": np.array([evaluation.rows[i].name for i in rows]),
-        "layers": np.array([evaluation.rows[i].layer for i in rows]),
+def _clusters_now(evaluation: Evaluation, epoch: int | None) -> dict[str, ByRow]:
+    """What the rows of an epoch have, by the names of the file."""
+    return {
+        f"{view}_{part}": {_identity(row): array[i] for i, row in enumerate(evaluation.rows) if row.epoch == epoch}
+        for view, clusters in evaluation.clusters.items()
+        for part in PARTS
+        if (array := getattr(clusters, part)) is not None
     }
-    for view, clusters in evaluation.clusters.items():
-        parts = {part: getattr(clusters, part) for part in PARTS}
-        arrays |= {f"{view}_{part}": array[rows] for part, array in parts.items() if array is not None}
-    return arrays
 
 
-def _earlier_arrays(file: Path, now: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a file holds, where its rows are the same."""
+def _clusters_before(
+    file: Path, earlier: Evaluation | None, evaluation: Evaluation, epoch: int | None
+) -> dict[str, ByRow]:
+    """What a file holds of the rows of an earlier evaluation, but for the views that its rows have anew."""
+    rows = [_identity(row) for row in earlier.rows if row.epoch == epoch] if earlier else []
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile):
+        arrays = _read(file)
+    except UNREADABLE:
         return {}
-    same = all(np.array_equal(arrays.get(name, ()), now[name]) for name in ("names", "layers"))
-    return arrays if same else {}
+    if len(arrays.get("names", ())) != len(rows):
+        return {}
+    now = {_identity(row) for row in evaluation.rows}
+    anew = tuple(f"{view}_" for view in evaluation.views)
+    return {
+        name: {row: array[i] for i, row in enumerate(rows) if row not in now or not name.startswith(anew)}
+        for name, array in arrays.items()
+        if name not in ROW_ARRAYS
+    }
+
+
+def _stacked(of_rows: ByRow, rows: Sequence[Row]) -> Shaped[np.ndarray, "s ..."]:
+    """One line a row; -1 or NaN where it has nothing."""
+    known = list(of_rows.values())
+    shape = np.max([array.shape for array in known], axis=0)
+    fill = np.nan if known[0].dtype.kind == "f" else -1
+    whole = np.full((len(rows), *shape), fill, known[0].dtype)
+    for line, row in zip(whole, rows, strict=True):
+        array = of_rows.get(_identity(row))
+        if array is not None:
+            line[: len(array)] = array
+    return whole
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
 
 
 def read_clusters(workdir: Path, epoch: int | None) -> dict[str, Clusters]:
@@ -88,11 +153,10 @@ def read_clusters(workdir: Path, epoch: int | None) -> dict[str, Clusters]:
     Raises:
         UserError: there is no such file, or it cannot be read.
     """
-    file = workdir / "results" / "clusters" / f"{WITHOUT_EPOCH if epoch is None else epoch}.npz"
+    file = cluster_file(workdir, epoch)
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        arrays = _read(file)
+    except UNREADABLE as error:
         raise UserError(f"{file} cannot be read ({error}); run: ncjax evaluate {workdir}") from error
     views = [name.removesuffix("_matching") for name in arrays if name.endswith("_matching")]
     return {view: Clusters(**{part: arrays.get(f"{view}_{part}") for part in PARTS}) for view in views}  # type: ignore[arg-type]

@@ -6,9 +6,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Shaped
 
-from ncjax.errors import UserError
+from ncjax.data.labels import check_whole
+from ncjax.errors import UserError, first_line
 from ncjax.storage.arrays import Rows
 
 BLOCK_BYTES = 2**22  # read at a time
@@ -41,24 +42,24 @@ def as_members(name: str, features: Any) -> np.ndarray | Sequence[Rows]:
     return rows if rows.ndim == 3 else (rows,)
 
 
-def as_labels(name: str, labels: Any, count: int) -> Int32[np.ndarray, "n"]:
-    """Fine labels of `count` examples.
+def as_labels(name: str, labels: Any, count: int) -> Shaped[np.ndarray, "n"]:
+    """Fine labels of `count` examples, whole numbers of any size; `number_classes` makes classes of them.
 
     Raises:
         UserError: there are none, or their shape, type or range does not fit.
     """
     if labels is None:
         raise UserError(f"{name} features have no labels; give the fine label of each example")
-    found = to_numpy(labels)
+    try:
+        found = to_numpy(labels)
+    except ValueError as error:
+        raise UserError(f"{name} labels are no array ({first_line(error)}); give one whole number a row") from error
     if found.ndim != 1:
-        raise UserError(f"{name} labels are {list(found.shape)}, but must be [examples]: one whole number each")
+        hint = "; of one-hot rows give argmax(axis=1)" if found.ndim == 2 and found.shape[1] > 1 else ""
+        raise UserError(f"{name} labels are {list(found.shape)}, but must be [examples]: one whole number each{hint}")
     if len(found) != count:
         raise UserError(f"{name} has {count} rows of features and {len(found)} labels; give one label a row")
-    if found.dtype.kind not in "iuf" or not (found == np.floor(found)).all():
-        raise UserError(f"{name} labels are of type {found.dtype}, but must be whole numbers 0, 1, ...")
-    if found.min() < 0:
-        raise UserError(f"{name} label {found.min()} of row {found.argmin()} is out of range; labels start at 0")
-    return found.astype(np.int32)
+    return check_whole(name, found)
 
 
 def finite_rows(rows: Rows) -> Bool[np.ndarray, "n"]:

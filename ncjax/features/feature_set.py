@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32, Int32
 
 from ncjax.config import MeshConfig
 from ncjax.data.label_maps import LabelMap
+from ncjax.data.labels import number_classes
 from ncjax.errors import UserError
 from ncjax.features.arrays import as_labels, as_members, to_numpy
 from ncjax.features.readers import find_arrays
@@ -90,12 +91,13 @@ class FeatureSet:
         Args:
             train: features `[n d]`, or `[s n d]` of several networks on the same examples; or a mapping of layer names
                 to such arrays. `numpy.memmap` stays on disk and is read a block at a time.
-            train_labels: fine labels `[n]`, whole numbers from 0.
+            train_labels: fine labels `[n]`, whole numbers from 0 of any size; ids that leave most numbers out are
+                numbered in order of size, and become the class names.
             test: features `[m d]` or `[s m d]`, or a mapping with the same layers; none: what needs them is left out.
             test_labels: fine labels `[m]`.
             classifier: weights `[k d]` and bias `[k]` of a linear classifier of the coarse or of the fine classes, as
                 in `torch.nn.Linear`; a bias of None is 0.
-            class_names: of the fine classes.
+            class_names: of the fine classes 0, 1, ...
 
         Raises:
             UserError: arrays do not fit each other, or a label is out of range.
@@ -106,15 +108,19 @@ class FeatureSet:
             >>> features.names, features.train.labels.tolist()
             (('features',), [0, 0, 1, 1])
         """
-        of_train = _split("train", train, train_labels)
-        of_test = None if test is None else _split("test", test, test_labels)
+        layers = {"train": _layers("train", train)} | ({} if test is None else {"test": _layers("test", test)})
+        given = {"train": train_labels, "test": test_labels}
+        whole = {name: as_labels(name, given[name], _examples(of_split)) for name, of_split in layers.items()}
+        classes = number_classes(whole, tuple(map(str, class_names)))
+        splits = {name: SplitFeatures(layers=layers[name], labels=labels) for name, labels in classes.labels.items()}
+        of_train, of_test = splits["train"], splits.get("test")
         if of_test is not None:
             _check_match(of_train, of_test)
         members = len(next(iter(of_train.layers.values())))
         names = (FEATURES,) if members == 1 else tuple(f"{FEATURES} {i}" for i in range(members))
         width = of_train.layers[classifier_layer(tuple(of_train.layers))][0].shape[1]
         heads = None if classifier is None else as_heads(*classifier, width, members)
-        return cls(train=of_train, test=of_test, names=names, classifier=heads, class_names=tuple(class_names))
+        return cls(train=of_train, test=of_test, names=names, classifier=heads, class_names=classes.names)
 
     @classmethod
     def open(
@@ -124,7 +130,8 @@ class FeatureSet:
 
         Args:
             path: of the file. Arrays are found by the names `train_features`, `train` or `features`; `train_labels`,
-                `train_fine`, `train_y`, `labels` or `y`; `test_features` or `test`, and so on.
+                `train_fine`, `train_y`, `labels` or `y`; `test_features` or `test`, and so on; `class_names`, where
+                there.
             labels: another file, or a name in this one, for the labels of the training split.
             test: the same for the features of the test split.
             test_labels: the same for their labels.
@@ -135,7 +142,14 @@ class FeatureSet:
         """
         found = find_arrays(Path(path), labels=labels, test=test, test_labels=test_labels, classifier=classifier)
         heads = None if found.weights is None else (found.weights, found.bias)
-        opened = cls.from_arrays(found.train, found.train_labels, found.test, found.test_labels, classifier=heads)
+        opened = cls.from_arrays(
+            found.train,
+            found.train_labels,
+            found.test,
+            found.test_labels,
+            classifier=heads,
+            class_names=found.class_names,
+        )
         return dataclasses.replace(opened, names=found.names) if len(found.names) == len(opened.names) else opened
 
     @property
@@ -180,8 +194,9 @@ class FeatureSet:
     def save(self, path: str | Path) -> Path:
         """Writes an npz file; what is not known is left out.
 
-        It holds `members` (names), `train_features [s n d]`, `train_logits`, `train_fine`, `train_coarse`, the same of
-        the test split, `classifier_weights [s d c]` and `classifier_bias [s c]`; other layers are `train_layer_NAME`.
+        It holds `members` and `class_names`; `train_features [s n d]`, `train_logits`, `train_fine`, `train_coarse`;
+        the same of the test split; `classifier_weights [s d c]` and `classifier_bias [s c]`; other layers are
+        `train_layer_NAME`.
         """
         arrays: dict[str, np.ndarray] = {"members": np.array(self.names)}
         for name, split in (("train", self.train), ("test", self.test)):
@@ -193,6 +208,8 @@ class FeatureSet:
                 )
             known = {"logits": split.logits, "fine": split.labels, "coarse": split.targets}
             arrays |= {f"{name}_{part}": array for part, array in known.items() if array is not None}
+        if self.class_names:
+            arrays["class_names"] = np.array(self.class_names)
         if self.classifier is not None:
             arrays |= {f"classifier_{name}": part for name, part in self.classifier._asdict().items()}
         write_arrays(Path(path), arrays)
@@ -225,7 +242,7 @@ def as_heads(weights: Any, bias: Any, features: int, members: int = 1) -> Heads:
     return Heads(*(np.repeat(x, members // len(x), axis=0) for x in (array.swapaxes(1, 2), offset)))
 
 
-def _split(name: str, features: Any, labels: Any) -> SplitFeatures:
+def _layers(name: str, features: Any) -> dict[str, np.ndarray | Sequence[Rows]]:
     named = features if isinstance(features, Mapping) else {FEATURES: features}
     if not named:
         raise UserError(f"{name} features hold no layer; give an array, or a mapping of layer names to arrays")
@@ -233,8 +250,11 @@ def _split(name: str, features: Any, labels: Any) -> SplitFeatures:
     counts = {(len(rows), rows[0].shape[0]) for rows in layers.values()}
     if len(counts) > 1:
         raise UserError(f"{name} layers have different members or examples: {sorted(counts)}; give those of one pass")
-    ((_, count),) = counts
-    return SplitFeatures(layers=layers, labels=as_labels(name, labels, count))
+    return layers
+
+
+def _examples(layers: Mapping[str, np.ndarray | Sequence[Rows]]) -> int:
+    return int(next(iter(layers.values()))[0].shape[0])
 
 
 def _check_match(train: SplitFeatures, test: SplitFeatures) -> None:

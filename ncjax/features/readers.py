@@ -29,6 +29,7 @@ class FoundArrays(NamedTuple):
     weights: Any
     bias: Any
     names: tuple[str, ...]  # of the members; empty: not known
+    class_names: tuple[str, ...]  # of the fine classes; empty: not known
 
 
 def find_arrays(
@@ -44,7 +45,6 @@ def find_arrays(
     held_labels = _named(test_labels, content, TEST_LABELS, path) if test_labels else _first(content, TEST_LABELS)
     weights, bias = _classifier(classifier, content)
     train = {FEATURES[-1]: _one(content, FEATURES, path)}
-    names = tuple(map(str, content["members"])) if "members" in content else ()
     return FoundArrays(
         train={**train, **_layers(content, "train")},
         train_labels=_named(labels, content, LABELS, path),
@@ -52,8 +52,13 @@ def find_arrays(
         test_labels=held_labels,
         weights=weights,
         bias=bias,
-        names=names,
+        names=_texts(content, "members"),
+        class_names=_texts(content, "class_names"),
     )
+
+
+def _texts(content: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    return tuple(map(str, np.atleast_1d(content[name]))) if name in content else ()
 
 
 def _layers(content: Mapping[str, Any], split: str) -> dict[str, Any]:

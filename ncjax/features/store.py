@@ -34,14 +34,14 @@ class RunMembers:
         dataset: its name.
         class_names: of the fine classes.
         from_memory: whether the data set was made of arrays, so that the config does not say where to read it.
-        default_map: label map whose super-classes serve members that have none of their own.
+        default_map: label map whose super-classes serve members that have none of their own; None: there is none.
         members: by name, in order.
     """
 
     dataset: str
     class_names: tuple[str, ...]
     from_memory: bool
-    default_map: LabelMap
+    default_map: LabelMap | None
     members: Mapping[str, Member]
 
 

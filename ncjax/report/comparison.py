@@ -2,7 +2,7 @@
 """The tables of a comparison with PyTorch, from results/comparison.json."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ncjax.report.groups import MISSING, Group, Quantity, group_rows, labels_of, number, percent, value_of, views_of
@@ -10,6 +10,7 @@ from ncjax.report.main_result import CEILING, COARSE_TEST, clp
 from ncjax.results import Comparison, Speed, ViewInfo
 
 SIDES = ("ncjax", "PyTorch")
+NOISE = 1.5  # largest over least of repeated measurements
 
 
 class Table(NamedTuple):
@@ -32,11 +33,11 @@ def comparison_tables(comparison: Comparison, views: Mapping[str, ViewInfo]) -> 
     """Returns tables of cost, of ways of running PyTorch, and of what the networks learnt, side by side.
 
     Args:
-        comparison: of a run whose networks were trained on both sides, or of speed alone.
+        comparison: of a run whose networks were trained on both sides, on one so far, or of speed alone.
         views: how each view is shown; those without are shown by name.
     """
     tables = _cost(comparison), _ways(comparison)
-    return (*tables, _quality(comparison, views)) if all(side in comparison.rows for side in SIDES) else tables
+    return (*tables, _quality(comparison, views)) if comparison.rows else tables
 
 
 def _cost(comparison: Comparison) -> Table:
@@ -69,23 +70,39 @@ def _ways(comparison: Comparison) -> Table:
 
 
 def _quality(comparison: Comparison, views: Mapping[str, ViewInfo]) -> Table:
-    sides = [group_rows(comparison.rows[side]) for side in SIDES]
+    sides = [group_rows(comparison.rows.get(side, ())) for side in SIDES]
     columns = [
         Column("coarse test", COARSE_TEST, percent),
         Column("true-label probe", CEILING, percent),
-        *(Column(f"CLP: {label}", clp(name), percent) for name, label in views_of(sides[0], views).items()),
+        *(
+            Column(f"CLP: {label}", clp(name), percent)
+            for name, label in views_of([*sides[0], *sides[1]], views).items()
+        ),
         Column("NC1 coarse", Quantity("nc1", "train", "coarse"), number),
         Column("NC1 fine", Quantity("nc1", "train", "fine"), number),
     ]
     lines = []
-    for ours, theirs, label in zip(*sides, labels_of(sides[0]), strict=True):
-        for side, group in zip(SIDES, (ours, theirs), strict=True):
-            cells = [column.text(group.values(column.quantity)) for column in columns]
-            lines.append((label, side, str(len(group.rows)), *cells))
-        differences = [column.text(_differences(ours, theirs, column.quantity)) for column in columns]
-        lines.append((label, "difference, seed by seed", str(len(ours.rows)), *differences))
+    for both, label in _pairs(*sides):
+        for side, group in zip(SIDES, both, strict=True):
+            if group is not None:
+                cells = [column.text(group.values(column.quantity)) for column in columns]
+                lines.append((label, side, str(len(group.rows)), *cells))
+        ours, theirs = both
+        if ours is not None and theirs is not None:
+            seeds = {row.seed for row in ours.rows} & {row.seed for row in theirs.rows}
+            differences = [column.text(_differences(ours, theirs, column.quantity)) for column in columns]
+            lines.append((label, "difference, seed by seed", str(len(seeds)), *differences))
     head = ("trained on", "", "seeds", *(column.title for column in columns))
     return Table("Accuracies in per cent, mean ± standard deviation over seeds", head, tuple(lines))
+
+
+def _pairs(ours: Sequence[Group], theirs: Sequence[Group]) -> Iterator[tuple[tuple[Group | None, Group | None], str]]:
+    """The groups of the same setting, one of which may be missing, and their label."""
+    sides = [{group.setting: group for group in groups} for groups in (ours, theirs)]
+    settings = dict.fromkeys(setting for side in sides for setting in side)
+    labels = labels_of([sides[0].get(setting) or sides[1][setting] for setting in settings])
+    for setting, label in zip(settings, labels, strict=True):
+        yield (sides[0].get(setting), sides[1].get(setting)), label
 
 
 def _differences(ours: Group, theirs: Group, quantity: Quantity) -> tuple[float, ...]:
@@ -100,8 +117,10 @@ def _median(speed: Speed) -> float:
 
 
 def _rates(speed: Speed) -> str:
+    """Median and range; a range wider than the ratio `NOISE` says little about the median."""
     values = speed.images_per_sec
-    return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+    noise = ", noise" if max(values) > NOISE * min(values) else ""
+    return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f}{noise})"
 
 
 def _ratio(ours: float, theirs: float) -> str:

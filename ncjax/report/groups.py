@@ -3,6 +3,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -52,21 +53,39 @@ class Spread(NamedTuple):
     networks: int
 
 
-class Group(NamedTuple):
-    """Rows of an evaluation that share everything but the seed."""
+class Setting(NamedTuple):
+    """What networks share that differ only by their seed; they are measured under the same super-classes."""
 
     kind: str
     label_map: str
     lr: float | None
     weight_decay: float | None
     layer: str
+    super_class: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of an evaluation that share everything but the seed."""
+
+    setting: Setting
     epoch: int | None
     rows: tuple[Row, ...]
 
     @property
-    def setting(self) -> tuple[str, str, float | None, float | None, str]:
-        """What the rows share besides the epoch."""
-        return self[:5]
+    def kind(self) -> str:
+        """Of the networks: a name in `KINDS`, or another."""
+        return self.setting.kind
+
+    @property
+    def label_map(self) -> str:
+        """What the networks were trained on; of controls without training, what they are measured under."""
+        return self.setting.label_map
+
+    @property
+    def layer(self) -> str:
+        """Of the networks."""
+        return self.setting.layer
 
     def values(self, quantity: Quantity) -> tuple[float, ...]:
         """Returns the finite values of a quantity, one a row at most."""
@@ -113,21 +132,27 @@ def summarise(evaluation: Evaluation) -> tuple[Summary, ...]:
 
 
 def group_rows(rows: Sequence[Row]) -> tuple[Group, ...]:
-    """Returns rows gathered over seeds; trained networks come first, then the controls, then by epoch."""
-    gathered: dict[tuple[str, str, float | None, float | None, str, int | None], list[Row]] = {}
+    """Returns rows gathered over seeds; trained networks come first, then the controls, then by epoch.
+
+    Random initialisations of one seed are one network, whatever it would have been trained with; the first counts.
+    """
+    gathered: dict[tuple[Setting, int | None], list[Row]] = {}
     for row in rows:
         untrained = row.kind in UNTRAINED
         lr, weight_decay = (None, None) if untrained else (row.lr, row.weight_decay)
         name = row.label_map or (KINDS[row.kind] if untrained else row.name)
-        gathered.setdefault((row.kind, name, lr, weight_decay, row.layer, row.epoch), []).append(row)
-    groups = [Group(*key, rows=tuple(members)) for key, members in gathered.items()]
+        setting = Setting(row.kind, name, lr, weight_decay, row.layer, row.super_class)
+        group = gathered.setdefault((setting, row.epoch), [])
+        if row.kind != "random_init" or row.seed not in [other.seed for other in group]:
+            group.append(row)
+    groups = [Group(setting, epoch, tuple(members)) for (setting, epoch), members in gathered.items()]
     order = {kind: number for number, kind in enumerate(KINDS)}
     return tuple(sorted(groups, key=lambda group: order.get(group.kind, len(order))))
 
 
 def last_epochs(groups: Sequence[Group]) -> tuple[Group, ...]:
     """Returns the latest epoch of each setting."""
-    latest: dict[tuple[str, str, float | None, float | None, str], Group] = {}
+    latest: dict[Setting, Group] = {}
     for group in groups:
         key = group.setting
         if key not in latest or (group.epoch or 0) >= (latest[key].epoch or 0):
@@ -142,20 +167,30 @@ def labels_of(groups: Sequence[Group], *, members: bool = True) -> tuple[str, ..
         groups: to be told from each other.
         members: whether a group of a single member has the name of the member.
     """
-    trained = {(group.lr, group.weight_decay) for group in groups if group.kind not in UNTRAINED}
-    several, layers = len(trained) > 1, len({group.layer for group in groups}) > 1
-    maps = {kind: {group.label_map for group in groups if group.kind == kind} for kind in UNTRAINED}
+    settings = [group.setting for group in groups]
+    several = len({(one.lr, one.weight_decay) for one in settings if one.kind not in UNTRAINED}) > 1
+    layers = len({one.layer for one in settings}) > 1
+    maps = {kind: {one.label_map for one in settings if one.kind == kind} for kind in UNTRAINED}
+    measured_under = Counter(one._replace(super_class=()) for one in dict.fromkeys(settings))
+    map_names = {one.super_class: one.label_map for one in settings if one.kind in ("trained", *UNTRAINED)}
 
     def label(group: Group) -> str:
-        if group.kind in UNTRAINED:
-            return KINDS[group.kind] if len(maps[group.kind]) == 1 else group.label_map
+        one = group.setting
+        if one.kind in UNTRAINED:
+            return KINDS[one.kind] if len(maps[one.kind]) == 1 else one.label_map
         if members and len(group.rows) == 1 and group.rows[0].member is not None:
             return group.rows[0].name
-        if not several or group.lr is None or group.weight_decay is None:
-            return group.label_map
-        return f"{group.label_map}, lr {group.lr:g}, wd {group.weight_decay:g}"
+        if not several or one.lr is None or one.weight_decay is None:
+            return one.label_map
+        return f"{one.label_map}, lr {one.lr:g}, wd {one.weight_decay:g}"
 
-    return tuple(label(group) + (f", layer {group.layer}" if layers else "") for group in groups)
+    def distinct(group: Group) -> str:
+        one = group.setting
+        alike = one.kind not in UNTRAINED and measured_under[one._replace(super_class=())] > 1
+        under = f", under {map_names.get(one.super_class, list(one.super_class))}" if alike else ""
+        return label(group) + under + (f", layer {one.layer}" if layers else "")
+
+    return tuple(map(distinct, groups))
 
 
 def views_of(groups: Sequence[Group], views: Mapping[str, ViewInfo]) -> dict[str, str]:

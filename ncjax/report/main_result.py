@@ -7,6 +7,7 @@ from ncjax.report.groups import KINDS, PER_CENT, UNTRAINED, Group, Quantity
 
 COARSE_TRAIN = Quantity("accuracy", "train", "coarse")
 COARSE_TEST = Quantity("accuracy", "test", "coarse")
+FEATURES = "features"  # the layer that every network has
 CEILING = Quantity("probe")  # of a linear probe on the true labels
 
 
@@ -16,43 +17,50 @@ def clp(view: str) -> Quantity:
 
 
 def main_group(groups: Sequence[Group]) -> Group | None:
-    """Returns the setting of the headline: best on the coarse test labels, the only ones that training knows of."""
+    """Returns the setting of the headline: the first one of the config, at the input of the last layer."""
     trained = [group for group in groups if group.kind == "trained"]
-    return max(trained, key=lambda group: (group.mean(COARSE_TEST) or 0.0, group.layer == "features"), default=None)
+    return next((group for group in trained if group.layer == FEATURES), trained[-1] if trained else None)
 
 
-def headline(main: Group, groups: Sequence[Group], views: Mapping[str, str]) -> str:
+def headline(main: Group, groups: Sequence[Group], views: Mapping[str, str], view: str) -> str:
     """Returns CLP against its ceiling and its controls, in words.
 
     Args:
         main: the setting that it is about.
         groups: all, with the controls.
         views: labels of the views that were clustered, by name.
+        view: the one that is compared, chosen before the run: `evaluate.headline`.
     """
-    scores = {name: main.mean(clp(name)) for name in views}
-    known = {name: score for name, score in scores.items() if score is not None}
-    ceiling = main.mean(CEILING)
-    if not known or ceiling is None:
+    ceiling, score = main.mean(CEILING), main.mean(clp(view))
+    if ceiling is None or not any(main.mean(clp(name)) is not None for name in views):
         return f"Trained on {main.label_map}; cluster-and-linear-probe or its ceiling was not measured."
-    best = max(known, key=lambda name: known[name])
-    raw = f"; {100 * known['raw']:.1f}{PER_CENT} on raw features" if best != "raw" and "raw" in known else ""
-    choice = f"k-means on {views[best]}" + (f", best of {len(known)} ways" if len(known) > 1 else "") + raw
-    gap = 100 * (ceiling - known[best])
+    if score is None:
+        return (
+            f"Trained on {main.label_map}; the view of the headline, {view} (evaluate.headline), was not evaluated: "
+            f"run ncjax evaluate WORKDIR --variants {view}."
+        )
+    gap = 100 * (ceiling - score)
     return (
-        f"From a network that saw only the labels {main.label_map}, clustering and a linear probe recover the fine "
-        f"classes at {100 * known[best]:.1f}{PER_CENT} on the test set ({choice}): {abs(gap):.1f} points "
-        f"{'below' if gap >= 0 else 'above'} the {100 * ceiling:.1f}{PER_CENT} of a probe with the true labels."
-        + _controls(main, groups, best)
+        f"From a network that saw only the labels {main.label_map}{_choice(groups)}, clustering and a linear probe "
+        f"recover the fine classes at {100 * score:.1f}{PER_CENT} on the test set (k-means on {views[view]}): "
+        f"{abs(gap):.1f} points {'below' if gap >= 0 else 'above'} the {100 * ceiling:.1f}{PER_CENT} of a probe with "
+        "the true labels." + _controls(main, groups, view)
     )
+
+
+def _choice(groups: Sequence[Group]) -> str:
+    """How many settings the headline's is the first of."""
+    settings = {group.setting._replace(layer="") for group in groups if group.kind == "trained"}
+    return f", the first of {len(settings)} settings" if len(settings) > 1 else ""
 
 
 def _controls(main: Group, groups: Sequence[Group], view: str) -> str:
     """The same view without training, and on pixels: what training itself adds."""
     phrases = []
     for kind in UNTRAINED:
-        same_kind = [group for group in groups if group.kind == kind]
-        same_kind.sort(key=lambda group: (group.label_map != main.label_map, group.layer != main.layer))
-        value = same_kind[0].mean(clp(view)) if same_kind else None
+        same = [g for g in groups if g.kind == kind and g.setting.super_class == main.setting.super_class]
+        same.sort(key=lambda group: group.layer != main.layer)
+        value = same[0].mean(clp(view)) if same else None
         if value is not None:
             phrases.append(f"{KINDS[kind]} {100 * value:.1f}{PER_CENT}")
     return f" Without training, the same way: {', '.join(phrases)}." if phrases else ""

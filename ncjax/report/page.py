@@ -60,13 +60,14 @@ def _content(results: Results) -> Mapping[str, object]:
     main = main_group(shown)
     return {
         "title": f"{provenance.name or 'ncjax'} on {provenance.dataset or 'unnamed data'}",
-        "headline": headline(main, shown, views) if main else NO_NETWORK,
+        "headline": headline(main, shown, views, results.headline) if main else NO_NETWORK,
         "views": views,
         "table": [table_line(group, label, views) for group, label in zip(shown, labels, strict=True)],
         "main": next((number for number, group in enumerate(shown) if group is main), None),
         "several_seeds": any(len(group.rows) > 1 for group in shown),
         "collapse": collapse_tables(shown, labels, evaluation.metrics),
         "comparison": comparison_tables(results.comparison, evaluation.views) if results.comparison else (),
+        "comparison_left_out": results.comparison.left_out if results.comparison else (),
         "failed": _failed_members(results.metrics),
         "notes": evaluation.notes,
         "facts": _facts(provenance),
@@ -97,11 +98,8 @@ def _figures(results: Results, groups: Sequence[Group], shown: Sequence[Group], 
 def _history(groups: Sequence[Group], main: Group) -> list[Group]:
     """The epochs of one setting; random initialisation is its epoch 0."""
     history = [group for group in groups if group.setting == main.setting]
-    start = [
-        group
-        for group in groups
-        if group.kind == "random_init" and (group.label_map, group.layer) == (main.label_map, main.layer)
-    ]
+    where = main.setting.super_class, main.layer
+    start = [g for g in groups if g.kind == "random_init" and (g.setting.super_class, g.layer) == where]
     return history if any(group.epoch == 0 for group in history) else start[:1] + history
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ncjax.config import EvaluateConfig
 from ncjax.errors import UserError
 from ncjax.results import Comparison, Evaluation
 from ncjax.storage.metrics import Record, read_records
@@ -20,6 +21,13 @@ class Results:
     config: Mapping[str, object]  # of the evaluation, else of config.json
     metrics: tuple[Record, ...] = ()  # metrics.jsonl, one record a step
     comparison: Comparison | None = None  # results/comparison.json
+
+    @property
+    def headline(self) -> str:
+        """The view that the headline compares: `evaluate.headline`, of earlier configs its default."""
+        evaluate = self.config.get("evaluate")
+        known = evaluate if isinstance(evaluate, Mapping) else {}
+        return str(known.get("headline", EvaluateConfig.headline))
 
 
 def read_results(workdir: Path) -> Results:

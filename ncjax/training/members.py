@@ -104,16 +104,25 @@ def list_members(config: Config, dataset: Dataset) -> tuple[Member, ...]:
     )
 
 
-def default_label_map(config: Config, class_names: tuple[str, ...]) -> LabelMap:
-    """The label map `evaluate.labels`: its super-classes serve members whose own label map merges no classes.
+def default_label_map(config: Config, class_names: tuple[str, ...]) -> LabelMap | None:
+    """The label map whose super-classes serve members whose own merges no classes.
+
+    That is `evaluate.labels`; where it is empty, the first of `labels` that merges classes, else mod:5, or mod:2 of
+    five classes or fewer; None: there are two classes alone.
 
     Raises:
         UserError: it does not fit the classes, or merges none.
     """
-    (found,) = parse_label_maps((config.evaluate.labels,), class_names)
-    if found.super_class is None:
-        raise UserError(f"evaluate.labels is {config.evaluate.labels}, but must merge classes, such as mod:5")
-    return found
+    asked = config.evaluate.labels
+    if asked:
+        (found, *_) = maps = parse_label_maps((asked,), class_names)
+        if len(maps) > 1 or not found.merges:
+            raise UserError(f"evaluate.labels is {asked}, but must merge classes, such as mod:5")
+        return found
+    own = next((found for found in parse_label_maps(config.labels, class_names) if found.merges), None)
+    if own is not None or len(class_names) < 3:
+        return own
+    return LabelMap.parse("mod:5" if len(class_names) > 5 else "mod:2", class_names)
 
 
 def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> Ensemble:

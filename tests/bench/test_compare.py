@@ -3,17 +3,23 @@
 
 import dataclasses
 import json
+import math
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 
 from ncjax.bench import compare
+from ncjax.bench.interleave import Measured
 from ncjax.cli.main import main
 from ncjax.config import load_config
 from ncjax.report.comparison import comparison_tables
 from ncjax.results import Comparison
+from ncjax.storage.atomic import write_json
 from ncjax.storage.metrics import read_records
 from ncjax.torch_port.step import TorchOptions
 from ncjax.typed_json import structure
@@ -120,6 +126,115 @@ def test_another_number_of_epochs_is_refused(compared, capsys):
         ncjax("compare", CONFIG, *OPTIONS, "--optim.epochs", 2, "--workdir", compared)
     assert stop.value.code == 2
     assert "holds a comparison of 3 epochs, not 2" in capsys.readouterr().err
+
+
+class Costs(NamedTuple):
+    """Seconds of each stage, on a clock that nothing else moves."""
+
+    speed: float
+    ours: float
+    theirs: float
+    evaluation: float
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """`stages(costs)` replaces what a comparison calls by what only costs time; returns what was called."""
+    clock, called = [0.0], []
+
+    def use(costs, kill=""):
+        def spend(name, secs, result=None):
+            called.append(name)
+            if name == kill:
+                raise KeyboardInterrupt
+            clock[0] += secs
+            return result
+
+        def interleave(peers, *, rounds, until):
+            assert until == pytest.approx(clock[0] + 0.4 * BUDGET)
+            return spend("speed", costs.speed, {name: Measured((1000.0,), 1.0, 1, "") for name in peers})
+
+        def train_with_torch(config, workdir, command, options):
+            spend("theirs", costs.theirs)
+            write_json(workdir / "results" / "training.json", {})
+
+        monkeypatch.setattr(compare, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+        monkeypatch.setattr(compare, "interleave", interleave)
+        monkeypatch.setattr(compare, "save_batches", lambda *_: None)
+        monkeypatch.setattr(compare, "train", lambda config, **_: spend("ours", costs.ours))
+        monkeypatch.setattr(compare, "_train_with_torch", train_with_torch)
+        monkeypatch.setattr(compare, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+        monkeypatch.setattr(compare, "evaluate_run", lambda folder, **_: spend(f"rows {folder.name}", costs.evaluation))
+        monkeypatch.setattr(compare, "_last_rows", lambda *_: ())
+        monkeypatch.setattr(compare, "_time_to_accuracy", lambda *_: None)
+        return called
+
+    return use
+
+
+BUDGET = 600.0  # seconds
+ALL = ["speed", "ours", "theirs", "rows run", "rows torch"]
+
+
+def run_stages(workdir):
+    config = dataclasses.replace(load_config(CONFIG), labels=("mod:5",), seeds=1)
+    return compare.compare_with_torch(config, workdir, "ncjax compare ...", budget_minutes=BUDGET / 60)
+
+
+@pytest.mark.parametrize("speed", [0.0, 30.0, 100.0, 240.0, 400.0, 590.0, 599.0, 600.0, 700.0, 1e6])
+def test_epochs_are_what_the_budget_leaves_after_speed_and_for_evaluation(speed, stages, tmp_path):
+    """At 1,000 images/s on both sides an epoch of 22 batches of 64 takes 2 * 1.408 s."""
+    stages(Costs(speed, 0.0, 0.0, 0.0))
+    found = run_stages(tmp_path / "run")
+    assert found.epochs == min(40, max(1, math.floor(0.75 * (BUDGET - speed) / 2.816)))
+
+
+@pytest.mark.parametrize(("costs", "reached", "said"), [
+    (Costs(10, 10, 10, 10), ALL, ""),
+    (Costs(240, 150, 150, 50), ALL, ""),
+    (Costs(240, 150, 150, 70), ALL[:4], "evaluation of the PyTorch run"),
+    (Costs(10, 10, 10, 600), ALL[:4], "evaluation of the PyTorch run"),
+    (Costs(10, 10, 600, 10), ALL[:4], "evaluation of the PyTorch run"),
+    (Costs(10, 600, 10, 10), ["speed", "ours", "rows run"], "training with PyTorch"),
+    (Costs(600, 0, 10, 10), ["speed", "ours", "rows run"], "training with PyTorch"),
+])  # fmt: skip
+def test_no_stage_of_pytorch_begins_when_the_budget_is_over_and_the_same_command_goes_on(
+    costs, reached, said, stages, tmp_path
+):
+    called = stages(costs)
+    found = run_stages(tmp_path / "run")
+    assert called == reached
+    assert [said in line and "the same command again goes on" in line for line in found.left_out] == [True] * bool(said)
+    assert written(tmp_path / "run") == found
+    called.clear()
+    stages(Costs(0, 0, 0, 0))
+    again = run_stages(tmp_path / "run")
+    assert called == [stage for stage in ALL[1:] if stage != "theirs" or "theirs" not in reached]
+    assert set(again.rows) == {"ncjax", "PyTorch"}
+    assert again.left_out == ()
+
+
+@pytest.mark.parametrize("kill", ALL[1:])
+def test_a_killed_comparison_keeps_what_it_has(kill, stages, tmp_path):
+    called = stages(Costs(10, 10, 10, 10), kill)
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(tmp_path / "run")
+    assert (tmp_path / "run" / "results" / "speed.json").exists()
+    if kill != "ours":
+        assert set(written(tmp_path / "run").rows) == ({"ncjax"} if kill == "rows torch" else set())
+    called.clear()
+    stages(Costs(10, 10, 10, 10))
+    assert set(run_stages(tmp_path / "run").rows) == {"ncjax", "PyTorch"}
+    assert "speed" not in called
+    stages(Costs(10, 10, 10, 10), "rows run")
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(tmp_path / "run")
+    assert set(written(tmp_path / "run").rows) == {"ncjax", "PyTorch"}
+
+
+def written(workdir):
+    path = workdir / "results" / "comparison.json"
+    return structure(Comparison, json.loads(path.read_text()), str(path))
 
 
 def test_epochs_are_lowered_to_the_budget():

@@ -53,6 +53,17 @@ def test_each_peer_warms_up_alone_then_they_take_turns(tmp_path):
     assert found["a"].setup_secs > 0
 
 
+@pytest.mark.parametrize("peers", [1, 2, 3, 4])
+def test_when_the_time_is_over_two_peers_are_measured_once_and_the_others_say_so(tmp_path, peers):
+    path, names = tmp_path / "calls", "abcd"[:peers]
+    found = interleave(
+        {name: Peer(partial(counting_timer, path, name)) for name in names}, rounds=3, until=time.monotonic() - 1
+    )
+    assert path.read_text() == 2 * names[:2]  # each warms up, and is measured once
+    assert [len(found[name].values) for name in names] == [1, 1, 0, 0][:peers]
+    assert [found[name].error != "" for name in names] == [False, False, True, True][:peers]
+
+
 @pytest.mark.parametrize(
     ("broken", "error"), [(failing_timer, "ValueError: no such device"), (dying_timer, "its process ended")]
 )

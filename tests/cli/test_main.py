@@ -280,6 +280,11 @@ def test_bad_config_is_one_line_and_leaves_nothing(arguments, message, tmp_path,
         (("report", "one", "two"), "unexpected argument 'two'"),
         (("train", "theory_frozen"), "get_config() returns TheoryConfig"),
         (("evaluate",), "error: ncjax evaluate needs a run's work directory, or a file of features"),
+        (
+            ("evaluate", "here", "--control-maps", 0),
+            "control_maps is 0, but must be 1 or more; change it with --control",
+        ),
+        (("evaluate", "a.npz", "--control-maps", 3), "--control-maps is of a run's work directory, not of files"),
     ],
 )
 def test_bad_command_is_one_line(arguments, message, capsys):

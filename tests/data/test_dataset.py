@@ -61,7 +61,7 @@ def test_the_fingerprint_follows_the_content():
         ({"y_train": np.arange(12) - 1}, "run from -1"),
         ({"y_train": np.full(12, 100)}, "a label is 100, but 12 training images are fewer classes"),
         ({"y_test": np.arange(6)}, "mine: test labels run from 0 to 5, but there are 3 classes"),
-        ({"class_names": ("a", "b")}, "mine: train"),
+        ({"class_names": ("a", "b")}, "mine, train label 2 is out of range: there are 2 class names"),
         ({"class_names": ("a", "b", "a")}, "two classes are named 'a'"),
         ({"class_names": ("a", "b", "c", "d")}, "class 'd' has no train image"),
         ({"x_test": np.zeros((6, 5, 5, 3), np.uint8)}, "make them the same"),

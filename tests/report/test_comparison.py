@@ -9,6 +9,7 @@ import pytest
 
 from ncjax.report import run_summary, write_report
 from ncjax.report.comparison import comparison_tables
+from ncjax.report.groups import percent
 from ncjax.results import Comparison, Speed, TimeToAccuracy
 from ncjax.typed_json import structure, unstructure
 from tests.report.rows import VIEWS, changed, clp, make_row, make_workdir
@@ -62,6 +63,54 @@ def test_a_seed_without_a_number_on_one_side_is_no_difference() -> None:
     rows = {**COMPARISON.rows, "ncjax": (first, changed(second, {clp(): None}))}
     *_, quality = comparison_tables(replace(COMPARISON, rows=rows), VIEWS)
     assert quality.lines[2][quality.head.index("CLP: raw features")] == "10.0"
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [
+    ((0, 1, 2), (0, 2)), ((0, 2), (0, 1, 2)), ((2, 1, 0), (0, 1, 2)), ((0,), (1,)), ((0, 1), (1,)), ((5, 3), (3, 4)),
+    ((0, 1, 2, 3), (3,)), ((1,), (1,)), ((0, 1, 2, 3), (3, 2, 1, 0)), ((7, 8, 9), (9, 10, 7)),
+])  # fmt: skip
+def test_differences_pair_equal_seeds_where_some_are_missing(ours: tuple[int, ...], theirs: tuple[int, ...]) -> None:
+    """A seed s has the accuracy s^2 % with ncjax and s % with PyTorch."""
+    rows = {
+        "ncjax": tuple(make_row(seed=seed, accuracy=seed**2 / 100) for seed in ours),
+        "PyTorch": tuple(make_row(seed=seed, accuracy=seed / 100) for seed in theirs),
+    }
+    *_, quality = comparison_tables(replace(COMPARISON, rows=rows), VIEWS)
+    both = [seed for seed in ours if seed in theirs]
+    line, column = quality.lines[2], quality.head.index("CLP: raw features")
+    assert line[2] == str(len(both))
+    assert line[column] == percent([(seed**2 - seed) / 100 for seed in both])
+
+
+@pytest.mark.parametrize("side", ["ncjax", "PyTorch"])
+def test_settings_are_paired_by_what_they_are(side: str) -> None:
+    """A label map that one side lacks is a line of the other, and shifts nothing."""
+    rows = {name: (make_row(label_map="mod:2", accuracy=0.5),) for name in ("ncjax", "PyTorch")}
+    rows[side] = (make_row(label_map="mod:5", accuracy=0.9), *rows[side])
+    *_, quality = comparison_tables(replace(COMPARISON, rows=rows), VIEWS)
+    column = quality.head.index("CLP: raw features")
+    lines = [(line[0].split("/")[0], line[1], line[column]) for line in quality.lines]
+    assert ("mod:2", "difference, seed by seed", "0.0") in lines
+    assert ("mod:5", side, "90.0") in lines
+    assert len(lines) == 4
+
+
+def test_one_side_is_shown_before_the_other_is_there() -> None:
+    rows = {"ncjax": COMPARISON.rows["ncjax"]}
+    *_, quality = comparison_tables(replace(COMPARISON, rows=rows), VIEWS)
+    assert [line[1] for line in quality.lines] == ["ncjax"]
+
+
+@pytest.mark.parametrize(("values", "noisy"), [
+    ((100.0, 100.0), False), ((100.0, 149.0), False), ((100.0, 150.0), False), ((100.0, 151.0), True),
+    ((151.0, 120.0, 100.0), True), ((100.0,), False), ((1.0, 1000.0), True), ((3.0, 2.0), False), ((3.1, 2.0), True),
+    ((0.0, 1.0), True),
+])  # fmt: skip
+def test_a_spread_above_one_and_a_half_is_marked_as_noise(values: tuple[float, ...], noisy: bool) -> None:
+    speed = {"ncjax": replace(OURS, images_per_sec=values), "eager": THEIRS}
+    cost, ways = comparison_tables(replace(COMPARISON, speed=speed, rows={}), VIEWS)
+    assert (", noise)" in cost.lines[0][1], ", noise)" in ways.lines[0][1]) == (noisy, noisy)
+    assert "noise" not in cost.lines[0][2]
 
 
 def test_speed_alone_is_shown_before_the_networks_are_trained() -> None:

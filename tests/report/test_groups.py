@@ -2,12 +2,14 @@
 """Rows gathered over seeds, and how numbers are written."""
 
 import math
+import statistics
 
 import pytest
 
 from ncjax.report.groups import (
     Group,
     Quantity,
+    Setting,
     Spread,
     group_rows,
     labels_of,
@@ -28,7 +30,7 @@ def test_groups_gather_seeds_and_keep_settings_apart() -> None:
     rows = [make_row(lr=lr, seed=seed) for lr in (0.1, 0.01) for seed in (0, 1)]
     rows += [make_row("random_init", lr=lr, epoch=0) for lr in (0.1, 0.01)]
     groups = group_rows(rows)
-    assert [(group.kind, len(group.rows)) for group in groups] == [("trained", 2), ("trained", 2), ("random_init", 2)]
+    assert [(group.kind, len(group.rows)) for group in groups] == [("trained", 2), ("trained", 2), ("random_init", 1)]
     assert labels_of(groups) == ("mod:5, lr 0.1, wd 0.0005", "mod:5, lr 0.01, wd 0.0005", "random initialisation")
 
 
@@ -51,6 +53,49 @@ def test_controls_of_several_label_maps_are_told_apart() -> None:
     assert labels_of(groups) == ("mod:5", "mod:2")
 
 
+@pytest.mark.parametrize(("rates", "decays", "seeds", "maps"), [
+    (1, 1, 1, 1), (3, 3, 2, 1), (2, 1, 5, 1), (1, 4, 3, 2), (3, 3, 2, 3), (9, 1, 1, 1), (1, 9, 1, 2), (2, 2, 2, 2),
+    (5, 1, 4, 1), (1, 1, 7, 3),
+])  # fmt: skip
+def test_random_initialisations_of_a_seed_count_once(rates: int, decays: int, seeds: int, maps: int) -> None:
+    """A grid starts as many networks as it has seeds, so these are all that a spread is over."""
+    rows = [
+        make_row(
+            kind,
+            lr=float(lr),
+            weight_decay=float(decay),
+            seed=seed,
+            label_map=f"mod:{c}",
+            super_class=(c,),
+            accuracy=0.1 * seed,
+        )
+        for kind in ("trained", "random_init")
+        for c in range(maps)
+        for lr in range(rates)
+        for decay in range(decays)
+        for seed in range(seeds)
+    ]
+    groups = group_rows(rows)
+    expected = statistics.stdev(0.1 * seed for seed in range(seeds)) if seeds > 1 else None
+    started = [group for group in groups if group.kind == "random_init"]
+    assert len(started) == maps
+    assert len([group for group in groups if group.kind == "trained"]) == rates * decays * maps
+    for group in groups:
+        assert len(group.rows) == seeds
+        assert group.spread(clp()).std == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_network_measured_under_several_label_maps_is_a_line_of_each() -> None:
+    maps = {"mod:5": (0, 1, 0), "mod:2": (0, 1, 1)}
+    rows = [make_row("trained", label_map=name, super_class=owner) for name, owner in maps.items()]
+    rows += [
+        make_row("fine", label_map="fine", seed=seed, super_class=owner) for owner in maps.values() for seed in (0, 1)
+    ]
+    groups = group_rows(rows)
+    assert [len(group.rows) for group in groups] == [1, 1, 2, 2]
+    assert labels_of(groups)[2:] == ("fine, under mod:5", "fine, under mod:2")
+
+
 def test_features_from_elsewhere_have_their_own_name() -> None:
     groups = group_rows([Row(name="a.npz", kind="features"), Row(name="b.npz", kind="features")])
     assert labels_of(groups) == ("a.npz", "b.npz")
@@ -67,7 +112,7 @@ def test_group_values_skip_what_is_no_finite_number() -> None:
         Row(name="x", kind="trained", measurements=measure(values))
         for values in ({ari: 0.25}, {ari: None}, {}, {ari: math.inf}, {ari: math.nan})
     )
-    group = Group("trained", "mod:5", None, None, "features", None, rows)
+    group = Group(Setting("trained", "mod:5", None, None, "features", ()), None, rows)
     assert group.values(ari) == (0.25,)
     assert group.mean(ari) == 0.25
     assert group.mean(Quantity("cluster_ari", "train", view="tsne")) is None

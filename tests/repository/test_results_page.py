@@ -37,7 +37,8 @@ def test_runs_of_a_config_are_of_the_config_as_it_is(name: str) -> None:
 
 def deciding(config: Config) -> Config:
     """What decides the numbers: the config without when it is checkpointed, what is watched on the way, and where."""
-    evaluate = dataclasses.replace(config.evaluate, observe_epochs=0, observe_images=1)
+    labels = config.evaluate.labels or config.labels[0]  # where it was written before it could be empty
+    evaluate = dataclasses.replace(config.evaluate, observe_epochs=0, observe_images=1, labels=labels)
     kept = {"checkpoint_epochs": 0, "checkpoint_minutes": 0.0}
     return dataclasses.replace(config, evaluate=evaluate, mesh=MeshConfig(), **kept)
 
