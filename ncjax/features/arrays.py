@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Int32
 
 from ncjax.errors import UserError
 from ncjax.storage.arrays import Rows
@@ -59,11 +59,3 @@ def as_labels(name: str, labels: Any, count: int) -> Int32[np.ndarray, "n"]:
     if found.min() < 0:
         raise UserError(f"{name} label {found.min()} of row {found.argmin()} is out of range; labels start at 0")
     return found.astype(np.int32)
-
-
-def finite_rows(rows: Rows) -> Bool[np.ndarray, "n"]:
-    """Which rows hold no NaN and no infinite number in float32; read a block at a time."""
-    count, width = rows.shape
-    size = max(1, BLOCK_BYTES // (4 * width))
-    parts = [np.asarray(rows[first : first + size], np.float32) for first in range(0, count, size)]
-    return np.concatenate([np.isfinite(part).all(axis=1) for part in parts])

@@ -88,7 +88,7 @@ def within(x, fine, super_class):
         "distance_merged_classes": distances[merged].mean(),
         "distance_other_classes": distances[~merged & ~same].mean(),
         "explained_variance": 1 - sum(inside[c] for c in several) / sum(total[c] for c in several),
-        "explained_by_super_class": [1 - inside[c] / total[c] if c in several else 0 for c in inside],
+        "explained_by_super_class": [1 - inside[c] / total[c] if c in several else np.nan for c in inside],
         **silhouettes(x, fine, coarse, several),
         **intraclass(x, fine, coarse),
     }
