@@ -13,7 +13,7 @@ from ncjax.collapse.record import Metric
 from ncjax.collapse.statistics import ClassStatistics, at_least_one
 from ncjax.collapse.units import unit_vectors
 from ncjax.collapse.within import siblings
-from ncjax.ops.products import HIGHEST, gram, matmul
+from ncjax.ops.products import gram, matmul
 from ncjax.results import MetricInfo
 
 TOP_NEURONS = 30  # of the paper
@@ -75,34 +75,29 @@ def cosine_deviation(sample: Subsample, counts: Float[Array, "c"]) -> Float[Arra
         counts: examples that each super-class has in all.
     """
     part, shares = counts / counts.sum(), sample.weights / at_least_one(sample.weights.sum(axis=1))[:, None]
-    units, zero = jax.lax.map(lambda rows: unit_vectors(rows, sample.origin), sample.points)
-    means = jnp.einsum("cm,cmd->cd", shares, units, precision=HIGHEST)
+
+    def moments(one: tuple[Array, Array]) -> tuple[Array, Array]:
+        units, _ = unit_vectors(one[0], sample.origin)
+        mean = matmul(one[1], units)
+        return mean, gram((units - mean[None, :]) * jnp.sqrt(one[1])[:, None])
+
+    def lengths(one: tuple[Array, Array]) -> tuple[Array, Array]:
+        units, zero = unit_vectors(one[0], sample.origin)
+        inside, everywhere = (((units - of[None, :]) ** 2).sum(axis=1) + zero for of in (one[1], mean))
+        return inside, everywhere
+
+    def deviation(squares: Array, share: Array, covariance: Array) -> Array:
+        apart = squares - (share * squares).sum()
+        return jnp.sqrt((share * apart**2).sum() / 2 + (covariance**2).sum())
+
+    means, covariances = jax.lax.map(moments, (sample.points, shares))
     mean = matmul(part, means)
-    units, means = units - mean[None, None, :], means - mean[None, :]
-    largest = jnp.abs(units * (shares > 0)[:, :, None]).max()
-    units, means, zero = units / largest, means / largest, zero / largest**2
-    covariances = jax.lax.map(lambda one: _covariance(*one), (units, shares, means))
-    everywhere = jnp.tensordot(part, covariances, 1) + matmul(means.T * part[None, :], means)
-    whole = units.reshape(-1, mean.size), zero.reshape(-1), (shares * part[:, None]).reshape(-1)
-    of_all = _pair_deviation(*whole, jnp.zeros_like(mean), everywhere)
-    inside = jax.lax.map(lambda one: _pair_deviation(*one), (units, zero, shares, means, covariances))
-    return jnp.where(counts > 0, inside, 0.0).sum() / (counts > 0).sum() / of_all
-
-
-def _covariance(units: Float[Array, "m d"], shares: Float[Array, "m"], mean: Float[Array, "d"]) -> Float[Array, "d d"]:
-    return gram((units - mean[None, :]) * jnp.sqrt(shares)[:, None])
-
-
-def _pair_deviation(
-    units: Float[Array, "m d"],
-    zero: Float[Array, "m"],
-    shares: Float[Array, "m"],
-    mean: Float[Array, "d"],
-    covariance: Float[Array, "d d"],
-) -> Float[Array, ""]:
-    lengths = ((units - mean[None, :]) ** 2).sum(axis=1) + zero
-    apart = lengths - (shares * lengths).sum()
-    return jnp.sqrt((shares * apart**2).sum() / 2 + (covariance**2).sum())
+    inside, everywhere = jax.lax.map(lengths, (sample.points, means))
+    apart = means - mean[None, :]
+    covariance = jnp.tensordot(part, covariances, 1) + matmul(apart.T * part[None, :], apart)
+    of_all = deviation(everywhere, shares * part[:, None], covariance)
+    of_each = jnp.where(counts > 0, jax.vmap(deviation)(inside, shares, covariances), 0.0)
+    return of_each.sum() / (counts > 0).sum() / of_all
 
 
 _info = partial(MetricInfo, scope="within", better="higher")

@@ -196,7 +196,11 @@ def _undefined(task: _Task, measured: Sequence[Measurement]) -> Iterator[str]:
     left_out: dict[tuple[str, str, str], list[str]] = {}
     for metric in task.computed:
         for one in measured:
-            if one.metric in metric.outputs and (one.level, one.metric) not in known and one.reason != task.no_classifier:
+            if (
+                one.metric in metric.outputs
+                and (one.level, one.metric) not in known
+                and one.reason != task.no_classifier
+            ):
                 names = left_out.setdefault((one.split, one.level, one.reason), [])
                 names += [] if one.metric in names else [one.metric]
     for (split, level, reason), names in left_out.items():

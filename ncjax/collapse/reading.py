@@ -89,7 +89,7 @@ def gather_moments(data: Labelled, classes: int, mesh: Mesh | None = None) -> Mo
 
 
 @partial(jax.jit, static_argnames="classes")
-def block_moments(block: Block, origin: Float[Array, "d"] | None, towards: UnitOrigin, classes: int) -> Moments:
+def block_moments(block: Block, origin: Float[Array, "d"] | None, towards: UnitOrigin | None, classes: int) -> Moments:
     """Moments of one block, relative to an origin, or to the mean of the block; unit vectors relative to `towards`."""
     fine = class_statistics(block.features, block.fine, classes, block.weights, origin)
     return Moments(fine, unit_moments(block.features, block.fine, block.weights, classes, towards))
@@ -111,7 +111,7 @@ class Subsample(NamedTuple):
 
     points: Float[Array, "c m d"]
     weights: Float[Array, "c m"]
-    origin: UnitOrigin
+    origin: UnitOrigin | None
 
 
 def subsample(data: Labelled, coarse: Int[np.ndarray, "n"], classes: int, mesh: Mesh | None = None) -> Subsample:

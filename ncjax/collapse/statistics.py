@@ -203,8 +203,8 @@ def squared_distances(
         anchors: `a`.
         points: `p`, to which distances are computed.
     """
-    own = (residual * anchors[anchor]).sum(axis=1)
-    along = own[:, None] - matmul(residual, points.T)
+    own = jnp.take_along_axis(matmul(residual, anchors.T), anchor[:, None], axis=1)
+    along = own - matmul(residual, points.T)
     between = pairwise_distances(anchors, points)[anchor]
     return jnp.maximum((residual**2).sum(axis=1)[:, None] + 2 * along + between, 0.0)
 

@@ -18,55 +18,61 @@ from ncjax.storage.arrays import Frame
 
 
 class UnitOrigin(NamedTuple):
-    """A point that unit vectors are relative to: features are `length * direction` plus what is read.
+    """A point far from 0 that unit vectors are relative to: examples are `length * direction` plus their features.
 
     Attributes:
-        direction: of length 1, or 0.
-        length: 0 where features are read as they are.
+        direction: of length 1.
+        length: above 0.
     """
 
     direction: Float[Array, "d"]
     length: Float[Array, ""]
 
 
-def unit_vectors(
-    features: Float[Array, "n d"], origin: UnitOrigin
-) -> tuple[Float[Array, "n d"], Float[Array, "n"]]:
-    """Examples `x = o + z` scaled to length 1, minus the direction of `o`; and 1 for those that are 0, which stay 0.
+def unit_origin(frame: Frame) -> UnitOrigin | None:
+    """The origin of unit vectors for features in the units of a frame; none where it has none."""
+    origin = frame.origin / frame.scale
+    largest = np.abs(origin).max()
+    if not largest:
+        return None
+    length = float(largest * np.linalg.norm(origin / largest))
+    return UnitOrigin(jnp.asarray(origin / length, jnp.float32), jnp.float32(length))
 
-    `x / |x| - o / |o| = (z - (|x| - |o|) o / |o|) / |x|` with `|x| - |o| = (2 z^T o + |z|^2) / (|x| + |o|)`, which does
-    not cancel where `o` is far from 0.
+
+def unit_vectors(
+    features: Float[Array, "n d"], origin: UnitOrigin | None
+) -> tuple[Float[Array, "n d"], Float[Array, "n"]]:
+    """Examples scaled to length 1, and 1 for those that are 0, which stay 0.
+
+    With an origin `o`, examples are `x = o + z`, and the result is `|o| (x / |x| - o / |o|)`, where
+    `x / |x| - o / |o| = (z - (|x| - |o|) o / |o|) / |x|` and `|x| - |o| = (2 z^T o + |z|^2) / (|x| + |o|)` do not cancel;
+    1 is `|o|^2` then.
     """
+    if origin is None:
+        lengths = jnp.linalg.norm(features, axis=1)
+        zero = lengths == 0
+        return features / jnp.where(zero, 1.0, lengths)[:, None], zero.astype(features.dtype)
     direction, length = origin
-    lengths = jnp.linalg.norm(features + length * direction[None, :], axis=1)
+    shift = length * direction
+    lengths = jnp.linalg.norm(features + shift[None, :], axis=1)
     zero = lengths == 0
-    along, squares = matmul(features, direction), (features**2).sum(axis=1)
-    longer = (2 * length * along + squares) / jnp.where(zero, 1.0, lengths + length)
-    units = (features - longer[:, None] * direction[None, :]) / jnp.where(zero, 1.0, lengths)[:, None]
-    return jnp.where(zero[:, None], -direction[None, :], units), zero.astype(features.dtype)
+    longer = (2 * length * matmul(features, direction) + (features**2).sum(axis=1)) / (lengths + length)
+    units = (features - longer[:, None] * direction[None, :]) * (length / jnp.where(zero, 1.0, lengths))[:, None]
+    return jnp.where(zero[:, None], -shift[None, :], units), zero * length**2
 
 
 class UnitMoments(NamedTuple):
     """Moments of unit vectors by class.
 
     Attributes:
-        origin: that they are relative to.
+        origin: that they are relative to; none: 0.
         means: of each class.
         squares: sum of the squared distances to the mean of the class, and of 1 for an example that is 0.
     """
 
-    origin: UnitOrigin
+    origin: UnitOrigin | None
     means: Float[Array, "k d"]
     squares: Float[Array, "k"]
-
-
-def unit_origin(frame: Frame) -> UnitOrigin:
-    """The origin of unit vectors for features in the units of a frame."""
-    origin = frame.origin / frame.scale
-    largest = np.abs(origin).max()
-    length = largest * float(np.linalg.norm(origin / largest)) if largest else 0.0
-    direction = origin / length if length else origin
-    return UnitOrigin(jnp.asarray(direction, jnp.float32), jnp.float32(length))
 
 
 def unit_moments(
@@ -74,7 +80,7 @@ def unit_moments(
     labels: Int32[Array, "n"],
     weights: Float[Array, "n"],
     classes: int,
-    origin: UnitOrigin,
+    origin: UnitOrigin | None,
 ) -> UnitMoments:
     """Moments of some examples."""
     units, zero = unit_vectors(features, origin)
@@ -84,9 +90,7 @@ def unit_moments(
     return UnitMoments(origin, means, matmul(member.T, squares))
 
 
-def merge_units(
-    a: UnitMoments, b: UnitMoments, of_a: Float[Array, "k"], of_b: Float[Array, "k"]
-) -> UnitMoments:
+def merge_units(a: UnitMoments, b: UnitMoments, of_a: Float[Array, "k"], of_b: Float[Array, "k"]) -> UnitMoments:
     """Moments of the examples of both, of which there are `of_a` and `of_b` (Chan, Golub and LeVeque 1983)."""
     share = of_b / at_least_one(of_a + of_b)
     apart = b.means - a.means

@@ -66,7 +66,9 @@ def cdnv(statistics: ClassStatistics) -> Float[Array, ""]:
     present, variances = statistics.counts > 0, statistics.variances
     pairs = distinct_pairs(present)
     apart = jnp.where(pairs, pairwise_distances(statistics.means, statistics.means), 1.0)
-    return where_defined(have_spread(statistics), average((variances[:, None] + variances[None, :]) / (2 * apart), pairs))
+    return where_defined(
+        have_spread(statistics), average((variances[:, None] + variances[None, :]) / (2 * apart), pairs)
+    )
 
 
 @jax.jit

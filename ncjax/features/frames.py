@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from ncjax.features.arrays import BLOCK_BYTES
-from ncjax.storage.arrays import Frame, Rows
+from ncjax.storage.arrays import Frame, FramedRows, Rows
 
 FAR = 8.0  # deviations of a feature: from there on its offset is subtracted before it is rounded to float32
 NEAR_1 = 2.0**6  # deviations from its inverse to it need no scale
@@ -40,9 +40,8 @@ def survey(rows: Rows) -> Survey:
         sound = np.isfinite(part).all(axis=1)
         finite[first : first + size] = sound
         part = part if sound.all() else part[sound]
-        least, most = np.minimum(least, part.min(axis=0, initial=np.inf)), np.maximum(
-            most, part.max(axis=0, initial=-np.inf)
-        )
+        least = np.minimum(least, part.min(axis=0, initial=np.inf))
+        most = np.maximum(most, part.max(axis=0, initial=-np.inf))
     return Survey(finite, least, most)
 
 
@@ -53,9 +52,11 @@ def find_frame(rows: Rows, found: Survey) -> Frame:
     scale is a power of two, so that float32 features which need no origin keep all their bits.
 
     Args:
-        rows: features `[n d]`, of which one is finite at least.
+        rows: features `[n d]`; where none is finite, the frame is what they are.
         found: by `survey`.
     """
+    if not found.finite.any():
+        return Frame(np.zeros(rows.shape[1]))
     sample = _sample(rows, np.flatnonzero(found.finite))
     middle = np.median(sample, axis=0)
     apart = np.abs(sample - middle)
@@ -69,6 +70,11 @@ def find_frame(rows: Rows, found: Survey) -> Frame:
     if 1 / NEAR_1 <= spread <= NEAR_1:
         return Frame(origin)
     return Frame(origin, float(2.0 ** np.round(np.log2(spread))))
+
+
+def framed(rows: Rows) -> FramedRows:
+    """Features in the frame that fits them."""
+    return FramedRows(rows, find_frame(rows, survey(rows)))
 
 
 def _sample(rows: Rows, kept: np.ndarray) -> Float64[np.ndarray, "m d"]:
