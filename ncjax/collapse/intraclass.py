@@ -66,9 +66,9 @@ def _pooled(fine: ClassStatistics, chosen: Bool[Array, "f"]) -> tuple[Float[Arra
 def cosine_deviation(sample: Subsample, counts: Float[Array, "c"]) -> Float[Array, ""]:
     """Score c4: mean over super-classes of the standard deviation of all cosine distances in one, over that of all.
 
-    The cosine of two unit vectors is a constant minus `(a_i + a_j) / 2` plus `e_i^T e_j`, with their deviations `e` from
-    the mean and `a = |e|^2`: its variance over all pairs is `var(a) / 2 + |S|_F^2`, `S` the covariance. No difference of
-    nearly equal numbers is left. For an example that is 0, `a` is larger by 1.
+    The cosine of two unit vectors is a constant minus `(a_i + a_j) / 2` plus `e_i^T e_j`, with their deviations `e`
+    from the mean and `a = |e|^2`: its variance over all pairs is `var(a) / 2 + |S|_F^2`, `S` the covariance. No
+    difference of nearly equal numbers is left. For an example that is 0, `a` is larger by 1.
 
     Args:
         sample: examples of each super-class.

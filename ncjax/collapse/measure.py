@@ -40,7 +40,8 @@ class Measured(NamedTuple):
 
     Attributes:
         measurements: in the order of splits, levels and metrics; one without value has a reason.
-        class_distances: mean squared distance between examples of two fine classes, training split; units of the features.
+        class_distances: mean squared distance between examples of two fine classes, training split, in
+            squared units of the features.
         left_out: lines that say what is missing, and why.
     """
 

@@ -3,9 +3,9 @@
 
 Classes without examples are left out of every average, so members with different numbers of classes can share arrays.
 `S_W` is the within-class covariance, every example with the same weight; `S_B` is the covariance of the class means
-around their mean, every class with the same weight; `M` are the `K` class means minus their mean. Shift and scale of the
-features change nothing. What is undefined is NaN: measures between classes where fewer than two have examples, measures
-inside classes where none has two, angles where a class mean is at the mean of all.
+around their mean, every class with the same weight; `M` are the `K` class means minus their mean. Shift and scale of
+the features change nothing. What is undefined is NaN: measures between classes where fewer than two have examples,
+measures inside classes where none has two, angles where a class mean is at the mean of all.
 """
 
 from functools import partial

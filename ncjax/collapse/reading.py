@@ -115,7 +115,7 @@ class Subsample(NamedTuple):
 
 
 def subsample(data: Labelled, coarse: Int[np.ndarray, "n"], classes: int, mesh: Mesh | None = None) -> Subsample:
-    """Up to `SUBSAMPLE` examples of each super-class, drawn at random with a fixed seed: the order of rows is no matter.
+    """Up to `SUBSAMPLE` examples of each super-class, drawn at random: the order of the rows does not bias them.
 
     Args:
         data: features in memory or on disk.

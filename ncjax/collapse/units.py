@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Examples scaled to length 1 and their moments by class: `1 - cosine` is half of their squared distance.
 
-Distances of unit vectors are right however small they are, where `1 - cosine` would be rounding. An example that is 0 has
-no direction: it stays 0, at distance 1 from all others, as scikit-learn has it.
+Distances of unit vectors are right however small they are, where `1 - cosine` would be rounding. An example that is 0
+has no direction: it stays 0, at distance 1 from all others, as scikit-learn has it.
 """
 
 from typing import NamedTuple
@@ -45,8 +45,8 @@ def unit_vectors(
     """Examples scaled to length 1, and 1 for those that are 0, which stay 0.
 
     With an origin `o`, examples are `x = o + z`, and the result is `|o| (x / |x| - o / |o|)`, where
-    `x / |x| - o / |o| = (z - (|x| - |o|) o / |o|) / |x|` and `|x| - |o| = (2 z^T o + |z|^2) / (|x| + |o|)` do not cancel;
-    1 is `|o|^2` then.
+    `x / |x| - o / |o| = (z - (|x| - |o|) o / |o|) / |x|` and `|x| - |o| = (2 z^T o + |z|^2) / (|x| + |o|)` do not
+    cancel; 1 is `|o|^2` then.
     """
     if origin is None:
         lengths = jnp.linalg.norm(features, axis=1)

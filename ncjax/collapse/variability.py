@@ -76,7 +76,7 @@ def vci(statistics: ClassStatistics) -> Float[Array, ""]:
     """Variability collapse index `1 - tr(S_T^+ S_B) / r` with `S_T = S_W + S_B`, `r = min(d, K - 1)` (Xu and Liu 2023).
 
     Computed as the mean of `1 / (1 + s)` over the eigenvalues `s` of `S_W^-1 S_B`, which stays exact where `S_B` is
-    much larger; a direction without within-class variance counts as one of `1e-6` of the largest (in float32). Neurons are first
+    much larger; a direction without within-class variance counts as one of `1e-6` of the largest, in float32. Neurons are first
     scaled to the same within-class variance: in float32 their scales would hide the directions of small variance.
 
     Args:

@@ -18,7 +18,6 @@ from ncjax.distributed.sharding import ROWS, shard_map
 from ncjax.features.frames import framed
 from ncjax.ops.products import matmul
 
-
 CONSTANT = 4  # roundings of its mean: a feature that deviates less from it is constant
 Points: TypeAlias = Float[Array, "n d"] | Float[np.ndarray, "n d"]
 

@@ -190,7 +190,7 @@ def _in_frame(head: _Head, frame: Frame) -> Classifier:
     weights, offset = head.weights.astype(np.float64), head.bias.astype(np.float64) + head.weights @ frame.origin
     bias = (offset - offset.mean()) / frame.scale
     largest = np.abs(weights).max()
-    if 0 < largest and frame.scale != 1:
+    if largest > 0 and frame.scale != 1:
         weights, bias = weights / largest, bias / largest
     return Classifier(jnp.asarray(weights, jnp.float32), jnp.asarray(bias, jnp.float32))
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int32, Key
 
-from ncjax.collapse.statistics import at_least_one, pairwise_distances, split_nearest, squared_distances
+from ncjax.collapse.statistics import at_least_one, split_nearest, squared_distances
 from ncjax.evaluation.linear_probe import standardise
 from ncjax.ops.products import matmul
 
@@ -60,7 +60,7 @@ def nearest_neighbours(
     centre = train.mean(axis=0)
     train, queries = train - centre[None, :], queries - centre[None, :]
     means, present = _class_means(train, labels, classes)
-    between, own = pairwise_distances(means, means), train - means[labels]
+    own = train - means[labels]
     along = matmul(own, means.T)
     along = (along - jnp.take_along_axis(along, labels[:, None], axis=1)).T
     squares, count = (own**2).sum(axis=1), queries.shape[0]
@@ -103,7 +103,6 @@ def few_shot(
 
     A class with fewer examples gives all that it has; one without gives none.
     """
-
     centre = train.mean(axis=0)
     train, test = train - centre[None, :], test - centre[None, :]
     anchors, present = _class_means(train, labels, classes)

@@ -131,7 +131,7 @@ def _products(rows: Float32[np.ndarray, "n d"], mesh: Mesh | None) -> Float64[np
 
 
 def _tsne(points: Float32[np.ndarray, "n d"]) -> Any:
-    """Of points from their mean, at deviation 1, with a second feature where there is one alone: PCA starts with two."""
+    """Of points from their mean, at deviation 1; a single feature gets a second of 0, for the PCA of the start."""
     points = points - points.mean(axis=0, dtype=np.float64)
     points = np.pad(points / (np.sqrt((points**2).mean()) or 1), ((0, 0), (0, max(0, 2 - points.shape[1]))))
     perplexity = min(30.0, max((len(points) - 1) / 3, 1.0))

@@ -2,6 +2,7 @@
 """Products of matrices in full float32 precision, which accelerators do not use by default."""
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ def double_precision() -> AbstractContextManager[None]:
     """The context in which float64 stays float64: `jax.enable_x64`, or its name before JAX 0.8."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64
+    from jax import experimental
 
-    return enable_x64(True)
+    older: Any = experimental
+    return older.enable_x64(True)
