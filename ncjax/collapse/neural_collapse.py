@@ -87,7 +87,7 @@ def nc1(statistics: ClassStatistics) -> NC1:
     _, singular, directions = jnp.linalg.svd(means, full_matrices=False)
     eigenvalues = singular**2 / classes
     along = jnp.einsum("kd,de,ke->k", directions, covariance, directions, precision=HIGHEST)
-    sound = (singular > 10 * _rounding(means) * singular[0]) & (jnp.arange(singular.size) < classes - 1)
+    sound = (singular > _rounding(means) * singular[0]) & (jnp.arange(singular.size) < classes - 1)
     inverse = jnp.where(sound, jnp.maximum(along, 0.0) / jnp.where(sound, eigenvalues, 1.0), 0.0)
     fuzziness, within = inverse.sum(), jnp.trace(covariance)
     apart = (classes > 1) & (singular[0] > _rounding(means) * jnp.sqrt(within))

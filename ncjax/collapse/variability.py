@@ -76,8 +76,8 @@ def vci(statistics: ClassStatistics) -> Float[Array, ""]:
     """Variability collapse index `1 - tr(S_T^+ S_B) / r` with `S_T = S_W + S_B`, `r = min(d, K - 1)` (Xu and Liu 2023).
 
     Computed as the mean of `1 / (1 + s)` over the eigenvalues `s` of `S_W^-1 S_B`, which stays exact where `S_B` is
-    much larger; a direction without within-class variance counts as one of `1e-6` of the largest, in float32. Neurons are first
-    scaled to the same within-class variance: in float32 their scales would hide the directions of small variance.
+    much larger; a direction without within-class variance counts as one of `1e-6` of the largest (float32). Neurons are
+    first scaled to the same within-class variance: in float32 their scales would hide the directions of small variance.
 
     Args:
         statistics: of `K` classes; those without examples are left out.
@@ -138,7 +138,8 @@ def within_class_spectrum(statistics: ClassStatistics) -> WithinClassSpectrum:
     rank = jnp.minimum(present.sum() - 1, means.shape[1])
     index = jnp.where(jnp.arange(separation.size) < rank, 1 / (1 + separation), 0.0).sum() / rank
     index = jnp.where(largest > 0, index, jnp.where((means != 0).any(), 0.0, jnp.nan))
-    rank_within = effective_rank(jnp.linalg.eigvalsh(scatter))
+    rounding = (4 * jnp.finfo(means.dtype).eps) ** 2 * statistics.counts.sum() * (means**2).max()
+    rank_within = where_defined(largest > rounding, effective_rank(jnp.linalg.eigvalsh(scatter)))
     return where_defined(have_spread(statistics), WithinClassSpectrum(index, rank_within))
 
 

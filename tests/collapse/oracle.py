@@ -113,7 +113,8 @@ def intraclass(x, fine, coarse):
     def best(values):
         return np.sort(values)[-30:].mean()
 
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    unit = x / np.where(lengths > 0, lengths, 1)
     selectivity = []
     for j in np.unique(fine):
         of, rest = x[fine == j], x[(coarse == coarse[fine == j][0]) & (fine != j)]
