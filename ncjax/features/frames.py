@@ -39,9 +39,9 @@ def survey(rows: Rows) -> Survey:
         part = part.astype(np.float32) if part.dtype.itemsize < 4 else part
         sound = np.isfinite(part).all(axis=1)
         finite[first : first + size] = sound
-        part = part if sound.all() else part[sound]
-        least = np.minimum(least, part.min(axis=0, initial=np.inf))
-        most = np.maximum(most, part.max(axis=0, initial=-np.inf))
+        if sound.any():
+            kept = part if sound.all() else part[sound]
+            least, most = np.minimum(least, kept.min(axis=0)), np.maximum(most, kept.max(axis=0))
     return Survey(finite, least, most)
 
 
