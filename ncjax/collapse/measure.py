@@ -23,8 +23,10 @@ from ncjax.collapse.statistics import ClassStatistics, merge_classes
 from ncjax.collapse.variability import class_distances
 from ncjax.distributed.processes import to_host
 from ncjax.results import Measurement
+from ncjax.storage.arrays import frame_of
 
 MOST_FEATURES = 2048  # of whose covariance all eigenvalues are computed
+CONSTANT = "all features are the same"
 UNDEFINED = "undefined: too few classes, or classes without variance or at one point"
 LEVELS = ("coarse", "fine", "within", "all")
 NO_CLASSIFIER = "there are no classifier weights"
@@ -38,7 +40,8 @@ class Measured(NamedTuple):
 
     Attributes:
         measurements: in the order of splits, levels and metrics; one without value has a reason.
-        class_distances: mean squared distance between examples of two fine classes, training split.
+        class_distances: mean squared distance between examples of two fine classes, training split, in
+            squared units of the features.
         left_out: lines that say what is missing, and why.
     """
 
@@ -62,10 +65,11 @@ def measure(
 
     Args:
         train: fine labels in `0..f-1`, of which a class may have no example; NC4 uses the class means of this split.
-        test: none: left out.
+        test: none: left out; its rows have the frame of the training split.
         super_class: coarse label of each fine class; where it merges none, the fine level is measured alone.
         metrics: names in `METRICS`; none: all.
-        classifier: of as many classes as there are coarse or fine labels; none: NC3 and NC4 have no value.
+        classifier: of rows in their frame, with as many classes as there are coarse or fine labels; none: NC3 and NC4
+            have no value.
         classifier_level: the labels that its classes are; none: decided by the number of its classes.
         no_classifier: why there is none, for NC3 and NC4.
         mesh: devices that examples are sharded over (`ncjax.distributed.mesh`); none: one device.
@@ -94,10 +98,11 @@ def measure(
         means = found.means if means is None else means
         distances.append(found.class_distances)
         left_out += _odd_classes(name, found.counts)
-        if found.total > 0:
-            measurements += _measurements(task, name, found.levels)
-        else:
-            left_out.append(f"{name}: every measure: all features are the same")
+        if not found.total > 0:
+            left_out.append(f"{name}: every measure: {CONSTANT}")
+        measured = tuple(_measurements(task, name, found, frame_of(split.rows).scale))
+        left_out += _undefined(task, measured) if found.total > 0 else ()
+        measurements += measured
     return Measured(tuple(measurements), distances[0], tuple(left_out))
 
 
@@ -186,6 +191,23 @@ def _odd_classes(split: str, counts: Float[np.ndarray, "f"]) -> Iterator[str]:
         yield f"{split}: one example of class {_listed(single)}: it has no spread, and a silhouette of 0"
 
 
+def _undefined(task: _Task, measured: Sequence[Measurement]) -> Iterator[str]:
+    """A line for the metrics of a level that are computed and have no value."""
+    known = {(one.level, one.metric) for one in measured if one.value is not None}
+    left_out: dict[tuple[str, str, str], list[str]] = {}
+    for metric in task.computed:
+        for one in measured:
+            if (
+                one.metric in metric.outputs
+                and (one.level, one.metric) not in known
+                and one.reason != task.no_classifier
+            ):
+                names = left_out.setdefault((one.split, one.level, one.reason), [])
+                names += [] if one.metric in names else [one.metric]
+    for (split, level, reason), names in left_out.items():
+        yield f"{split}, {level}: {', '.join(names)}: {reason}"
+
+
 def _listed(numbers: list[int], most: int = 5) -> str:
     return ", ".join(map(str, numbers[:most])) + (f" and {len(numbers) - most} others" if len(numbers) > most else "")
 
@@ -195,7 +217,7 @@ def _listed(numbers: list[int], most: int = 5) -> str:
 
 class _Split(NamedTuple):
     levels: dict[str, Results]
-    class_distances: Float[np.ndarray, "f f"]
+    class_distances: Float[np.ndarray, "f f"]  # in units of the features
     total: float  # 0 where all features are the same
     counts: Float[np.ndarray, "f"]
     means: ClassStatistics  # at the level of the classifier
@@ -226,14 +248,15 @@ def _measure_split(task: _Task, data: Labelled, means: ClassStatistics | None) -
     levels: dict[str, Results] = {"coarse": {}, "fine": {}, "all": dict(zip(whole, of_whole, strict=True))}
     levels["within"] = evaluate("super_classes", fine, coarse, owner)
     if task.functions("subsample"):
-        points = subsample(data, np.asarray(task.super_class)[data.fine], task.coarse, task.mesh)
-        levels["within"] |= evaluate("subsample", *points, coarse.counts)
+        sample = subsample(data, np.asarray(task.super_class)[data.fine], task.coarse, task.mesh)
+        levels["within"] |= evaluate("subsample", sample, coarse.counts)
     if task.classifier is not None and task.level is not None:
         levels[task.level] |= evaluate("classifier", own, task.classifier.weights)
     for i, level in enumerate(("fine", "coarse")):
         levels[level] |= zip(each, jax.tree.map(itemgetter(i), of_each), strict=True)
     levels = {level: dict(zip(found, to_host(tuple(found.values())), strict=True)) for level, found in levels.items()}
-    return _Split(levels, np.asarray(distances), float(total), np.asarray(fine.counts), own)
+    squared = np.asarray(distances, np.float64) * frame_of(data.rows).scale ** 2
+    return _Split(levels, squared, float(total), np.asarray(fine.counts), own)
 
 
 @partial(jax.jit, static_argnames=("each", "whole"))
@@ -269,20 +292,36 @@ def _sum_over_blocks(
     return dict(zip(readings, found, strict=True))
 
 
-def _measurements(task: _Task, split: str, levels: Mapping[str, Results]) -> Iterator[Measurement]:
+def _measurements(task: _Task, split: str, found: _Split, scale: float) -> Iterator[Measurement]:
     for level in task.levels:
+        undefined = _why_undefined(task, level, found)
         for metric in task.metrics.values():
             for name in metric.outputs if level in metric.levels else ():
                 make = partial(_measurement, name, split, level)
-                if metric.function not in levels[level]:
+                if metric.function not in found.levels[level]:
                     yield make(None, reason=task.reason(metric) or task.no_classifier)
                     continue
-                result = levels[level][metric.function]
-                value = np.asarray(getattr(result, name) if isinstance(result, tuple) else result)
+                result = found.levels[level][metric.function]
+                value = np.asarray(getattr(result, name) if isinstance(result, tuple) else result, np.float64)
+                value = value * scale**metric.power if found.total > 0 else np.full_like(value, np.nan)
                 if value.ndim == 0:
-                    yield make(value)
+                    yield make(value, reason=undefined)
                 else:  # coarse classes are padded to as many as there are fine ones
-                    yield from (make(x, i) for i, x in enumerate(value[: task.coarse if level == "coarse" else None]))
+                    counted = value[: task.coarse if level == "coarse" else None]
+                    yield from (make(x, i, undefined) for i, x in enumerate(counted))
+
+
+def _why_undefined(task: _Task, level: str, found: _Split) -> str:
+    """Why some metrics of a level are NaN."""
+    owner, present = np.asarray(task.super_class), found.counts > 0
+    classes = owner[present] if level == "coarse" else np.flatnonzero(present)
+    if not found.total > 0:
+        return CONSTANT
+    if level in ("coarse", "fine") and len(set(classes.tolist())) < 2:
+        return "fewer than two classes have examples"
+    if level == "within" and np.bincount(owner[present]).max() < 2:
+        return "no super-class has two classes with examples"
+    return UNDEFINED if found.counts.max() > 1 else "no class has two examples"
 
 
 def _measurement(
@@ -291,7 +330,7 @@ def _measurement(
     level: str,
     value: Shaped[np.ndarray, ""] | np.generic | None,
     index: int | None = None,
-    reason: str = UNDEFINED,
+    reason: str = "",
 ) -> Measurement:
     number = float(value) if value is not None and np.isfinite(value) else None
     return Measurement(

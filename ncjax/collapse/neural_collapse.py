@@ -3,7 +3,9 @@
 
 Classes without examples are left out of every average, so members with different numbers of classes can share arrays.
 `S_W` is the within-class covariance, every example with the same weight; `S_B` is the covariance of the class means
-around their mean, every class with the same weight; `M` are the `K` class means minus their mean.
+around their mean, every class with the same weight; `M` are the `K` class means minus their mean. Shift and scale of
+the features change nothing. What is undefined is NaN: measures between classes where fewer than two have examples,
+measures inside classes where none has two, angles where a class mean is at the mean of all.
 """
 
 from functools import partial
@@ -15,10 +17,21 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from ncjax.collapse.reading import Block, Classifier
 from ncjax.collapse.record import Metric
-from ncjax.collapse.statistics import TINY, ClassStatistics, average, centred_means, distinct_pairs, squared_distances
+from ncjax.collapse.statistics import (
+    ClassStatistics,
+    average,
+    centred_means,
+    distinct_pairs,
+    have_spread,
+    split_nearest,
+    squared_distances,
+    where_defined,
+)
 from ncjax.collapse.variability import effective_rank
 from ncjax.ops.products import HIGHEST, matmul
 from ncjax.results import MetricInfo
+
+ROUNDINGS = 8.4  # of numbers of length 1, which the difference of two of them may be
 
 
 class NC1(NamedTuple):
@@ -74,10 +87,12 @@ def nc1(statistics: ClassStatistics) -> NC1:
     _, singular, directions = jnp.linalg.svd(means, full_matrices=False)
     eigenvalues = singular**2 / classes
     along = jnp.einsum("kd,de,ke->k", directions, covariance, directions, precision=HIGHEST)
-    sound = (eigenvalues > 1e-10 * eigenvalues[0]) & (jnp.arange(singular.size) < classes - 1)
+    sound = (singular > _rounding(means) * singular[0]) & (jnp.arange(singular.size) < classes - 1)
     inverse = jnp.where(sound, jnp.maximum(along, 0.0) / jnp.where(sound, eigenvalues, 1.0), 0.0)
-    fuzziness = inverse.sum()
-    return NC1(fuzziness / classes, jnp.trace(covariance) / eigenvalues.sum(), fuzziness)
+    fuzziness, within = inverse.sum(), jnp.trace(covariance)
+    apart = (classes > 1) & (singular[0] > _rounding(means) * jnp.sqrt(within))
+    found = NC1(fuzziness / classes, within / eigenvalues.sum(), fuzziness)
+    return where_defined(apart & have_spread(statistics), found)
 
 
 @jax.jit
@@ -100,15 +115,16 @@ def nc2(statistics: ClassStatistics) -> NC2:
         (True, 2.0)
     """
     means, present = centred_means(statistics)
-    k = present.sum()
+    means, k = means / jnp.abs(means).max(), present.sum()
     products = matmul(means, means.T)
     lengths = jnp.sqrt(jnp.diagonal(products))
     mean_length = lengths.sum() / k
     deviation = jnp.sqrt((jnp.where(present, lengths - mean_length, 0.0) ** 2).sum() / k)
-    unit = means / jnp.maximum(lengths, TINY)[:, None]
+    central = present & (lengths <= _rounding(means) * lengths.max())
+    unit = means / jnp.where(central, jnp.nan, jnp.where(present, lengths, 1.0))[:, None]
     cosines = matmul(unit, unit.T)
     pairs = distinct_pairs(present)
-    return NC2(
+    found = NC2(
         nc2_equinorm=deviation / mean_length,
         nc2_equiangularity=jnp.sqrt(average((cosines - average(cosines, pairs)) ** 2, pairs)),
         nc2_angle=average(jnp.abs(cosines + 1 / (k - 1)), pairs),
@@ -116,6 +132,7 @@ def nc2(statistics: ClassStatistics) -> NC2:
         effective_rank_means=effective_rank(jnp.linalg.eigvalsh(products)),
         cosine_spectrum=jnp.maximum(jnp.linalg.eigvalsh(cosines)[::-1], 0.0),
     )
+    return where_defined(k > 1, found)
 
 
 @jax.jit
@@ -138,14 +155,16 @@ def nc3(statistics: ClassStatistics, weights: Float[Array, "k d"]) -> NC3:
         True
     """
     means, present = centred_means(statistics)
-    weights = jnp.where(present[:, None], weights, 0.0)
+    weights, means = jnp.where(present[:, None], weights, 0.0), means / jnp.abs(means).max()
+    weights /= jnp.abs(weights).max()
     lengths, k = jnp.linalg.norm(weights, axis=1), present.sum()
     deviation = jnp.sqrt((jnp.where(present, lengths - lengths.sum() / k, 0.0) ** 2).sum() / k)
-    return NC3(
+    found = NC3(
         nc3=jnp.linalg.norm(_unit(weights) - _unit(means)),
         nc3_etf=_distance_to_etf(matmul(weights, means.T), present),
         nc3_equinorm=deviation / (lengths.sum() / k),
     )
+    return where_defined(k > 1, found)
 
 
 @jax.jit
@@ -163,7 +182,7 @@ def nc4(
         bias: `b` `[k]`.
 
     Returns:
-        A scalar from 0, the same decisions, to 1.
+        A scalar from 0, the same decisions, to 1; NaN where fewer than two classes have a mean.
 
     Example:
         >>> import jax.numpy as jnp
@@ -172,7 +191,7 @@ def nc4(
         >>> float(nc4(x, class_statistics(x, y, 2), jnp.array([[-1.0], [1.0]]), jnp.array([0.0, 0.0])))
         0.25
     """
-    return _disagree(features, means, weights, bias).mean()
+    return where_defined((means.counts > 0).sum() > 1, _disagree(features, means, weights, bias).mean())
 
 
 @partial(jax.jit, static_argnames="classes")
@@ -204,27 +223,43 @@ def kernel_nc1(gram: Float[Array, "n n"], labels: Int32[Array, "n"], classes: in
     centre = jnp.eye(classes) - 1 / classes
     values, vectors = jnp.linalg.eigh(matmul(matmul(centre, between), centre))
     values, vectors = values[::-1], vectors[:, ::-1]
-    sound = (values > 1e-6 * values[0]) & (jnp.arange(classes) < classes - 1)
+    sound = (values > _rounding(gram) * values[0]) & (jnp.arange(classes) < classes - 1)
     inverse = jnp.where(sound, 1 / jnp.where(sound, values, 1.0), 0.0)
     coordinates = matmul(with_means - between[labels], vectors * inverse[None, :])
     value = (coordinates**2).mean(axis=0).sum()
-    return NC1(value, variance / (values.sum() / classes), value * classes)
+    defined = (values[0] > 0) & (labels.size > classes > 1)
+    return where_defined(defined, NC1(value, variance / (values.sum() / classes), value * classes))
+
+
+class Disagreements(NamedTuple):
+    """Sums over examples."""
+
+    disagreeing: Float[Array, ""]  # the weights of the examples that NC4 counts
+    weight: Float[Array, ""]  # of all
 
 
 @jax.jit
-def disagreements(block: Block, means: ClassStatistics, classifier: Classifier) -> Float[Array, ""]:
-    """Sum of the weights of the examples that NC4 counts."""
-    return (_disagree(block.features, means, *classifier) * block.weights).sum()
+def disagreements(block: Block, means: ClassStatistics, classifier: Classifier) -> Disagreements:
+    """Sums of the weights of the examples that NC4 counts, and of all."""
+    differ = _disagree(block.features, means, *classifier)
+    several = where_defined((means.counts > 0).sum() > 1, block.weights.sum())
+    return Disagreements((differ * block.weights).sum(), several)
 
 
 def _disagree(features: Array, means: ClassStatistics, weights: Array, bias: Array) -> Bool[Array, "n"]:
-    distances = jnp.where((means.counts > 0)[None, :], squared_distances(features, means), jnp.inf)
     logits = matmul(features, weights.T) + bias[None, :]
-    return distances.argmin(axis=1) != logits.argmax(axis=1)
+    centred, present = features - means.origin[None, :], means.counts > 0
+    residual, anchor = split_nearest(centred, means.means, present)
+    distances = squared_distances(residual, anchor, means.means, means.means)
+    return jnp.where(present[None, :], distances, jnp.inf).argmin(axis=1) != logits.argmax(axis=1)
 
 
-def _share(disagreeing: Array, statistics: ClassStatistics, weights: Array) -> Float[Array, ""]:
-    return disagreeing / statistics.counts.sum()
+def _share(sums: Disagreements, statistics: ClassStatistics, weights: Array) -> Float[Array, ""]:
+    return sums.disagreeing / sums.weight
+
+
+def _rounding(array: Array) -> float:
+    return ROUNDINGS * float(jnp.finfo(array.dtype).eps)
 
 
 def _distance_to_etf(products: Float[Array, "k k"], present: Bool[Array, "k"]) -> Float[Array, ""]:
@@ -234,7 +269,7 @@ def _distance_to_etf(products: Float[Array, "k k"], present: Bool[Array, "k"]) -
 
 
 def _unit(matrix: Array) -> Array:
-    return matrix / jnp.maximum(jnp.linalg.norm(matrix), TINY)
+    return matrix / jnp.linalg.norm(matrix)
 
 
 _info = partial(MetricInfo, scope="level", low=0.0, better="lower")

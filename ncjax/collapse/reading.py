@@ -10,9 +10,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Int32
 
-from ncjax.collapse.statistics import ClassStatistics, class_statistics, merge, unit_sums
+from ncjax.collapse.statistics import ClassStatistics, class_statistics, merge
+from ncjax.collapse.units import UnitMoments, UnitOrigin, merge_units, unit_moments, unit_origin
 from ncjax.distributed.sharding import shard_rows, to_first_device
-from ncjax.storage.arrays import Rows
+from ncjax.storage.arrays import Rows, frame_of
 from ncjax.storage.read_ahead import read_ahead
 
 BLOCK_BYTES = 2**22  # read at a time for each device: small enough for a processor's cache
@@ -51,7 +52,7 @@ class Moments(NamedTuple):
     """What the first pass keeps; moments of two blocks are merged."""
 
     fine: ClassStatistics
-    units: Float[Array, "f d"]  # sums of unit vectors
+    units: UnitMoments
 
 
 def blocks(data: Labelled, mesh: Mesh | None = None) -> Iterator[Block]:
@@ -80,29 +81,41 @@ def blocks(data: Labelled, mesh: Mesh | None = None) -> Iterator[Block]:
 
 def gather_moments(data: Labelled, classes: int, mesh: Mesh | None = None) -> Moments:
     """Moments of any number of examples by one pass, in the memory of two blocks."""
-    reading = blocks(data, mesh)
-    found = block_moments(next(reading), None, classes)
+    reading, towards = blocks(data, mesh), unit_origin(frame_of(data.rows))
+    found = block_moments(next(reading), None, towards, classes)
     for block in reading:
-        found = _add(found, block_moments(block, found.fine.origin, classes))
+        found = _add(found, block_moments(block, found.fine.origin, towards, classes))
     return to_first_device(found, mesh)
 
 
 @partial(jax.jit, static_argnames="classes")
-def block_moments(block: Block, origin: Float[Array, "d"] | None, classes: int) -> Moments:
-    """Moments of one block, relative to an origin, or to the mean of the block."""
+def block_moments(block: Block, origin: Float[Array, "d"] | None, towards: UnitOrigin | None, classes: int) -> Moments:
+    """Moments of one block, relative to an origin, or to the mean of the block; unit vectors relative to `towards`."""
     fine = class_statistics(block.features, block.fine, classes, block.weights, origin)
-    return Moments(fine, unit_sums(block.features, block.fine, block.weights, classes))
+    return Moments(fine, unit_moments(block.features, block.fine, block.weights, classes, towards))
 
 
 @partial(jax.jit, donate_argnums=0)
 def _add(a: Moments, b: Moments) -> Moments:
-    return Moments(merge(a.fine, b.fine), a.units + b.units)
+    return Moments(merge(a.fine, b.fine), merge_units(a.units, b.units, a.fine.counts, b.fine.counts))
 
 
-def subsample(
-    data: Labelled, coarse: Int[np.ndarray, "n"], classes: int, mesh: Mesh | None = None
-) -> tuple[Float[Array, "c m d"], Float[Array, "c m"]]:
-    """Up to `SUBSAMPLE` evenly spaced examples of each super-class and their weights, padded with 0.
+class Subsample(NamedTuple):
+    """Some examples of each super-class.
+
+    Attributes:
+        points: `[c m d]`, padded with 0.
+        weights: how often each counts; 0 for padding.
+        origin: of their unit vectors.
+    """
+
+    points: Float[Array, "c m d"]
+    weights: Float[Array, "c m"]
+    origin: UnitOrigin | None
+
+
+def subsample(data: Labelled, coarse: Int[np.ndarray, "n"], classes: int, mesh: Mesh | None = None) -> Subsample:
+    """Up to `SUBSAMPLE` examples of each super-class, drawn at random: the order of the rows does not bias them.
 
     Args:
         data: features in memory or on disk.
@@ -111,11 +124,13 @@ def subsample(
         mesh: devices that the examples of each super-class are sharded over; none: one.
     """
     shape = classes, SUBSAMPLE  # the same for every split and resample
-    counts = data.counts
+    counts, rng = data.counts, np.random.default_rng(0)
     points, weights = np.zeros((*shape, data.rows.shape[1]), np.float32), np.zeros(shape, np.float32)
     for label in range(classes):
-        members = np.flatnonzero((coarse == label) & (counts > 0))
-        chosen = members[np.linspace(0, len(members) - 1, min(SUBSAMPLE, len(members))).astype(int)]
+        chosen = np.flatnonzero((coarse == label) & (counts > 0))
+        if len(chosen) > SUBSAMPLE:
+            chosen = np.sort(rng.choice(chosen, SUBSAMPLE, replace=False))
         points[label, : len(chosen)] = np.asarray(data.rows[chosen], np.float32)
         weights[label, : len(chosen)] = counts[chosen]
-    return shard_rows(points, mesh, axis=1), shard_rows(weights, mesh, axis=1)
+    towards = unit_origin(frame_of(data.rows))
+    return Subsample(shard_rows(points, mesh, axis=1), shard_rows(weights, mesh, axis=1), towards)

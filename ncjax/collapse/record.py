@@ -21,7 +21,9 @@ class Metric:
     - `classifier`: `function(statistics, weights)`, at the level of the classifier;
     - `all`: `function(statistics)` of the fine classes, for a metric that is about all examples;
     - `super_classes`: `function(fine, coarse, super_class)`, for fine classes inside super-classes;
-    - `subsample`: `function(points [c m d], weights [c m], counts [c])` of at most `m` examples of each super-class.
+    - `subsample`: `function(sample, counts [c])` of at most 2,000 examples of each super-class, which has `counts`.
+
+    Features are in units in which float32 is long enough (`ncjax.storage.arrays.Frame`); NaN is what is undefined.
 
     Records may share a function, which is then evaluated once.
 
@@ -35,6 +37,7 @@ class Metric:
             where `inputs` is `classifier` (`means`: statistics of the training split), with `(block, moments,
             super_class)` where it is `super_classes`.
         eigenvalues: whether it needs all eigenvalues of a covariance `[d d]`; not computed where `d` is large.
+        power: of the unit of the features that the results are in: 0 for those without unit, 2 for squared distances.
     """
 
     function: Function
@@ -42,6 +45,7 @@ class Metric:
     outputs: Mapping[str, MetricInfo]
     sums: Function | None = None
     eigenvalues: bool = False
+    power: int = 0
 
     @property
     def levels(self) -> tuple[str, ...]:

@@ -11,11 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from ncjax.ops.products import gram, matmul
-
-TINY = 1e-30
 
 
 class ClassStatistics(NamedTuple):
@@ -38,17 +36,17 @@ class ClassStatistics(NamedTuple):
     @property
     def variances(self) -> Float[Array, "k"]:
         """Mean squared distance to the class mean."""
-        return self.squares.sum(axis=-1) / jnp.maximum(self.counts, TINY)
+        return self.squares.sum(axis=-1) / at_least_one(self.counts)
 
     @property
     def covariance(self) -> Float[Array, "d d"]:
         """Within-class covariance `S_W`; every example has the same weight."""
-        return self.scatter / jnp.maximum(self.counts.sum(axis=-1), TINY)[..., None, None]
+        return self.scatter / at_least_one(self.counts.sum(axis=-1))[..., None, None]
 
     @property
     def mean(self) -> Float[Array, "d"]:
         """Mean of all examples, minus the origin."""
-        return self.counts @ self.means / jnp.maximum(self.counts.sum(), TINY)
+        return self.counts @ self.means / at_least_one(self.counts.sum())
 
 
 @partial(jax.jit, static_argnames="classes")
@@ -59,7 +57,10 @@ def class_statistics(
     weights: Float[Array, "n"] | None = None,
     origin: Float[Array, "d"] | None = None,
 ) -> ClassStatistics:
-    """Moments by class of features in memory; one product `X^T X` and two passes over the features.
+    """Moments by class of features in memory; one product `X^T X` and three passes over the features.
+
+    Deviations are taken from the class means, and corrected for the rounding of these (the two-pass algorithm of Chan,
+    Golub and LeVeque 1983): they are exact to the precision of the features, however far from 0 and however collapsed.
 
     Under `jax.vmap` one of each member.
 
@@ -84,15 +85,17 @@ def class_statistics(
         member *= weights[:, None]
     counts = member.sum(axis=0)
     if origin is None:
-        share = member.sum(axis=1) / jnp.maximum(counts.sum(), TINY)
+        share = member.sum(axis=1) / at_least_one(counts.sum())
         origin = features[0] + share @ (features - features[:1])
     centred = features - origin[None, :]
-    means = matmul(member.T, centred) / jnp.maximum(counts, TINY)[:, None]
+    means = matmul(member.T, centred) / at_least_one(counts)[:, None]
     residual = centred - means[labels]
+    rounding = matmul(member.T, residual) / at_least_one(counts)[:, None]
+    residual -= rounding[labels]
     squares = matmul(member.T, residual**2)
     if weights is not None:
         residual *= jnp.sqrt(weights)[:, None]
-    return ClassStatistics(counts, origin, means, squares, gram(residual))
+    return ClassStatistics(counts, origin, means + rounding, squares, gram(residual))
 
 
 @jax.jit
@@ -113,7 +116,7 @@ def merge(a: ClassStatistics, b: ClassStatistics) -> ClassStatistics:
     """
     counts = a.counts + b.counts
     apart = b.means + (b.origin - a.origin)[None, :] - a.means
-    share = b.counts / jnp.maximum(counts, TINY)
+    share = b.counts / at_least_one(counts)
     return ClassStatistics(
         counts,
         a.origin,
@@ -144,7 +147,7 @@ def merge_classes(statistics: ClassStatistics, super_class: Int32[Array, "f"], c
     owner = jax.nn.one_hot(super_class, classes, dtype=statistics.means.dtype)
     weighted = owner * statistics.counts[:, None]
     counts = weighted.sum(axis=0)
-    means = matmul(weighted.T, statistics.means) / jnp.maximum(counts, TINY)[:, None]
+    means = matmul(weighted.T, statistics.means) / at_least_one(counts)[:, None]
     apart = statistics.means - means[super_class]
     squares = statistics.squares + statistics.counts[:, None] * apart**2
     return ClassStatistics(
@@ -174,7 +177,7 @@ def merge_devices(statistics: ClassStatistics, axis: str) -> ClassStatistics:
     origin = lax.pmean(statistics.origin, axis)
     own = statistics.means + (statistics.origin - origin)[None, :]
     counts = lax.psum(statistics.counts, axis)
-    means = lax.psum(own * statistics.counts[:, None], axis) / jnp.maximum(counts, TINY)[:, None]
+    means = lax.psum(own * statistics.counts[:, None], axis) / at_least_one(counts)[:, None]
     apart = own - means
     squares = statistics.squares + statistics.counts[:, None] * apart**2
     scatter = statistics.scatter + _weighted_gram(apart, statistics.counts)
@@ -189,25 +192,35 @@ def centred_means(statistics: ClassStatistics) -> tuple[Float[Array, "k d"], Boo
     return jnp.where(present[:, None], means, 0.0), present
 
 
-def squared_distances(features: Float[Array, "n d"], statistics: ClassStatistics) -> Float[Array, "n k"]:
-    """Squared distance of each example to each class mean."""
-    centred = features - statistics.origin[None, :]
-    product = matmul(centred, statistics.means.T)
-    squares = (statistics.means**2).sum(axis=1)
-    return jnp.maximum((centred**2).sum(axis=1)[:, None] - 2 * product + squares[None, :], 0.0)
+def squared_distances(
+    residual: Float[Array, "n d"], anchor: Int32[Array, "n"], anchors: Float[Array, "a d"], points: Float[Array, "k d"]
+) -> Float[Array, "n k"]:
+    """`|r|^2 + 2 r^T (a - p) + |a - p|^2` of examples `a + r`: right however close they, `a` and `p` are.
+
+    Args:
+        residual: `r`, the examples minus their anchors.
+        anchor: which of the anchors is that of each example, such as the mean of its class.
+        anchors: `a`.
+        points: `p`, to which distances are computed.
+    """
+    own = jnp.take_along_axis(matmul(residual, anchors.T), anchor[:, None], axis=1)
+    along = own - matmul(residual, points.T)
+    between = pairwise_distances(anchors, points)[anchor]
+    return jnp.maximum((residual**2).sum(axis=1)[:, None] + 2 * along + between, 0.0)
 
 
-def unit_sums(
-    features: Float[Array, "n d"], labels: Int32[Array, "n"], weights: Float[Array, "n"], classes: int
-) -> Float[Array, "f d"]:
-    """Weighted sum of the features of each class, each scaled to length 1."""
-    member = jax.nn.one_hot(labels, classes, dtype=features.dtype)
-    return matmul((member * (weights / row_norms(features))[:, None]).T, features)
+def split_nearest(
+    rows: Float[Array, "n d"], points: Float[Array, "k d"], present: Bool[Array, "k"]
+) -> tuple[Float[Array, "n d"], Int32[Array, "n"]]:
+    """The rows minus a point near each of them, and which point that is; of those that are present."""
+    far = jnp.where(present, (points**2).sum(axis=1), jnp.inf)
+    nearest = (far[None, :] - 2 * matmul(rows, points.T)).argmin(axis=1).astype(jnp.int32)
+    return rows - points[nearest], nearest
 
 
-def row_norms(features: Float[Array, "n d"]) -> Float[Array, "n"]:
-    """Euclidean length of each row, above 0."""
-    return jnp.maximum(jnp.linalg.norm(features, axis=1), TINY)
+def pairwise_distances(a: Float[Array, "a d"], b: Float[Array, "b d"]) -> Float[Array, "a b"]:
+    """Squared distances of few points, of their differences, so that large ones do not cancel."""
+    return jax.lax.map(lambda point: ((b - point[None, :]) ** 2).sum(axis=-1), a)
 
 
 def distinct_pairs(present: Bool[Array, "k"]) -> Bool[Array, "k k"]:
@@ -216,8 +229,23 @@ def distinct_pairs(present: Bool[Array, "k"]) -> Bool[Array, "k k"]:
 
 
 def average(matrix: Float[Array, "k k"], pairs: Bool[Array, "k k"]) -> Float[Array, ""]:
-    """Mean of the entries that `pairs` selects; 0 where it selects none."""
-    return jnp.where(pairs, matrix, 0.0).sum() / jnp.maximum(pairs.sum(), 1)
+    """Mean of the entries that `pairs` selects; NaN where it selects none."""
+    return jnp.where(pairs, matrix, 0.0).sum() / pairs.sum()
+
+
+def at_least_one(counts: Float[Array, "*k"]) -> Float[Array, "*k"]:
+    """Counts as divisors: 1 for those that are 0."""
+    return jnp.where(counts > 0, counts, 1)
+
+
+def where_defined(defined: Bool[Array, ""], values: PyTree) -> PyTree:
+    """The values, NaN where they are not defined."""
+    return jax.tree.map(lambda value: jnp.where(defined, value, jnp.nan), values)
+
+
+def have_spread(statistics: ClassStatistics) -> Bool[Array, ""]:
+    """Whether some class has two examples: else nothing is known of the variance inside classes."""
+    return (statistics.counts > 1).any()
 
 
 def _weighted_gram(rows: Float[Array, "k d"], weights: Float[Array, "k"]) -> Float[Array, "d d"]:

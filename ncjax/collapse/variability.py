@@ -8,11 +8,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ncjax.collapse.record import Metric
-from ncjax.collapse.statistics import TINY, ClassStatistics, average, centred_means, distinct_pairs
+from ncjax.collapse.statistics import (
+    ClassStatistics,
+    average,
+    centred_means,
+    distinct_pairs,
+    have_spread,
+    pairwise_distances,
+    where_defined,
+)
 from ncjax.ops.products import matmul
 from ncjax.results import MetricInfo
 
-FLOOR = 1e-6  # of the largest within-class variance: the rounding of a covariance in float32
+FLOOR = 8.4  # roundings, of the largest within-class variance: that of a covariance; 1e-6 in float32
 
 
 @jax.jit
@@ -33,7 +41,7 @@ def class_distances(statistics: ClassStatistics) -> Float[Array, "f f"]:
         [[2.0, 18.0], [18.0, 2.0]]
     """
     variances = statistics.variances
-    return _mean_distances(statistics.means) + variances[:, None] + variances[None, :]
+    return pairwise_distances(statistics.means, statistics.means) + variances[:, None] + variances[None, :]
 
 
 @jax.jit
@@ -46,7 +54,7 @@ def cdnv(statistics: ClassStatistics) -> Float[Array, ""]:
         statistics: of `k` classes; those without examples are left out.
 
     Returns:
-        A scalar from 0, collapsed, without upper bound.
+        A scalar from 0, collapsed, without upper bound; NaN without two classes, or where no class has two examples.
 
     Example:
         >>> import jax.numpy as jnp
@@ -57,8 +65,10 @@ def cdnv(statistics: ClassStatistics) -> Float[Array, ""]:
     """
     present, variances = statistics.counts > 0, statistics.variances
     pairs = distinct_pairs(present)
-    apart = jnp.where(pairs, _mean_distances(statistics.means), 1.0)
-    return average((variances[:, None] + variances[None, :]) / (2 * apart), pairs)
+    apart = jnp.where(pairs, pairwise_distances(statistics.means, statistics.means), 1.0)
+    return where_defined(
+        have_spread(statistics), average((variances[:, None] + variances[None, :]) / (2 * apart), pairs)
+    )
 
 
 @jax.jit
@@ -66,14 +76,14 @@ def vci(statistics: ClassStatistics) -> Float[Array, ""]:
     """Variability collapse index `1 - tr(S_T^+ S_B) / r` with `S_T = S_W + S_B`, `r = min(d, K - 1)` (Xu and Liu 2023).
 
     Computed as the mean of `1 / (1 + s)` over the eigenvalues `s` of `S_W^-1 S_B`, which stays exact where `S_B` is
-    much larger; a direction without within-class variance counts as one of `1e-6` of the largest. Neurons are first
-    scaled to the same within-class variance: in float32 their scales would hide the directions of small variance.
+    much larger; a direction without within-class variance counts as one of `1e-6` of the largest (float32). Neurons are
+    first scaled to the same within-class variance: in float32 their scales would hide the directions of small variance.
 
     Args:
         statistics: of `K` classes; those without examples are left out.
 
     Returns:
-        A scalar from 0, collapsed, to 1. Invertible linear maps of the features do not change it.
+        A scalar from 0, collapsed, to 1; NaN as for `cdnv`. Invertible linear maps of the features do not change it.
 
     Example:
         >>> import jax.numpy as jnp
@@ -93,7 +103,7 @@ def effective_rank(eigenvalues: Float[Array, "d"]) -> Float[Array, ""]:
         eigenvalues: of a covariance `[d]`; negative ones, which rounding leaves, count as 0.
 
     Returns:
-        The number of directions that are used, from 1 to `d`.
+        The number of directions that are used, from 1 to `d`; NaN where no eigenvalue is above 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -101,8 +111,9 @@ def effective_rank(eigenvalues: Float[Array, "d"]) -> Float[Array, ""]:
         3.0
     """
     values = jnp.maximum(eigenvalues, 0.0)
-    share = values / jnp.maximum(values.sum(), TINY)
-    return jnp.exp(-(share * jnp.log(jnp.maximum(share, TINY))).sum())
+    share = values / values.max()
+    share /= share.sum()
+    return jnp.exp(-(share * jnp.log(jnp.where(share > 0, share, 1.0))).sum())
 
 
 class WithinClassSpectrum(NamedTuple):
@@ -116,18 +127,20 @@ class WithinClassSpectrum(NamedTuple):
 def within_class_spectrum(statistics: ClassStatistics) -> WithinClassSpectrum:
     """VCI and the effective rank of `S_W`."""
     means, present = centred_means(statistics)
-    variances = jnp.diagonal(statistics.scatter)
-    scale = jnp.maximum(variances.max(), TINY)
-    sizes = jnp.sqrt(jnp.maximum(variances / scale, FLOOR))
+    largest, floor = jnp.diagonal(statistics.scatter).max(), FLOOR * jnp.finfo(means.dtype).eps
+    scale = jnp.where(largest > 0, largest, 1.0)
     scatter = statistics.scatter / scale
+    sizes = jnp.sqrt(jnp.maximum(jnp.diagonal(scatter), floor))
     values, directions = jnp.linalg.eigh(scatter / (sizes[:, None] * sizes[None, :]))
-    lengths = jnp.sqrt(jnp.maximum(values, FLOOR * jnp.maximum(values[-1], TINY)))
-    along = matmul(means / sizes[None, :], directions) / lengths[None, :]
-    separation = jnp.linalg.svd(along, compute_uv=False) ** 2 / (scale / statistics.counts.sum() * present.sum())
+    lengths = jnp.sqrt(jnp.maximum(values, floor * jnp.where(values[-1] > 0, values[-1], 1.0)))
+    along = matmul(means / jnp.sqrt(scale) / sizes[None, :], directions) / lengths[None, :]
+    separation = jnp.linalg.svd(along, compute_uv=False) ** 2 * (statistics.counts.sum() / present.sum())
     rank = jnp.minimum(present.sum() - 1, means.shape[1])
-    counted = jnp.arange(separation.size) < rank
-    index = jnp.where(counted, 1 / (1 + separation), 0.0).sum() / rank
-    return WithinClassSpectrum(index, effective_rank(jnp.linalg.eigvalsh(scatter)))
+    index = jnp.where(jnp.arange(separation.size) < rank, 1 / (1 + separation), 0.0).sum() / rank
+    index = jnp.where(largest > 0, index, jnp.where((means != 0).any(), 0.0, jnp.nan))
+    rounding = (4 * jnp.finfo(means.dtype).eps) ** 2 * statistics.counts.sum() * (means**2).max()
+    rank_within = where_defined(largest > rounding, effective_rank(jnp.linalg.eigvalsh(scatter)))
+    return where_defined(have_spread(statistics), WithinClassSpectrum(index, rank_within))
 
 
 @jax.jit
@@ -136,11 +149,6 @@ def effective_rank_of_all(statistics: ClassStatistics) -> Float[Array, ""]:
     apart = statistics.means - statistics.mean[None, :]
     between = matmul(apart.T * statistics.counts[None, :], apart)
     return effective_rank(jnp.linalg.eigvalsh(statistics.covariance + between / statistics.counts.sum()))
-
-
-def _mean_distances(means: Float[Array, "k d"]) -> Float[Array, "k k"]:
-    """Squared distances between class means; row by row, so that large ones do not cancel."""
-    return jax.lax.map(lambda mean: ((means - mean[None, :]) ** 2).sum(axis=-1), means)
 
 
 CDNV = Metric(

@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from ncjax.collapse.reading import Block, Moments
 from ncjax.collapse.record import Metric
-from ncjax.collapse.statistics import TINY, ClassStatistics, average, row_norms, squared_distances
+from ncjax.collapse.statistics import ClassStatistics, at_least_one, average, squared_distances
+from ncjax.collapse.units import unit_vectors
 from ncjax.collapse.variability import class_distances
 from ncjax.ops.products import matmul
 from ncjax.results import MetricInfo
@@ -32,7 +33,7 @@ class Explained(NamedTuple):
     """Share of the variance inside super-classes that the fine labels explain, from 0 to 1."""
 
     explained_variance: Float[Array, ""]  # of all super-classes with several classes together
-    explained_by_super_class: Float[Array, "c"]  # 0 where a super-class has one class
+    explained_by_super_class: Float[Array, "c"]  # NaN where a super-class has one class
 
 
 class SilhouetteSums(NamedTuple):
@@ -58,11 +59,14 @@ def siblings(counts: Float[Array, "f"], super_class: Int32[Array, "f"]) -> Bool[
 
 
 def summarise_distances(fine: ClassStatistics, coarse: ClassStatistics, super_class: Int32[Array, "f"]) -> Distances:
-    """The matrix of class distances in three numbers: averages over classes or pairs of classes."""
+    """The matrix of class distances in three numbers: averages over classes or pairs of classes, NaN without any.
+
+    A class with one example has no distance between two.
+    """
     distances, present = class_distances(fine), fine.counts > 0
     merged = siblings(fine.counts, super_class)
-    same = jnp.diag(present)
-    others = present[:, None] & present[None, :] & ~merged & ~same
+    same = jnp.diag(fine.counts > 1)
+    others = present[:, None] & present[None, :] & ~merged & ~jnp.diag(present)
     return Distances(*(average(distances, pairs) for pairs in (same, merged, others)))
 
 
@@ -72,11 +76,11 @@ def explained_variance(fine: ClassStatistics, coarse: ClassStatistics, super_cla
     Labels that mean nothing give about `(classes - 1) / examples`, not 0.
     """
     owner = jax.nn.one_hot(super_class, coarse.counts.size, dtype=fine.counts.dtype)
-    inside, total = owner.T @ fine.squares.sum(axis=1), coarse.squares.sum(axis=1)
-    several = owner.T @ (fine.counts > 0) > 1
-    between = jnp.where(several, jnp.maximum(total - inside, 0.0), 0.0)
-    total = jnp.where(several, total, 0.0)
-    return Explained(between.sum() / jnp.maximum(total.sum(), TINY), between / jnp.maximum(total, TINY))
+    apart = fine.means - coarse.means[super_class]
+    inside, between = owner.T @ fine.squares.sum(axis=1), owner.T @ (fine.counts * (apart**2).sum(axis=1))
+    several = owner.T @ (fine.counts > 0).astype(owner.dtype) > 1
+    inside, between = jnp.where(several, inside, 0.0), jnp.where(several, between, 0.0)
+    return Explained(between.sum() / (between + inside).sum(), between / (between + inside))
 
 
 @jax.jit
@@ -91,30 +95,51 @@ def silhouette_sums(block: Block, moments: Moments, super_class: Int32[Array, "f
         moments: of all examples.
         super_class: of each fine class.
     """
-    features, labels, weights = block
-    fine = moments.fine
-    counts = jnp.maximum(fine.counts, 1)
-    merged = siblings(fine.counts, super_class)
+    features, labels, _ = block
+    fine, units = moments.fine, moments.units
+    vectors, zero = unit_vectors(features, units.origin)
+    positions, none = features - fine.origin[None, :], jnp.zeros_like(zero)
+    squared = _scores(block, positions, none, fine.means, fine.squares.sum(axis=1), fine.counts, super_class)
+    cosine = _scores(block, vectors, zero, units.means, units.squares, fine.counts, super_class)
     member = jax.nn.one_hot(labels, fine.counts.size, dtype=features.dtype)
-    cosines = matmul(features, (moments.units / counts[:, None]).T) / row_norms(features)[:, None]
-    sums = []
-    for distances in (squared_distances(features, fine) + fine.variances[None, :], 1 - cosines):
-        own = (distances * member).sum(axis=1) * (counts / jnp.maximum(counts - 1, 1))[labels]
-        nearest = jnp.where(merged[labels], distances, jnp.inf).min(axis=1)
-        counted = (fine.counts > 1)[labels] & merged.any(axis=1)[labels] & (weights > 0)
-        nearest = jnp.where(counted, nearest, 0.0)
-        score = jnp.where(counted, (nearest - own) / jnp.maximum(jnp.maximum(own, nearest), TINY), 0.0)
-        sums.append((score * weights) @ member)
-    return SilhouetteSums(*sums)
+    return SilhouetteSums(squared @ member, cosine @ member)
+
+
+def _scores(
+    block: Block,
+    rows: Float[Array, "b d"],
+    extra: Float[Array, "b"],
+    means: Float[Array, "f d"],
+    squares: Float[Array, "f"],
+    counts: Float[Array, "f"],
+    super_class: Int32[Array, "f"],
+) -> Float[Array, "b"]:
+    """Weighted silhouettes in the squared distances of rows, of which the mean is `|x - m|^2 + v`, plus `extra` each.
+
+    The means are taken from that of their super-class, so that distances inside it do not cancel.
+    """
+    _, labels, weights = block
+    merged, sizes = siblings(counts, super_class), at_least_one(counts)
+    owner = jax.nn.one_hot(super_class, counts.size, dtype=means.dtype) * counts[:, None]
+    groups = matmul(owner.T, means) / at_least_one(owner.sum(axis=0))[:, None]
+    inside = means - groups[super_class]
+    distances = squared_distances(rows - means[labels], labels, inside, inside)
+    distances += (squares / sizes)[None, :] + extra[:, None]
+    own = jnp.take_along_axis(distances, labels[:, None], axis=1)[:, 0]
+    own = (own * sizes[labels] - 2 * extra) / jnp.maximum(sizes - 1, 1)[labels]
+    nearest = jnp.where(merged[labels], distances, jnp.inf).min(axis=1)
+    largest = jnp.maximum(own, nearest)
+    counted = (counts > 1)[labels] & merged.any(axis=1)[labels] & (weights > 0) & (largest > 0)
+    return jnp.where(counted, (nearest - own) / jnp.where(counted, largest, 1.0), 0.0) * weights
 
 
 def mean_silhouettes(
     sums: SilhouetteSums, fine: ClassStatistics, coarse: ClassStatistics, super_class: Int32[Array, "f"]
 ) -> Silhouettes:
-    """Means over the examples of classes with siblings."""
+    """Means over the examples of classes with siblings; NaN where no class has one."""
     has_siblings = siblings(fine.counts, super_class).any(axis=1)
-    examples = jnp.maximum((fine.counts * has_siblings).sum(), 1)
-    by_class = sums.cosine / jnp.maximum(fine.counts, 1)
+    examples = (fine.counts * has_siblings).sum()
+    by_class = sums.cosine / at_least_one(fine.counts)
     return Silhouettes(
         silhouette=sums.squared.sum() / examples,
         silhouette_cosine=sums.cosine.sum() / examples,
@@ -132,6 +157,7 @@ DISTANCES = Metric(
         "distance_merged_classes": _info(label="squared distance: merged classes", short="merged classes"),
         "distance_other_classes": _info(label="squared distance: other super-classes", short="other classes"),
     },
+    power=2,
 )
 EXPLAINED = Metric(
     function=explained_variance,

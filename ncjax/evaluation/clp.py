@@ -28,6 +28,8 @@ from ncjax.evaluation.label_levels import super_classes
 from ncjax.evaluation.linear_probe import fit_linear_probe
 from ncjax.evaluation.views import Embedded, Features, find_view
 from ncjax.features.arrays import as_labels, as_members
+from ncjax.features.frames import framed
+from ncjax.storage.arrays import FramedRows
 
 TSNE_NEIGHBOURS = 15  # that vote where a view embeds only some of the examples
 
@@ -42,7 +44,9 @@ class ClpResult:
     cluster_accuracy_test: float | None  # nearest centroid in the true super-class; None where the view cannot embed
     ari: float  # adjusted Rand index of the training clusters, up to 1
     nmi: float
-    inertia: float  # of k-means in its view, summed over super-classes
+    inertia: (
+        float  # of k-means in its view, summed over super-classes; in squared units of the features where it has some
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +94,17 @@ def cluster_and_linear_probe(
         >>> found.test_accuracy, found.ari
         (1.0, 1.0)
     """
-    rows = {name: np.asarray(as_members(name, x)[0], np.float32) for name, x in (("train", train), ("test", test))}
+    arrays = {name: as_members(name, x)[0] for name, x in (("train", train), ("test", test))}
+    frame = framed(arrays["train"]).frame
+    rows = {name: FramedRows(one, frame)[:] for name, one in arrays.items()}
     whole = {name: as_labels(name, y, len(rows[name])) for name, y in (("train", train_labels), ("test", test_labels))}
     fine, names = number_classes(whole)
     owner = super_classes(label_map, fine, names)
     clusters = cluster_super_classes(jax.random.key(seed), rows, fine, owner, view, restarts=restarts)
     probe = fit_linear_probe(jnp.asarray(rows["train"]), jnp.asarray(clusters.train), len(owner))
     predicted = np.asarray(probe.predict(jnp.asarray(rows["test"])))
-    return score_clusters(clusters, predicted, fine["train"], fine["test"], owner)
+    found = score_clusters(clusters, predicted, fine["train"], fine["test"], owner)
+    return dataclasses.replace(found, inertia=found.inertia * frame.scale ** find_view(view).power)
 
 
 def cluster_super_classes(

@@ -3,10 +3,11 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.scipy.linalg import solve_triangular
@@ -14,11 +15,18 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int32
 
 from ncjax.distributed.sharding import ROWS, shard_map
+from ncjax.features.frames import framed
 from ncjax.ops.products import matmul
+
+CONSTANT = 4  # roundings of its mean: a feature that deviates less from it is constant
+Points: TypeAlias = Float[Array, "n d"] | Float[np.ndarray, "n d"]
 
 
 class LinearProbe(NamedTuple):
-    """Linear classifiers of features as they are, one or `*p`, with the evidence that each is optimal."""
+    """Linear classifiers of features as they are, one or `*p`, with the evidence that each is optimal.
+
+    The scores of the classes are `(x - origin) W + b`.
+    """
 
     weights: Float[Array, "*p d c"]
     bias: Float[Array, "*p c"]
@@ -26,19 +34,22 @@ class LinearProbe(NamedTuple):
     gradient_norm: Float[Array, "*p"]  # of the preconditioned problem
     iterations: Int32[Array, "*p"]
     converged: Bool[Array, "*p"]
+    origin: Float[Array, "d"] | Float[np.ndarray, "d"]  # the mean of the features; float64 where they are of NumPy
 
-    def predict(self, features: Float[Array, "n d"]) -> Int32[Array, "*p n"]:
+    def predict(self, features: Points) -> Int32[Array, "*p n"]:
         """The most probable class of each example, by each classifier."""
+        if isinstance(features, np.ndarray):
+            centred = jnp.asarray(features - np.asarray(self.origin, np.float64), jnp.float32)
+            return _predict(self._replace(origin=jnp.zeros(centred.shape[1])), centred)
         return _predict(self, features)
 
 
-@partial(jax.jit, static_argnames=("classes", "max_iterations", "mesh"))
 def fit_linear_probe(
-    features: Float[Array, "n d"],
-    labels: Int32[Array, "*p n"],
+    features: Points,
+    labels: Int32[Array, "*p n"] | Int32[np.ndarray, "*p n"],
     classes: int,
     *,
-    weights: Float[Array, "n"] | None = None,
+    weights: Float[Array, "n"] | Float[np.ndarray, "n"] | None = None,
     mesh: Mesh | None = None,
     l2: float | Float[Array, ""] = 1e-4,
     max_iterations: int = 1000,
@@ -51,7 +62,7 @@ def fit_linear_probe(
     is well conditioned, however collapsed the features are.
 
     Args:
-        features: `n` examples.
+        features: `n` examples; float64 of NumPy is centred before it is rounded to float32.
         labels: classes in `0..c-1`; with a leading axis, a probe for each labelling of the examples.
         classes: number of classes `c`.
         weights: of the examples, such as 0 for padding; None: all 1.
@@ -70,10 +81,29 @@ def fit_linear_probe(
         >>> bool((probe.predict(points) == labels).all())
         True
     """
-    mean = _mean(features, weights)
-    std = jnp.sqrt(_mean((features - mean[None, :]) ** 2, weights))
-    std = jnp.where(std > 1e-6 * std.max(), std, 1.0)
-    z = (features - mean[None, :]) / std[None, :]
+    options = {"weights": weights, "mesh": mesh, "l2": l2, "max_iterations": max_iterations, "tol": tol}
+    if not isinstance(features, np.ndarray):
+        return fit_in_frame(features, labels, classes, **options)
+    rows = framed(features)
+    found, frame = fit_in_frame(jnp.asarray(rows[:]), jnp.asarray(labels), classes, **options), rows.frame
+    origin = frame.origin + frame.scale * np.asarray(found.origin, np.float64)
+    return found._replace(origin=origin, weights=found.weights / frame.scale)
+
+
+@partial(jax.jit, static_argnames=("classes", "max_iterations", "mesh"))
+def fit_in_frame(
+    features: Float[Array, "n d"],
+    labels: Int32[Array, "*p n"],
+    classes: int,
+    *,
+    weights: Float[Array, "n"] | None,
+    mesh: Mesh | None,
+    l2: float | Float[Array, ""],
+    max_iterations: int,
+    tol: float | Float[Array, ""],
+) -> LinearProbe:
+    """`fit_linear_probe` of features for which float32 is long enough; one program."""
+    z, mean, std = standardise(features, weights)
     counted, count = (z, z.shape[0]) if weights is None else (z * weights[:, None], weights.sum())
     correlation = matmul(counted.T, z) / count
     lower = jnp.linalg.cholesky(0.1 * correlation + l2 * jnp.eye(z.shape[1]))
@@ -92,13 +122,41 @@ def fit_linear_probe(
         start = (jnp.zeros((z.shape[1], classes)), jnp.zeros(classes))
         (v, bias), value, norm, iterations = _lbfgs(loss, start, max_iterations, tol)
         found = weights_of(v) / std[:, None]
-        return LinearProbe(found, bias - mean @ found, value, norm, iterations, norm <= tol)
+        return LinearProbe(found, bias, value, norm, iterations, norm <= tol, mean)
 
-    return solve(labels) if labels.ndim == 1 else lax.map(solve, labels)
+    found = solve(labels) if labels.ndim == 1 else lax.map(solve, labels)
+    return found._replace(origin=mean)
+
+
+class Standardised(NamedTuple):
+    """Features minus their mean, over their standard deviation; 0 for a feature that is constant."""
+
+    features: Float[Array, "n d"]
+    mean: Float[Array, "d"]
+    std: Float[Array, "d"]  # 1 for a feature that is constant
+
+
+def standardise(features: Float[Array, "n d"], weights: Float[Array, "n"] | None = None) -> Standardised:
+    """Each feature by itself, whatever the scales of the others.
+
+    Args:
+        features: `n` examples.
+        weights: of the examples; None: all 1.
+    """
+    mean = _mean(features, weights)
+    mean += _mean(features - mean[None, :], weights)
+    apart = features - mean[None, :]
+    counted = apart if weights is None else jnp.where(weights[:, None] > 0, apart, 0.0)
+    largest = jnp.abs(counted).max(axis=0)
+    constant = largest <= CONSTANT * jnp.finfo(features.dtype).eps * jnp.abs(mean)
+    largest = jnp.where(constant, 1.0, largest)
+    std = largest * jnp.sqrt(_mean((counted / largest[None, :]) ** 2, weights))
+    std = jnp.where(constant, 1.0, std)
+    return Standardised(jnp.where(constant[None, :], 0.0, apart / std[None, :]), mean, std)
 
 
 def _mean(values: Array, weights: Array | None) -> Array:
-    return values.mean(axis=0) if weights is None else weights @ values / weights.sum()
+    return values.mean(axis=0) if weights is None else matmul(weights, values) / weights.sum()
 
 
 def _whitener(mesh: Mesh | None) -> Callable[[Array, Array], Array]:
@@ -139,5 +197,5 @@ def _lbfgs(
 
 @jax.jit
 def _predict(probe: LinearProbe, features: Float[Array, "n d"]) -> Int32[Array, "*p n"]:
-    logits = matmul(features, probe.weights) + probe.bias[..., None, :]
+    logits = matmul(features - probe.origin[None, :], probe.weights) + probe.bias[..., None, :]
     return logits.argmax(axis=-1).astype(jnp.int32)

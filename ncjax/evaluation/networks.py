@@ -3,21 +3,22 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float
 
 from ncjax.collapse.measure import NO_CLASSIFIER, Classifier, Labelled
 from ncjax.data.label_maps import LabelMap
 from ncjax.distributed.mesh import row_mesh
 from ncjax.errors import UserError
 from ncjax.evaluation.label_levels import AnyLabelMap, SuperClasses, super_classes
-from ncjax.features.arrays import finite_rows
 from ncjax.features.feature_set import FeatureSet, SplitFeatures, as_heads, classifier_layer
+from ncjax.features.frames import Survey, find_frame, survey
 from ncjax.results import Measurement, Row
-from ncjax.storage.arrays import Rows
+from ncjax.storage.arrays import Frame, FramedRows, frame_of
 from ncjax.training.members import Member
 
 Level = Literal["coarse", "fine"]
@@ -30,10 +31,10 @@ class Network:
 
     Attributes:
         row: who it is; nothing is measured yet but accuracies.
-        train: rows with NaN have weight 0.
-        test: None: there is no test split.
+        train: rows with NaN have weight 0; in units in which float32 is long enough.
+        test: in the same units; None: there is no test split.
         super_class: of each fine class; each its own where no label map merges classes.
-        classifier: None: nc3 and nc4 are left out; `no_classifier` says why.
+        classifier: of features in these units; None: nc3 and nc4 are left out; `no_classifier` says why.
         classifier_level: of its classes; None: decided by their number.
         mesh: over which examples are sharded; None: one device.
         setting: what networks that differ only by their seed share.
@@ -82,17 +83,18 @@ def _networks(
             own = _own_map(member, features)
             owner = overriding or super_classes(own, fine, features.class_names)
             train, train_left_out = _labelled("train", features.train, layer, index)
-            test, test_left_out = _labelled("test", features.test, layer, index) if features.test else (None, ())
-            found, level, reason = _classifier(features, classifier, index, member, owner)
-            if layer != read and found is not None:
-                found, reason = None, f"the classifier reads the layer {read}, not {layer}"
+            frame = frame_of(train.rows)
+            test, test_left_out = _labelled("test", features.test, layer, index, frame) if features.test else (None, ())
+            head, level, reason = _classifier(features, classifier, index, member, owner)
+            if layer != read and head is not None:
+                head, reason = None, f"the classifier reads the layer {read}, not {layer}"
             row = _row(features, name, index, member, layer, owner, (*train_left_out, *test_left_out))
             yield Network(
                 row=row,
                 train=train,
                 test=test,
                 super_class=owner,
-                classifier=found,
+                classifier=None if head is None else _in_frame(head, frame),
                 classifier_level=level,
                 no_classifier=reason,
                 mesh=mesh,
@@ -155,18 +157,42 @@ def _accuracies(features: FeatureSet, index: int, member: Member) -> Iterator[Me
             yield Measurement(metric="accuracy", split=name, level="coarse", value=share)
 
 
-def _labelled(name: str, split: SplitFeatures, layer: str, index: int) -> tuple[Labelled, tuple[str, ...]]:
-    rows: Rows = split.layers[layer][index]
-    finite = finite_rows(rows)
-    bad = np.flatnonzero(~finite).tolist()
+def _labelled(
+    name: str, split: SplitFeatures, layer: str, index: int, frame: Frame | None = None
+) -> tuple[Labelled, tuple[str, ...]]:
+    """A split in the units of a frame, or of the frame that fits it best."""
+    rows = split.layers[layer][index]
+    found: Survey = survey(rows)
+    bad = np.flatnonzero(~found.finite).tolist()
     count = len(split.labels)
     if len(bad) == count:
         raise UserError(f"every row of the {name} features holds NaN or infinite numbers; was the training diverging?")
+    framed = FramedRows(rows, find_frame(rows, found) if frame is None else frame)
     if not bad:
-        return Labelled(rows, split.labels), ()
+        return Labelled(framed, split.labels), ()
     shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
     line = f"{name}: {len(bad)} of {count} rows, which hold NaN or infinite numbers (rows {shown})"
-    return Labelled(rows, split.labels, finite.astype(np.float32)), (line,)
+    return Labelled(framed, split.labels, found.finite.astype(np.float32)), (line,)
+
+
+class _Head(NamedTuple):
+    """`x -> W x + b` of features as they are."""
+
+    weights: Float[np.ndarray, "k d"]
+    bias: Float[np.ndarray, "k"]
+
+
+def _in_frame(head: _Head, frame: Frame) -> Classifier:
+    """The classifier of features in the units of a frame, up to a positive factor and a number for all classes.
+
+    `W (o + s z) + b = (s W) z + (W o + b)`, in float64; neither the decisions nor self-duality change with the two.
+    """
+    weights, offset = head.weights.astype(np.float64), head.bias.astype(np.float64) + head.weights @ frame.origin
+    bias = (offset - offset.mean()) / frame.scale
+    largest = np.abs(weights).max()
+    if largest > 0 and frame.scale != 1:
+        weights, bias = weights / largest, bias / largest
+    return Classifier(jnp.asarray(weights, jnp.float32), jnp.asarray(bias, jnp.float32))
 
 
 def _classifier(
@@ -175,7 +201,7 @@ def _classifier(
     index: int,
     member: Member | None,
     owner: SuperClasses,
-) -> tuple[Classifier | None, Level | None, str]:
+) -> tuple[_Head | None, Level | None, str]:
     """The classifier of a network on the classes that it has, their level, or why there is none."""
     if supplied is not None or (member is None and features.classifier is not None):
         heads = features.classifier
@@ -183,7 +209,7 @@ def _classifier(
             width = features.train.layers[classifier_layer(features.layers)][index].shape[1]
             heads = as_heads(*supplied, width, len(features.names))
         assert heads is not None
-        return Classifier(jnp.asarray(heads.weights[index].T), jnp.asarray(heads.bias[index])), None, ""
+        return _Head(heads.weights[index].T, heads.bias[index]), None, ""
     if member is None:
         return None, None, NO_CLASSIFIER
     own = member.label_map
@@ -195,4 +221,4 @@ def _classifier(
     if level == "coarse" and own.super_class != owner:
         return None, None, f"the classifier is of {own.name}, not of the label map that is evaluated"
     weights, bias = (array[index, ..., : own.classes] for array in features.classifier)
-    return Classifier(jnp.asarray(weights.T), jnp.asarray(bias)), level, ""
+    return _Head(weights.T, bias), level, ""

@@ -20,11 +20,13 @@ from ncjax.evaluation.clp import (
     score_clusters,
     score_training_clusters,
 )
-from ncjax.evaluation.label_levels import SuperClasses, merges
+from ncjax.evaluation.label_levels import merges
 from ncjax.evaluation.linear_probe import LinearProbe, fit_linear_probe
 from ncjax.evaluation.networks import Network
 from ncjax.evaluation.simple_probes import few_shot, nearest_neighbours, ridge_probe
+from ncjax.evaluation.views import find_view
 from ncjax.results import Clusters, Measurement, MetricInfo, Scope
+from ncjax.storage.arrays import frame_of
 
 NEIGHBOURS, SHOTS = 20, 5
 
@@ -84,14 +86,14 @@ def measure_probes(network: Network, views: Sequence[str], restarts: int, seed: 
     if network.test is None:
         left_out = ("probes and clp: there is no test split", *left_out)
         for view, found in clusters.items():
-            measurements += _cluster_measurements(found, view, arrays, owner)
+            measurements += _cluster_measurements(found, view, arrays, network)
     else:
         linear, predicted = _linear_probes(network, arrays, clusters)
         measurements += [*linear, *_simple_probes(arrays, len(owner), seed)]
         if len(arrays.fine["train"]) < NEIGHBOURS:
             left_out = (*left_out, f"knn_probe: there are {len(arrays.fine['train'])} neighbours, not {NEIGHBOURS}")
         for (view, found), by in zip(clusters.items(), predicted, strict=True):
-            measurements += _clp_measurements(found, view, by, arrays, owner)
+            measurements += _clp_measurements(found, view, by, arrays, network)
     kept = {view: _whole(found, arrays, network) for view, found in clusters.items()}
     return Probed(tuple(measurements), kept, left_out)
 
@@ -181,25 +183,26 @@ def _simple_accuracies(
 
 
 def _clp_measurements(
-    clusters: ViewClusters, view: str, predicted: np.ndarray, arrays: Arrays, owner: SuperClasses
+    clusters: ViewClusters, view: str, predicted: np.ndarray, arrays: Arrays, network: Network
 ) -> list[Measurement]:
-    found = score_clusters(clusters, predicted, arrays.fine["train"], arrays.fine["test"], owner)
+    found = score_clusters(clusters, predicted, arrays.fine["train"], arrays.fine["test"], network.super_class)
     reason = "" if found.cluster_accuracy_test is not None else f"the view {view} cannot embed new points"
     return [
         _of_fine("clp", "test", found.test_accuracy, view=view),
         _of_fine("clp_oracle", "test", found.test_accuracy_oracle, view=view),
-        *_cluster_measurements(clusters, view, arrays, owner),
+        *_cluster_measurements(clusters, view, arrays, network),
         _of_fine("cluster_accuracy", "test", found.cluster_accuracy_test, view=view, reason=reason),
     ]
 
 
-def _cluster_measurements(clusters: ViewClusters, view: str, arrays: Arrays, owner: SuperClasses) -> list[Measurement]:
-    found = score_training_clusters(clusters, arrays.fine["train"], owner)
+def _cluster_measurements(clusters: ViewClusters, view: str, arrays: Arrays, network: Network) -> list[Measurement]:
+    found = score_training_clusters(clusters, arrays.fine["train"], network.super_class)
+    inertia = clusters.inertia * frame_of(network.train.rows).scale ** find_view(view).power
     return [
         _of_fine("cluster_accuracy", "train", found.accuracy, view=view),
         _of_fine("cluster_ari", "train", found.ari, view=view),
         _of_fine("cluster_nmi", "train", found.nmi, view=view),
-        _of_fine("inertia", "train", clusters.inertia, view=view),
+        _of_fine("inertia", "train", inertia, view=view),
     ]
 
 

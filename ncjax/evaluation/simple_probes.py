@@ -7,23 +7,29 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Bool, Float, Int32, Key
 
+from ncjax.collapse.statistics import at_least_one, split_nearest, squared_distances
+from ncjax.evaluation.linear_probe import standardise
 from ncjax.ops.products import matmul
 
 QUERIES = 256  # whose distances to all neighbours are held at once
 
 
 class LinearMap(NamedTuple):
-    """Scores of classes `x W + b`; the largest wins."""
+    """Scores of classes `(x - origin) W + b`; the largest wins."""
 
+    origin: Float[Array, "d"]
     weights: Float[Array, "d c"]
     bias: Float[Array, "c"]
 
+    def scores(self, features: Float[Array, "n d"]) -> Float[Array, "n c"]:
+        """Of each class."""
+        return matmul(features - self.origin[None, :], self.weights) + self.bias[None, :]
+
     def predict(self, features: Float[Array, "n d"]) -> Int32[Array, "n"]:
         """The class of the largest score."""
-        scores = matmul(features, self.weights) + self.bias[None, :]
-        return scores.argmax(axis=1).astype(jnp.int32)
+        return self.scores(features).argmax(axis=1).astype(jnp.int32)
 
 
 @partial(jax.jit, static_argnames="classes")
@@ -34,15 +40,13 @@ def ridge_probe(
 
     The same as scikit-learn's `StandardScaler` and `RidgeClassifier(alpha)`.
     """
-    mean, std = features.mean(axis=0), features.std(axis=0)
-    std = jnp.where(std > 1e-6 * std.max(), std, 1.0)
-    z = (features - mean[None, :]) / std[None, :]
+    z, mean, std = standardise(features)
     targets = 2 * jax.nn.one_hot(labels, classes, dtype=features.dtype) - 1
     offset = targets.mean(axis=0)
     gram = matmul(z.T, z) + alpha * jnp.eye(z.shape[1])
     right = matmul(z.T, targets - offset[None, :])
     weights = jax.scipy.linalg.solve(gram, right, assume_a="pos") / std[:, None]
-    return LinearMap(weights, offset - matmul(mean, weights))
+    return LinearMap(mean, weights, offset)
 
 
 @partial(jax.jit, static_argnames=("classes", "neighbours"))
@@ -54,18 +58,33 @@ def nearest_neighbours(
     The same as scikit-learn's `KNeighborsClassifier(neighbours)`. Queries are taken 256 at a time.
     """
     centre = train.mean(axis=0)
-    train = train - centre[None, :]
-    squares = (train**2).sum(axis=1)
-    count = queries.shape[0]
+    train, queries = train - centre[None, :], queries - centre[None, :]
+    means, present = _class_means(train, labels, classes)
+    own = train - means[labels]
+    along = matmul(own, means.T)
+    along = (along - jnp.take_along_axis(along, labels[:, None], axis=1)).T
+    squares, count = (own**2).sum(axis=1), queries.shape[0]
     blocks = -(-count // QUERIES)
-    padded = jnp.pad(queries - centre[None, :], ((0, blocks * QUERIES - count), (0, 0)))
+    padded = jnp.pad(queries, ((0, blocks * QUERIES - count), (0, 0)))
 
     def vote(block: Array) -> Array:
-        nearness = 2 * matmul(block, train.T) - squares[None, :]
-        found = labels[lax.top_k(nearness, neighbours)[1]]
+        """`|x - y|^2` with `x = m + r` and `y = m' + r'`: no distance is a difference of much larger numbers."""
+        residual, anchor = split_nearest(block, means, present)
+        towards = squared_distances(residual, anchor, means, means)
+        distances = towards[:, labels] - 2 * (along[anchor] + matmul(residual, own.T)) + squares[None, :]
+        found = labels[lax.top_k(-distances, neighbours)[1]]
         return jax.nn.one_hot(found, classes).sum(axis=1).argmax(axis=1).astype(jnp.int32)
 
     return lax.map(vote, padded.reshape(blocks, QUERIES, -1)).reshape(-1)[:count]
+
+
+def _class_means(
+    features: Float[Array, "n d"], labels: Int32[Array, "n"], classes: int
+) -> tuple[Float[Array, "c d"], Bool[Array, "c"]]:
+    """Of each class, and which classes have examples."""
+    member = jax.nn.one_hot(labels, classes, dtype=features.dtype)
+    counts = member.sum(axis=0)
+    return matmul(member.T, features) / at_least_one(counts)[:, None], counts > 0
 
 
 @partial(jax.jit, static_argnames=("classes", "shots", "episodes"))
@@ -84,6 +103,10 @@ def few_shot(
 
     A class with fewer examples gives all that it has; one without gives none.
     """
+    centre = train.mean(axis=0)
+    train, test = train - centre[None, :], test - centre[None, :]
+    anchors, present = _class_means(train, labels, classes)
+    residual, anchor = split_nearest(test, anchors, present)
 
     def episode(key: Array) -> Array:
         order = jax.random.uniform(key, labels.shape)
@@ -91,12 +114,9 @@ def few_shot(
         def mean(label: Array) -> Array:
             value, rows = lax.top_k(jnp.where(labels == label, order, -1.0), min(shots, labels.size))
             drawn = (value >= 0).astype(train.dtype)
-            return jnp.where(drawn.sum() > 0, drawn @ train[rows] / jnp.maximum(drawn.sum(), 1), jnp.inf)
+            return matmul(drawn, train[rows]) / jnp.maximum(drawn.sum(), 1)
 
-        means = lax.map(mean, jnp.arange(classes))
-        usable = jnp.isfinite(means[:, 0])
-        means = jnp.where(usable[:, None], means, 0.0)
-        nearness = 2 * matmul(test, means.T) - (means**2).sum(axis=1)[None, :]
-        return (jnp.where(usable[None, :], nearness, -jnp.inf).argmax(axis=1) == test_labels).mean()
+        distances = squared_distances(residual, anchor, anchors, lax.map(mean, jnp.arange(classes)))
+        return (jnp.where(present[None, :], distances, jnp.inf).argmin(axis=1) == test_labels).mean()
 
     return lax.map(episode, jax.random.split(key, episodes))

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float32, Int, Int32
+from jaxtyping import Float32, Float64, Int, Int32
 
 from ncjax.distributed.processes import to_host
 from ncjax.distributed.sharding import shard_rows
 from ncjax.errors import UserError
-from ncjax.ops.products import matmul
+from ncjax.ops.products import double_precision, matmul
 from ncjax.results import ViewInfo
 
 PCA_DIMENSIONS = 8
+ROUNDING = 2.0**-22  # of float32, relative to what is rounded: shorter differences have no direction
 TSNE_POINTS = 2000  # of each super-class; the others join the cluster of most of their nearest among these
 
 
@@ -46,6 +47,7 @@ class View(NamedTuple):
     embed: Callable[[Features], Embedded]
     info: ViewInfo
     is_plane: bool = False  # whether the embedding is kept with the results, as a picture
+    power: int = 0  # of the unit of the features that inertia is in: 2 where distances are those of the features
 
 
 def raw(features: Features) -> Embedded:
@@ -54,23 +56,25 @@ def raw(features: Features) -> Embedded:
 
 
 def normalised(features: Features) -> Embedded:
-    """The features minus the mean of their super-class, of length 1."""
-    train, test = _centred(features)
-    return Embedded(*(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (train, test)))
+    """The features minus the mean of their super-class, of length 1; 0 for an example at the mean but for rounding."""
+    splits = zip(_centred(features), (features.train, features.test), strict=True)
+    return Embedded(*(_unit(centred, rows) for centred, rows in splits))
 
 
 def residual_pca(features: Features) -> Embedded:
-    """The features minus the mean of their super-class, on its first 8 principal axes, whitened."""
+    """The features minus the mean of their super-class, on its first 8 principal axes, whitened.
+
+    Products are in float64: axes may be much shorter than the first. Those that are rounding are 0.
+    """
     train, test = _centred(features)
     dimensions = min(PCA_DIMENSIONS, train.shape[1])
     views = np.zeros((len(train), dimensions), np.float32), np.zeros((len(test), dimensions), np.float32)
     for group in np.unique(features.train_super):
         own = train[features.train_super == group]
-        inside = shard_rows(own, features.mesh)
-        products = to_host(matmul(inside.T, inside))
-        values, axes = np.linalg.eigh(products.astype(np.float64) / len(own))
-        least = max(1e-12 * values[-1], np.finfo(np.float32).tiny)
-        top = axes[:, -dimensions:] / np.sqrt(np.maximum(values[-dimensions:], least))
+        values, axes = np.linalg.eigh(_products(own, features.mesh) / len(own))
+        lengths = np.sqrt(np.maximum(values[-dimensions:], 0))
+        sound = lengths > ROUNDING * (lengths[-1] + np.abs(features.train[features.train_super == group]).max())
+        top = axes[:, -dimensions:] * np.where(sound, 1 / np.where(sound, lengths, 1), 0)
         for view, points, owner in zip(views, (train, test), (features.train_super, features.test_super), strict=True):
             view[owner == group] = points[owner == group] @ top
     return Embedded(*views)
@@ -86,7 +90,7 @@ def tsne(features: Features) -> Embedded:
 
 
 VIEWS: dict[str, View] = {
-    "raw": View(raw, ViewInfo(label="raw features")),
+    "raw": View(raw, ViewInfo(label="raw features"), power=2),
     "normalised": View(normalised, ViewInfo(label="centred, normalised")),
     "residual_pca": View(residual_pca, ViewInfo(label="residual PCA")),
     "tsne": View(tsne, ViewInfo(label="t-SNE"), is_plane=True),
@@ -104,15 +108,32 @@ def find_view(name: str) -> View:
     return VIEWS[name]
 
 
-def _centred(features: Features) -> tuple[np.ndarray, np.ndarray]:
-    counts = np.bincount(features.train_super)
-    means = np.zeros((counts.size, features.train.shape[1]), np.float64)
-    np.add.at(means, features.train_super, features.train)
-    means = (means / counts[:, None]).astype(np.float32)
-    return features.train - means[features.train_super], features.test - means[features.test_super]
+def _centred(features: Features) -> tuple[Float32[np.ndarray, "n d"], Float32[np.ndarray, "m d"]]:
+    train, test = np.empty_like(features.train), np.zeros_like(features.test)
+    for group in np.unique(features.train_super):
+        inside, tested = features.train_super == group, features.test_super == group
+        mean = features.train[inside].mean(axis=0, dtype=np.float64)
+        train[inside], test[tested] = features.train[inside] - mean, features.test[tested] - mean
+    return train, test
 
 
-def _tsne(points: np.ndarray) -> Any:
+def _unit(centred: Float32[np.ndarray, "n d"], rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+    lengths, sizes = (np.linalg.norm(x, axis=1, keepdims=True) for x in (centred, rows))
+    sound = lengths > ROUNDING * sizes
+    return np.where(sound, centred / np.where(sound, lengths, 1), 0)
+
+
+def _products(rows: Float32[np.ndarray, "n d"], mesh: Mesh | None) -> Float64[np.ndarray, "d d"]:
+    """`X^T X` in float64, over the devices of a mesh."""
+    with double_precision():
+        inside = shard_rows(rows.astype(np.float64), mesh)
+        return to_host(matmul(inside.T, inside))
+
+
+def _tsne(points: Float32[np.ndarray, "n d"]) -> Any:
+    """Of points from their mean, at deviation 1; a single feature gets a second of 0, for the PCA of the start."""
+    points = points - points.mean(axis=0, dtype=np.float64)
+    points = np.pad(points / (np.sqrt((points**2).mean()) or 1), ((0, 0), (0, max(0, 2 - points.shape[1]))))
     perplexity = min(30.0, max((len(points) - 1) / 3, 1.0))
     try:
         import openTSNE

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Shaped
 
 from ncjax.data.labels import check_whole
 from ncjax.errors import UserError, first_line
@@ -60,11 +60,3 @@ def as_labels(name: str, labels: Any, count: int) -> Shaped[np.ndarray, "n"]:
     if len(found) != count:
         raise UserError(f"{name} has {count} rows of features and {len(found)} labels; give one label a row")
     return check_whole(name, found)
-
-
-def finite_rows(rows: Rows) -> Bool[np.ndarray, "n"]:
-    """Which rows hold no NaN and no infinite number in float32; read a block at a time."""
-    count, width = rows.shape
-    size = max(1, BLOCK_BYTES // (4 * width))
-    parts = [np.asarray(rows[first : first + size], np.float32) for first in range(0, count, size)]
-    return np.concatenate([np.isfinite(part).all(axis=1) for part in parts])

@@ -26,8 +26,8 @@ FEATURES = "features"  # the layer that every network names: the input of its fi
 class Heads(NamedTuple):
     """The final linear layer of every member: logits are `features @ weights + bias`."""
 
-    weights: Float32[np.ndarray, "s d c"]
-    bias: Float32[np.ndarray, "s c"]
+    weights: Float[np.ndarray, "s d c"]
+    bias: Float[np.ndarray, "s c"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,10 +227,10 @@ def as_heads(weights: Any, bias: Any, features: int, members: int = 1) -> Heads:
     Raises:
         UserError: the shapes do not fit the features, or a number is not finite.
     """
-    array = np.asarray(to_numpy(weights), np.float32)
+    array = _as_float(weights)
     if array.ndim not in (2, 3) or array.shape[-1] != features:
         raise UserError(f"classifier weights are {list(array.shape)}, but must be [classes, {features}]")
-    offset = np.zeros(array.shape[:-1], np.float32) if bias is None else np.asarray(to_numpy(bias), np.float32)
+    offset = np.zeros(array.shape[:-1], np.float32) if bias is None else _as_float(bias)
     if offset.shape != array.shape[:-1]:
         wanted = list(array.shape[:-1])
         raise UserError(f"classifier bias is {list(offset.shape)}, but must be {wanted}, as its weights have it")
@@ -240,6 +240,12 @@ def as_heads(weights: Any, bias: Any, features: int, members: int = 1) -> Heads:
     if len(array) not in (1, members):
         raise UserError(f"there are classifiers of {len(array)} members, but features of {members}; give one each")
     return Heads(*(np.repeat(x, members // len(x), axis=0) for x in (array.swapaxes(1, 2), offset)))
+
+
+def _as_float(array: Any) -> Float[np.ndarray, "..."]:
+    """In float64 where it is, for features far from 0 need it; else in float32."""
+    found = to_numpy(array)
+    return found if found.dtype == np.float64 else found.astype(np.float32)
 
 
 def _layers(name: str, features: Any) -> dict[str, np.ndarray | Sequence[Rows]]:

@@ -27,11 +27,12 @@ def make_observer(spec: Spec, dataset: Dataset, ensemble: Ensemble, images: Imag
     """A function of (epoch, state) that gives a number for each member and metric where they are due, else nothing.
 
     Every `evaluate.observe_epochs` epochs: NC1, its ratio, CDNV and NC2 to the labels that each member is trained on
-    and to the fine ones, on `evaluate.observe_images` evenly spaced training images. One compiled program; what
-    comes to the host is a few numbers a member.
+    and to the fine ones, on `evaluate.observe_images` training images, drawn at random and always the same. One
+    compiled program; what comes to the host is a few numbers a member.
     """
     config, count = spec.config.evaluate, dataset.train.labels.size
-    rows = np.linspace(0, count - 1, min(count, config.observe_images)).astype(np.int32)
+    drawn = np.random.default_rng(0).permutation(count)[: config.observe_images]
+    rows = np.sort(drawn).astype(np.int32)
     program = jax.jit(partial(_observe, spec, len(dataset.class_names)), compiler_options=compiler_options())
 
     @cache

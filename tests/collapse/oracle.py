@@ -88,7 +88,7 @@ def within(x, fine, super_class):
         "distance_merged_classes": distances[merged].mean(),
         "distance_other_classes": distances[~merged & ~same].mean(),
         "explained_variance": 1 - sum(inside[c] for c in several) / sum(total[c] for c in several),
-        "explained_by_super_class": [1 - inside[c] / total[c] if c in several else 0 for c in inside],
+        "explained_by_super_class": [1 - inside[c] / total[c] if c in several else np.nan for c in inside],
         **silhouettes(x, fine, coarse, several),
         **intraclass(x, fine, coarse),
     }
@@ -113,7 +113,8 @@ def intraclass(x, fine, coarse):
     def best(values):
         return np.sort(values)[-30:].mean()
 
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    unit = x / np.where(lengths > 0, lengths, 1)
     selectivity = []
     for j in np.unique(fine):
         of, rest = x[fine == j], x[(coarse == coarse[fine == j][0]) & (fine != j)]

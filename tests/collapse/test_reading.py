@@ -31,16 +31,18 @@ def test_the_last_block_is_padded_and_what_has_weight_0_becomes_0(monkeypatch):
     assert not joined[0][N:].any()
 
 
-def test_a_subsample_is_evenly_spaced_and_padded():
-    count = SUBSAMPLE + 1000
+def test_a_subsample_is_drawn_at_random_and_padded():
+    """Of rows in turns an even spacing would draw one kind alone."""
+    count = 4 * SUBSAMPLE
     coarse = (np.arange(count + 5) >= count).astype(np.int64)
     rows = np.arange(count + 5, dtype=np.float32)[:, None]
     weights = np.ones(count + 5, np.float32)
     weights[-1] = 0
-    points, counts = subsample(Labelled(rows, coarse.astype(np.int32), weights), coarse, 2)
-    assert points.shape == (2, SUBSAMPLE, 1)
-    chosen = np.asarray(points[0, :, 0])
-    assert (chosen[0], chosen[-1]) == (0, count - 1)
-    assert set(np.diff(chosen)) == {1.0, 2.0}
-    assert points[1, :5, 0].tolist() == [count, count + 1, count + 2, count + 3, 0]
-    assert counts.sum(axis=1).tolist() == [SUBSAMPLE, 4]
+    found = subsample(Labelled(rows, coarse.astype(np.int32), weights), coarse, 2)
+    assert found.points.shape == (2, SUBSAMPLE, 1)
+    chosen = np.asarray(found.points[0, :, 0])
+    assert len(set(chosen.tolist())) == SUBSAMPLE
+    kinds = np.bincount(chosen.astype(int) % 4)
+    assert (abs(kinds - SUBSAMPLE / 4) < 100).all()
+    assert found.points[1, :5, 0].tolist() == [count, count + 1, count + 2, count + 3, 0]
+    assert found.weights.sum(axis=1).tolist() == [SUBSAMPLE, 4]

@@ -15,7 +15,7 @@ from ncjax.distributed.mesh import ROWS
 from ncjax.distributed.sharding import shard_rows
 from ncjax.evaluation.clp import cluster_super_classes
 from ncjax.evaluation.evaluator import evaluate
-from ncjax.evaluation.linear_probe import fit_linear_probe
+from ncjax.evaluation.linear_probe import fit_in_frame
 from ncjax.features.feature_set import FeatureSet
 from tests.distributed.collectives import largest_collective
 from tests.evaluation.arrays import only
@@ -78,5 +78,6 @@ def test_devices_exchange_sums_and_no_examples_for_a_probe():
     rows, labels = np.ones((n, d), np.float32), np.zeros(n, np.int32)
     x, y, w = (shard_rows(part, MESH) for part in (rows, labels, rows[:, 0]))
     assert jnp.asarray(x).sharding.num_devices == 8
-    program = fit_linear_probe.lower(x, y, classes, weights=w, mesh=MESH).compile().as_text()
+    options = {"l2": 1e-4, "max_iterations": 1000, "tol": 1e-4}
+    program = fit_in_frame.lower(x, y, classes, weights=w, mesh=MESH, **options).compile().as_text()
     assert largest_collective(program) <= d * d

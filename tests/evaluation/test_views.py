@@ -58,3 +58,52 @@ def test_a_view_is_one_function_and_one_line_of_the_table(monkeypatch):
     inertia = [row.value("inertia", split="train", view=view) for view in ("raw", "doubled")]
     assert inertia[1] == pytest.approx(4 * inertia[0], rel=1e-4)
     assert row.value("clp", view="doubled") == row.value("clp", view="raw")
+
+
+def grouped(siblings=1.0, spread=0.5, d=12, unit=1.0):
+    rng = np.random.default_rng(1)
+    y = np.arange(120, dtype=np.int32) % 4
+    x = 5 * rng.normal(size=(2, d))[y % 2] + siblings * (
+        rng.normal(size=(4, d))[y] + spread * rng.normal(size=(120, d))
+    )
+    return (unit * x).astype(np.float32), y % 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"siblings": 1e-2}, {"siblings": 1e-3}, {"spread": 1e-2}, {"spread": 1e-4}, {"d": 3}, {"d": 1}, {"d": 40},
+     {"unit": 1e-6}, {"unit": 1e6}, {"spread": 1e-3, "siblings": 0.1}],
+)  # fmt: skip
+def test_views_equal_float64(options):
+    """Axes have a sign of their own: inner products are compared."""
+    x, owner = grouped(**options)
+    seen = Features(x, owner, x[:30], owner[:30])
+    unit, white = VIEWS["normalised"].embed(seen), VIEWS["residual_pca"].embed(seen)
+    for group in (0, 1):
+        rest = x[owner == group].astype(np.float64)
+        rest -= rest.mean(axis=0)
+        lengths = np.linalg.norm(rest, axis=1, keepdims=True)
+        np.testing.assert_allclose(unit.train[owner == group], rest / lengths, atol=2e-3)
+        left, _, _ = np.linalg.svd(rest, full_matrices=False)
+        left = left[:, :8] * len(rest) ** 0.5
+        found = white.train[owner == group].astype(np.float64)
+        np.testing.assert_allclose(found @ found.T, left @ left.T, atol=5e-2)
+    np.testing.assert_array_equal(unit.test, unit.train[:30])
+
+
+@pytest.mark.parametrize("d", [1, 2])
+@pytest.mark.filterwarnings("ignore")
+def test_tsne_of_few_features(d):
+    rng = np.random.default_rng(0)
+    y = np.arange(60, dtype=np.int32) % 3
+    x = (1e-7 * (5 * y[:, None] + rng.normal(size=(60, d)))).astype(np.float32)
+    found = VIEWS["tsne"].embed(Features(x, y * 0, x, y * 0))
+    means = np.stack([found.train[y == c].mean(axis=0) for c in range(3)])
+    nearest = ((found.train[:, None] - means) ** 2).sum(-1).argmin(axis=1)
+    assert (nearest == y).mean() > 0.9
+
+
+def test_an_example_at_the_mean_has_no_direction():
+    x = np.array([[1.0, 3.0], [3.0, 5.0], [2.0, 4.0]], np.float32)
+    found = VIEWS["normalised"].embed(Features(x, np.zeros(3, np.int32), x, np.zeros(3, np.int32)))
+    np.testing.assert_allclose(np.linalg.norm(found.train, axis=1), [1, 1, 0])
