@@ -20,5 +20,5 @@ if [[ ${1:-} == --slow ]]; then
 elif (($#)); then
     python -m pytest "$@"
 else
-    python -m pytest --cov --cov-report=term "${at_once[@]}"
+    python -m pytest "${at_once[@]}"
 fi

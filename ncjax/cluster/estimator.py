@@ -128,7 +128,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         check_is_fitted(self)
         points = validate_data(self, _as_array(X), reset=False, dtype=[np.float64, np.float32], order="C")
         weights = _check_weights(sample_weight, len(points))
-        return _nearest(points, np.asarray(self.cluster_centers_), weights)
+        return _nearest(points, np.asarray(self.cluster_centers_, np.float64), weights)
 
     def _check_parameters(self) -> None:
         """Raises a ValueError that names the first parameter out of its range, in scikit-learn's words."""

@@ -26,20 +26,17 @@ def kmeans_plus_plus(
     """Greedy k-means++: of `2 + log k` candidates, drawn by squared distance to the nearest centroid, the best one."""
     trials = 2 + int(math.log(k))
     r, n, d = restarts, *points.rows.shape
-    by_weight = jnp.broadcast_to(points.weights[None, :], (r, n))
-    first = draw_points(jax.random.fold_in(key, 0), by_weight, trials, axis_name)[:, 0]
 
     def add(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         centroids, distances = carry
-        distances = _update_distances(points, centroids[:, j - 1], distances)
         drawn = draw_points(jax.random.fold_in(key, j), _chances(points, distances, axis_name), trials, axis_name)
         candidates = take_rows(points, drawn, axis_name)
-        best = _candidate_inertia(points, candidates, distances, axis_name).argmin(axis=1)
+        best = jnp.where(j > 0, _candidate_inertia(points, candidates, distances, axis_name).argmin(axis=1), 0)
         chosen = jnp.take_along_axis(candidates, best[:, None, None], axis=1)[:, 0]
-        return centroids.at[:, j].set(chosen), distances
+        return centroids.at[:, j].set(chosen), _update_distances(points, chosen, distances)
 
-    centroids = jnp.zeros((r, k, d), points.dtype).at[:, 0].set(take_rows(points, first, axis_name))
-    return lax.fori_loop(1, k, add, (centroids, jnp.full((r, n), jnp.inf, points.dtype)))[0]
+    start = jnp.zeros((r, k, d), points.dtype), jnp.full((r, n), jnp.inf, points.dtype)
+    return lax.fori_loop(0, k, add, start)[0]
 
 
 def random_points(
@@ -67,11 +64,11 @@ def draw_points(
 
 
 def _chances(points: Points, distances: Array, axis_name: str | None) -> Array:
-    """Weighted squared distances; the weights where every point coincides with a centroid."""
+    """Weighted squared distances; the weights where there is no centroid yet, or every point coincides with one."""
     present = points.weights[None, :] > 0
     chances = jnp.where(present, points.weights[None, :] * distances, 0.0)
     total = sum_over_devices(chances.sum(axis=1, keepdims=True), axis_name)
-    return jnp.where(total > 0, chances, points.weights[None, :])
+    return jnp.where((total > 0) & jnp.isfinite(total), chances, points.weights[None, :])
 
 
 def _update_distances(points: Points, chosen: Array, distances: Array) -> Array:

@@ -24,6 +24,8 @@ from ncjax.cluster.points import (
 )
 from ncjax.ops.products import matmul
 
+FEW = 4  # restarts that one loop iterates until the last has converged
+
 
 class Restarts(NamedTuple):
     """The state of all restarts."""
@@ -43,20 +45,32 @@ class ClusterSums(NamedTuple):
     inertia: Float[Array, "r"]
 
 
-def make_restarts(centroids: Float[Array, "r k d"]) -> Restarts:
-    """Restarts at their initial centroids."""
+def make_restarts(centroids: Float[Array, "r k d"], iterations: Int32[Array, ""] | int = 0) -> Restarts:
+    """Restarts at these centroids, after some iterations."""
     r = centroids.shape[0]
     return Restarts(
         jnp.arange(r, dtype=jnp.int32),
         centroids,
         jnp.full(r, jnp.inf, centroids.dtype),
-        jnp.zeros(r, jnp.int32),
+        jnp.full(r, iterations, jnp.int32),
         jnp.zeros(r, bool),
     )
 
 
+def best_restarts(restarts: Restarts, count: int) -> Restarts:
+    """The restarts of least inertia, the earlier where only rounding tells two apart; repeated where they are few."""
+    rounded = jnp.floor(jnp.log(jnp.maximum(restarts.inertia, jnp.finfo(restarts.inertia.dtype).tiny)) * 2e4)
+    order = jnp.argsort(rounded, stable=True)
+    chosen = jnp.resize(order, (count,)) if count > len(order) else order[:count]
+    return jax.tree.map(lambda leaf: leaf[chosen], restarts)
+
+
 def run_lloyd(
-    points: Points, restarts: Restarts, limit: Float[Array, ""], max_iterations: int, axis_name: str | None
+    points: Points,
+    restarts: Restarts,
+    limit: Float[Array, ""],
+    max_iterations: Int32[Array, ""] | int,
+    axis_name: str | None,
 ) -> Restarts:
     """Iterate until every restart has moved its centroids by at most `limit` in squared norm.
 
@@ -85,7 +99,7 @@ def run_lloyd(
 def _loops(count: int) -> list[tuple[int, int]]:
     """For each loop: restarts in it, and the number of active ones at which the next loop takes over."""
     few = max(1, count // 3)
-    return [(1, 0)] if count == 1 else [(count, few), (few, 0)]
+    return [(count, 0)] if count <= FEW else [(count, few), (few, 0)]
 
 
 def _active_first(active: Array, size: int) -> Array:

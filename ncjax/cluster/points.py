@@ -2,7 +2,6 @@
 """The points of a k-means problem, read in chunks and summed over devices."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +11,6 @@ from jaxtyping import Array, Float, Int32, Key
 
 CHUNK_FLOATS = 2**20  # of a chunk of points, and of its distances to all centroids: both stay in the cache
 CHUNK_ROWS = 8192
-MEAN_ROWS = 1024  # of the subsample whose mean is the first estimate of the centre
 BLOCK = 512  # points are drawn in two steps: a block, then a point of it
 
 
@@ -37,21 +35,26 @@ class Points(NamedTuple):
 def make_points(
     rows: Float[Array, "n d"], weights: Float[Array, "n"], axis_name: str | None, dtype: Any = jnp.float32
 ) -> Points:
-    """Points with their weighted mean as centre; the mean of a subsample is subtracted before rows are summed."""
+    """Points with their weighted mean as centre; one of them is subtracted before they are summed."""
     count = weights.shape[0]
     length = jnp.where(weights > 0, jnp.arange(1, count + 1, dtype=jnp.int32), 0).max()
     weights, one = weights.astype(dtype), jnp.ones((), dtype)
-    centre, points = jnp.zeros(rows.shape[1], dtype), Points(rows, weights, None, one, length)
-    sampled = subsample(jax.random.key(0), points, MEAN_ROWS, axis_name)
-    centre = (sampled.weights @ sampled.rows.astype(dtype)) / sampled.weights.sum()
+    centre = _any_row(rows.astype(dtype), weights > 0, axis_name)
+    points = Points(rows, weights, centre, one, length)
 
     def update(_: Array, x: Array, w: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         return carry[0] + w @ x, jnp.maximum(carry[1], jnp.abs(x).max())
 
     zero = jnp.zeros_like(centre), jnp.zeros((), dtype)
-    total, largest = fold_chunks(points._replace(centre=centre), 1, update, zero)
+    total, largest = fold_chunks(points, 1, update, zero)
     centre += sum_over_devices(total, axis_name) / sum_over_devices(weights.sum(), axis_name)
     return points._replace(centre=centre, scale=_power_of_two(max_over_devices(largest, axis_name)))
+
+
+def _any_row(rows: Array, counted: Array, axis_name: str | None) -> Float[Array, "d"]:
+    """A row that counts: the first of every device that has one, averaged."""
+    known = counted.any().astype(rows.dtype)
+    return sum_over_devices(known * rows[counted.argmax()], axis_name) / sum_over_devices(known, axis_name)
 
 
 def _power_of_two(largest: Float[Array, ""]) -> Float[Array, ""]:
@@ -110,12 +113,11 @@ def draw_at(shares: Float[Array, "r t"], chances: Float[Array, "r n"], axis_name
     return sum_over_devices(jnp.where(mine, index, 0), axis_name)
 
 
-def _first_above(ends: Array, parts: Array, targets: Array) -> Array:
-    """Per row and target: the first index of positive chance at which the cumulative chance exceeds the target."""
-    found = jax.vmap(partial(jnp.searchsorted, side="right"))(ends, targets)
-    reached = jnp.take_along_axis(parts, jnp.minimum(found, ends.shape[1] - 1), axis=1) > 0
-    likeliest = parts.argmax(axis=1)[:, None]  # rounding may leave a target above the end
-    return jnp.where((found < ends.shape[1]) & reached, found, likeliest).astype(jnp.int32)
+def _first_above(ends: Float[Array, "r m"], parts: Float[Array, "r m"], targets: Float[Array, "r t"]) -> Array:
+    """Per row and target: the first index at which the cumulative chance exceeds the target."""
+    found = (ends[:, None, :] <= targets[:, :, None]).sum(axis=2, dtype=jnp.int32)
+    likeliest = parts.argmax(axis=1)[:, None].astype(jnp.int32)  # rounding may leave a target above the end
+    return jnp.where(found < ends.shape[1], found, likeliest)
 
 
 def fold_chunks(points: Points, columns: int, update: Callable[..., Any], init: Any) -> Any:

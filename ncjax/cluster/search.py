@@ -8,13 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ncjax.cluster.initialization import kmeans_plus_plus, random_points
-from ncjax.cluster.lloyd import Restarts, lloyd_step, make_restarts, run_lloyd
+from ncjax.cluster.lloyd import Restarts, best_restarts, lloyd_step, make_restarts, run_lloyd
 from ncjax.cluster.pca import far_chances, principal_axes, project
 from ncjax.cluster.points import CHUNK_FLOATS, Points, device_count, subsample, sum_of_squares, sum_over_devices
 from ncjax.cluster.swaps import run_lloyd_with_swaps
 from ncjax.ops.products import matmul
 
-FINALISTS = 3  # restarts that continue from the sample to all points
 ROWS = 2048  # of the sample
 ROWS_PER_CLUSTER = 512
 AXES = 16  # principal axes of the search
@@ -67,7 +66,7 @@ def search_restarts(key: Key[Array, ""], points: Points, tol: Float[Array, ""], 
 
     1. All restarts run until convergence on a random sample of the points and on the leading principal axes.
     2. One step over all points, on the axes, ranks them.
-    3. The first few continue with all points.
+    3. The best few continue with all points.
     4. The best of them is improved by swaps, so that what the sample or a poor local optimum misses is found.
     5. It continues in all dimensions.
 
@@ -83,12 +82,11 @@ def search_restarts(key: Key[Array, ""], points: Points, tol: Float[Array, ""], 
     restarts = run_lloyd(part, make_restarts(initialize(keys[2], part, options, over)), limit, most, over)
     ranking = restarts.inertia
     if options.exhaustive:
-        return Found(_best(restarts, 1), ranking, reduced.total)
+        return Found(best_restarts(restarts, 1), ranking, reduced.total)
     if part is not projected:
         restarts = lloyd_step(projected, make_restarts(restarts.centroids), limit, axis_name)
         ranking = restarts.inertia
-        restarts = run_lloyd(projected, _best(restarts, FINALISTS), limit, most, axis_name)
-    best = run_lloyd_with_swaps(keys[3], projected, _best(restarts, 1), limit, most, axis_name)
+    best = run_lloyd_with_swaps(keys[3], projected, restarts, limit, most, axis_name)
     if basis is not None:
         unfinished = best._replace(
             centroids=_to_all_dimensions(best.centroids, basis), converged=jnp.zeros_like(best.converged)
@@ -103,7 +101,7 @@ def refine(centroids: Float[Array, "r k d"], points: Points, tol: Float[Array, "
     total = sum_of_squares(points, axis_name)
     limit = tol * total / (sum_over_devices(points.weights.sum(), axis_name) * points.rows.shape[1])
     restarts = run_lloyd(points, make_restarts(centroids), limit, options.max_iterations, axis_name)
-    return Found(_best(restarts, 1), restarts.inertia, total)
+    return Found(best_restarts(restarts, 1), restarts.inertia, total)
 
 
 class _Reduced(NamedTuple):
@@ -131,13 +129,6 @@ def _sample(key: Array, projected: Points, options: KMeansOptions) -> Points:
     n = projected.rows.shape[0] * device_count(over)
     count = search_rows(options, n)
     return projected if count == n else subsample(key, projected, count, over, far_chances(projected, over))
-
-
-def _best(restarts: Restarts, count: int) -> Restarts:
-    """The restarts of least inertia; the earlier one where only rounding tells two apart."""
-    rounded = jnp.floor(jnp.log(jnp.maximum(restarts.inertia, jnp.finfo(restarts.inertia.dtype).tiny)) * 2e4)
-    chosen = jnp.argsort(rounded, stable=True)[:count]
-    return jax.tree.map(lambda leaf: leaf[chosen], restarts)
 
 
 def _to_all_dimensions(centroids: Array, basis: Array | None) -> Array:

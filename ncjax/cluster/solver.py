@@ -53,7 +53,8 @@ def solve(
     options: KMeansOptions,
 ) -> Solved:
     """The problems sequentially: each stops when it has converged, and reads only its own points."""
-    weights = jnp.ones(points.shape[:-1], jnp.float32) if weights is None else weights
+    if weights is None:  # not a constant, which a compiler would fold at length
+        weights = lax.optimization_barrier(jnp.ones(points.shape[:-1], jnp.float32))
 
     def solve_one(problem: tuple[Array, Array, Array, Array | None]) -> Solved:
         return _solve_one(*problem, tol, options)
@@ -74,7 +75,6 @@ def _solve_one(
     else:
         best, ranking, total = refine((initial - centre[None, None, :]) * scale, points, tol, options)
     labels, inertia, doubt = assign(points, best.centroids[0], options.axis_name)
-    comparable = (inertia >= LEAST_SHARE * total) | (inertia == 0)
     result = KMeansResult(
         centroids=best.centroids[0] / scale + centre[None, :],
         labels=labels,
@@ -83,4 +83,4 @@ def _solve_one(
         converged=best.converged[0],
         restart_inertia=jnp.maximum(ranking, inertia).at[best.number[0]].set(inertia) / scale / scale,
     )
-    return Solved(result, comparable & (doubt <= MOST_DOUBT * inertia))
+    return Solved(result, (inertia >= LEAST_SHARE * total) & (doubt <= MOST_DOUBT * inertia))

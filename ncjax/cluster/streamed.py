@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int32, Key
 
 from ncjax.cluster.checks import check_options
-from ncjax.cluster.in_memory import condition, kmeans
+from ncjax.cluster.in_memory import EXACT, condition, kmeans
 from ncjax.cluster.lloyd import assign, cluster_sums
 from ncjax.cluster.points import Points, squared_norms
 from ncjax.cluster.solver import LEAST_SHARE, MOST_DOUBT, KMeansResult
@@ -29,6 +29,7 @@ class Source(NamedTuple):
     """Where points come from, and how they are read: `(row - origin) / scale`."""
 
     rows: Rows
+    given: np.dtype[Any]  # type of the rows
     origin: Float[np.ndarray, "d"]
     scale: float
     dtype: Any  # of what is computed
@@ -92,7 +93,7 @@ def _source(points: Rows, chosen: Int[np.ndarray, "m"], progress: bool) -> tuple
         _refuse(chosen[~np.isfinite(sample).all(axis=1)])
     _, origin, scale = condition(sample, None)
     origin = origin[0].astype(_subtracted(read.dtype)).astype(np.float64)
-    return Source(points, origin, float(scale.item()), jnp.float32, progress), (sample - origin) / scale
+    return Source(points, read.dtype, origin, float(scale.item()), jnp.float32, progress), (sample - origin) / scale
 
 
 def _subtracted(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -126,23 +127,22 @@ def _search_again(
 def _draw_far(
     rng: np.random.Generator, source: Source, centroids: Float[np.ndarray, "k d"]
 ) -> tuple[Float[np.ndarray, "f d"], Float[np.ndarray, "f"], float]:
-    """Rows drawn by squared distance to the nearest centroid (Efraimidis and Spirakis 2006), these, and their sum."""
-    d = source.rows.shape[1]
-    rows, distances, keys = np.zeros((0, d)), np.zeros(0), np.zeros(0)
-    inertia = 0.0
+    """Rows drawn, with replacement, by squared distance to the nearest centroid; these distances; the sum of all.
+
+    Each draw is replaced by one of a new block as often as the block holds of the sum so far (Chao 1982).
+    """
+    rows, distances, inertia = np.zeros((FAR_ROWS, source.rows.shape[1])), np.zeros(FAR_ROWS), 0.0
     for _, block in _blocks(source, "k-means sample"):
-        count = int(block.length)
-        squares = np.asarray(_distances(block.rows, jnp.asarray(centroids, block.rows.dtype)), np.float64)[:count]
-        inertia += float(squares.sum())
-        with np.errstate(divide="ignore"):
-            drawn = np.log(rng.random(count)) / squares
-        best = np.argsort(-drawn)[:FAR_ROWS]
-        keys, distances = np.concatenate([keys, drawn[best]]), np.concatenate([distances, squares[best]])
-        rows = np.concatenate([rows, np.asarray(block.rows)[best]])
-        kept = np.argsort(-keys)[:FAR_ROWS]
-        keys, distances, rows = keys[kept], distances[kept], rows[kept]
-    counted = distances > 0
-    return rows[counted], distances[counted], inertia
+        found = np.asarray(_distances(block.rows, jnp.asarray(centroids, block.rows.dtype)), np.float64)
+        squares = found[: int(block.length)]
+        added = float(squares.sum())
+        if added == 0:
+            continue
+        inertia += added
+        replaced = np.flatnonzero(rng.random(FAR_ROWS) < added / inertia)
+        drawn = rng.choice(len(squares), len(replaced), p=squares / added)
+        rows[replaced], distances[replaced] = np.asarray(block.rows)[drawn], squares[drawn]
+    return rows, distances, inertia
 
 
 def _refine(
@@ -161,7 +161,7 @@ def _refine(
             return _refine(source._replace(dtype=jnp.float64), starts, max_iterations, limit, found)
     wide = np.asarray(centroids[0] * source.scale + source.origin)
     return KMeansResult(
-        centroids=wide if source.rows[:1].dtype.itemsize > 4 else jnp.asarray(wide, jnp.float32),
+        centroids=wide if str(source.given) not in EXACT else jnp.asarray(wide, jnp.float32),
         labels=jnp.asarray(labels),
         inertia=np.asarray(ended * source.scale**2),
         iterations=jnp.int32(iterations),
@@ -230,7 +230,7 @@ def _blocks(source: Source, title: str) -> Iterator[tuple[int, Points]]:
     one = jnp.ones((), source.dtype)
 
     def read(first: int) -> np.ndarray:
-        part = np.asarray(source.rows[first : first + size])
+        part = np.asarray(source.rows[first : min(first + size, n)])
         part = part.astype(_subtracted(part.dtype), copy=False)
         rows = np.zeros((size, d), source.dtype)
         rows[: len(part)] = (part - source.origin.astype(part.dtype)) / part.dtype.type(source.scale)

@@ -9,17 +9,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Bool, Float, Int32, Key
 
 from ncjax.cluster.initialization import draw_points
-from ncjax.cluster.lloyd import Restarts, lloyd_step, make_restarts, run_lloyd
+from ncjax.cluster.lloyd import Restarts, best_restarts, make_restarts, run_lloyd
 from ncjax.cluster.points import Points, fold_chunks, squared_norms, sum_over_devices, take_rows
 from ncjax.ops.products import matmul
 
 CANDIDATES_PER_CLUSTER = 4
 MOST_CANDIDATES = 64
-PROMISING = 4  # swaps that are followed
-STEPS = 4  # of Lloyd's algorithm, after which they are compared
+BATCH = 4  # restarts, or promising swaps, that take steps side by side
+STEPS = 4  # of Lloyd's algorithm, after which swaps are compared
+TRIALS = 2  # without gain, after which the search ends
 MIN_GAIN = 1e-4  # of the inertia, by which a swap must have lowered it then
 
 
@@ -31,53 +32,79 @@ class Nearest(NamedTuple):
     second: Float[Array, "n"]
 
 
+class _Search(NamedTuple):
+    key: Key[Array, ""]
+    best: Restarts  # one restart: the best so far
+    batch: Restarts  # those that go on
+    is_trial: Bool[Array, ""]  # whether the batch holds swaps of the best, or has to converge
+    failures: Int32[Array, ""]  # trials since the last that has helped
+
+
 def run_lloyd_with_swaps(
-    key: Key[Array, ""], points: Points, restart: Restarts, limit: Array, max_iterations: int, axis_name: str | None
+    key: Key[Array, ""], points: Points, restarts: Restarts, limit: Array, max_iterations: int, axis_name: str | None
 ) -> Restarts:
     """Lloyd's algorithm, and then replaces one centroid at a time by a better one, until none of those tried is better.
 
-    Each try draws `4 k` points by their squared distance to the nearest centroid, as k-means++ does, moves each to the
-    mean of the points that are nearer to it than to their centroid, and computes for every pair of such a candidate and
-    a centroid the inertia after an exchange. After the best exchange Lloyd's algorithm goes on.
+    Each trial draws `4 k` points by their squared distance to the nearest centroid, as k-means++ does, moves each to
+    the mean of the points that are nearer to it than to their centroid, and computes for every pair of such a candidate
+    and a centroid the inertia after an exchange. The most promising ones take a few steps; where the best has become
+    better, Lloyd's algorithm goes on from it.
 
     Args:
         key: of the draws.
         points: all points.
-        restart: one.
-        limit: squared movement at which it has converged.
-        max_iterations: of the restart in all.
+        restarts: of which the best few go on; each has an inertia.
+        limit: squared movement at which a restart has converged.
+        max_iterations: of a restart in all.
         axis_name: mesh axis over which the points are sharded.
+
+    Returns:
+        One restart.
     """
-    tried = min(MOST_CANDIDATES, CANDIDATES_PER_CLUSTER * restart.centroids.shape[1])
 
-    def descend(carry: tuple[Array, Restarts, Array]) -> tuple[Array, Restarts, Array]:
-        key, draw = jax.random.split(carry[0])
-        now = run_lloyd(points, carry[1], limit, max_iterations, axis_name)
-        inertia, swapped = _best_swaps(draw, points, now.centroids[0], tried, axis_name)
-        ahead = lax.fori_loop(
-            0, STEPS, lambda _, ahead: lloyd_step(points, ahead, limit, axis_name), make_restarts(swapped)
+    def descend(now: _Search) -> _Search:
+        most = jnp.where(now.is_trial, now.best.iterations[0] + STEPS, max_iterations)
+        batch = run_lloyd(points, now.batch, limit, jnp.minimum(most, max_iterations), axis_name)
+        found = best_restarts(batch, 1)
+        better = ~now.is_trial | (found.inertia[0] < (1 - MIN_GAIN) * now.best.inertia[0])
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, now.best)
+        key, draw = jax.random.split(now.key)
+        converges = now.is_trial & better
+        batch = lax.cond(
+            converges,
+            lambda: _alone(best),
+            lambda: make_restarts(_best_swaps(draw, points, best.centroids[0], axis_name), best.iterations[0]),
         )
-        best = ahead.inertia.argmin()
-        better = (ahead.inertia[best] < (1 - MIN_GAIN) * inertia) & (now.iterations[0] < max_iterations)
-        centroids = jnp.where(better, ahead.centroids[best][None], now.centroids)
-        return key, now._replace(centroids=centroids, converged=now.converged & ~better), better
+        return _Search(key, best, batch, ~converges, jnp.where(better, 0, now.failures + 1))
 
-    return lax.while_loop(lambda carry: carry[2], descend, (key, restart, jnp.bool_(True)))[1]
+    def goes_on(now: _Search) -> Bool[Array, ""]:
+        return (now.failures < TRIALS) & (~now.is_trial | (now.best.iterations[0] < max_iterations))
+
+    batch = best_restarts(restarts, BATCH)
+    start = _Search(key, best_restarts(batch, 1), batch, jnp.zeros((), bool), jnp.int32(0))
+    return lax.while_loop(goes_on, descend, start).best
+
+
+def _alone(best: Restarts) -> Restarts:
+    """A batch of which the first restart goes on."""
+    batch = jax.tree.map(lambda leaf: jnp.repeat(leaf, BATCH, axis=0), best)
+    first = jnp.arange(BATCH) == 0
+    return batch._replace(converged=batch.converged | ~first, inertia=jnp.where(first, batch.inertia, jnp.inf))
 
 
 def _best_swaps(
-    key: Array, points: Points, centroids: Float[Array, "k d"], tried: int, axis_name: str | None
-) -> tuple[Float[Array, ""], Float[Array, "b k d"]]:
-    """The inertia, and the centroids after the most promising exchanges, each with another candidate."""
+    key: Array, points: Points, centroids: Float[Array, "k d"], axis_name: str | None
+) -> Float[Array, "b k d"]:
+    """The centroids after the most promising exchanges, each with another candidate."""
+    k = len(centroids)
+    tried = max(BATCH, min(MOST_CANDIDATES, CANDIDATES_PER_CLUSTER * k))
     nearest = _nearest_two(points, centroids)
-    chances = points.weights * nearest.first
-    drawn = draw_points(key, chances[None, :], tried, axis_name)[0]
+    drawn = draw_points(key, (points.weights * nearest.first)[None, :], tried, axis_name)[0]
     candidates = _attract(points, take_rows(points, drawn, axis_name), nearest, axis_name)
-    after = _inertia_after(points, candidates, nearest, centroids.shape[0], axis_name)
-    chosen = jnp.argsort(after.min(axis=1))[: min(PROMISING, tried)]
+    after = _inertia_after(points, candidates, nearest, k, axis_name)
+    chosen = jnp.argsort(after.min(axis=1))[:BATCH]
     leaves = after[chosen].argmin(axis=1)
-    swapped = jax.vmap(lambda candidate, j: centroids.at[j].set(candidate))(candidates[chosen], leaves)
-    return sum_over_devices(chances.sum(), axis_name), swapped
+    return jax.vmap(lambda candidate, j: centroids.at[j].set(candidate))(candidates[chosen], leaves)
 
 
 def _nearest_two(points: Points, centroids: Float[Array, "k d"]) -> Nearest:

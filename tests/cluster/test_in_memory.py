@@ -70,6 +70,39 @@ def test_huge_offset_changes_nothing():
     assert float(ours(shifted, 4).inertia) == pytest.approx(float(ours(points, 4).inertia), rel=1e-6)
 
 
+ROTATION = np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))[0]
+ORDER = np.random.default_rng(2).permutation(600)
+SAME = {  # transformations, and by how much they change the inertia
+    "rotated": (lambda x: x @ ROTATION, 1.0),
+    "reordered": (lambda x: x[ORDER], 1.0),
+    "features reordered": (lambda x: x[:, ::-1], 1.0),
+    "dead features": (lambda x: np.hstack([x, np.full((len(x), 3), 7.0)]), 1.0),
+    "shifted": (lambda x: x + 1e8 * np.arange(5), 1.0),
+} | {f"in units of {unit:g}": (lambda x, unit=unit: x * unit, unit**2) for unit in (1e-20, 1e-9, 1e9, 1e20)}
+
+
+@pytest.mark.parametrize("spread", [1e-4, 0.5])
+@pytest.mark.parametrize("name", SAME)
+def test_what_changes_no_cluster(name, spread):
+    points = make_blobs(600, 5, centers=4, cluster_std=spread, random_state=0)[0]
+    change, factor = SAME[name]
+    changed = change(points)
+    found, wanted = kmeans(KEY, changed, 4), KMeans(4, n_init=10, random_state=0).fit(points)
+    same = ORDER if name == "reordered" else slice(None)
+    assert adjusted_rand_score(wanted.labels_[same], found.labels) == 1.0
+    assert float(found.inertia) == pytest.approx(factor * wanted.inertia_, rel=1e-2 if name == "shifted" else 1e-5)
+    exact = np.stack([changed[np.asarray(found.labels) == j].mean(axis=0) for j in range(4)])
+    np.testing.assert_allclose(found.centroids, exact, rtol=1e-12, atol=1e-5 * np.sqrt(factor))
+
+
+@pytest.mark.parametrize("unit", [1e-18, 1e-9, 1e9, 1e17])
+def test_single_precision_in_any_unit(unit):
+    points = blobs(spread=0.5)
+    found, wanted = ours(points * np.float32(unit), 4), ours(points, 4)
+    assert adjusted_rand_score(np.asarray(wanted.labels), np.asarray(found.labels)) == 1.0
+    assert float(found.inertia) == pytest.approx(unit**2 * float(wanted.inertia), rel=1e-4)
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10**6))
 def test_points_of_weight_0_are_absent(seed):

@@ -30,6 +30,39 @@ def test_two_clusters_are_two_for_all_methods():
     assert found.silhouettes.shape == found.gaps.shape == found.variances.shape == (3,)
 
 
+def two_groups(dead, unit=1.0, offset=0.0):
+    rng = np.random.default_rng(0)
+    points = 0.3 * rng.normal(size=(200, 2)) + np.repeat([[0, 0], [10, 0]], 100, axis=0)
+    return unit * (np.hstack([points, np.zeros((200, dead))]) + offset)
+
+
+@pytest.mark.parametrize(
+    ("points", "truth"),
+    [
+        (two_groups(0), 2),
+        (two_groups(6), 2),
+        (two_groups(6, 1e-20), 2),
+        (two_groups(0, 1e15), 2),
+        (two_groups(0, 1.0, 1e7), 2),
+        (np.repeat(np.random.default_rng(0).normal(size=(3, 4)), 30, axis=0), 3),
+    ],
+    ids=["two features", "dead ones beside", "small", "large", "far from 0", "three points, repeated"],
+)
+def test_axes_that_are_rounding_are_no_evidence(points, truth):
+    found = choose_num_clusters(jax.random.key(0), points, 4, restarts=2, references=1)
+    assert (found.eigen_gap, found.silhouette) == (truth, truth)
+    variances = np.sort(np.linalg.eigvalsh(np.cov(points.T, bias=True)))[::-1][:4]
+    np.testing.assert_allclose(found.variances[: len(variances)], variances, atol=1e-9 * variances[0])
+
+
+@pytest.mark.parametrize("apart", [1e-6, 1e-3, 1.0, 1e3])
+def test_silhouette_of_points_that_nearly_coincide(apart):
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    points = 1.0 + apart * (3 * rng.normal(size=(3, 5))[labels] + rng.normal(size=(120, 5)))
+    assert silhouette(points, labels, 3) == pytest.approx(silhouette_score((points - 1.0) / apart, labels), abs=1e-7)
+
+
 @pytest.mark.parametrize("max_clusters", [1, 4])
 def test_too_few_and_too_many_clusters_are_refused(max_clusters):
     with pytest.raises(UserError, match=f"max_clusters is {max_clusters}, but must be from 2 to .* points, 3"):

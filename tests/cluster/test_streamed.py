@@ -61,3 +61,19 @@ def test_bad_points_are_named(tmp_path, on_disk):
     broken[701] = np.nan
     with pytest.raises(UserError, match="rows 701"):
         stream_kmeans(KEY, broken, 4, progress=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "float16"])
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e8])
+def test_offset_and_type_change_no_inertia(monkeypatch, dtype, offset):
+    if offset > {"float16": 0, "float32": 1e3}.get(dtype, np.inf):
+        pytest.skip("the type does not hold such points")
+    monkeypatch.setattr(streamed, "BLOCK_BYTES", 128 * 4 * 6)
+    points = np.round(10 * make_blobs(1000, 6, centers=4, random_state=0)[0])
+    found = stream_kmeans(KEY, (points + offset).astype(dtype), 4, progress=False)
+    whole = kmeans(KEY, points, 4)
+    assert adjusted_rand_score(found.labels, whole.labels) == 1.0
+    assert float(found.inertia) == pytest.approx(float(whole.inertia), rel=1e-5)
+    np.testing.assert_allclose(
+        np.sort(np.asarray(found.centroids, np.float64) - offset, axis=0), np.sort(whole.centroids, axis=0), atol=0.01
+    )
