@@ -179,7 +179,7 @@ def test_test_script_runs_every_check_and_returns_their_verdict(project: Path) -
     assert done.returncode == 0, done.stderr
     names = [line.split()[0] for line in done.stdout.splitlines()[1:]]
     assert names == ["ruff", "ruff", "mypy", "lint-imports", "shellcheck", "pytest"]
-    assert "pytest --cov" in done.stdout.splitlines()[-1]
+    assert "pytest -n auto" in done.stdout.splitlines()[-1]
     chosen = launch(project, "launch/test.sh", "tests/test_launch.py", "-x")
     assert chosen.stdout.splitlines()[-1].startswith("pytest tests/test_launch.py -x in")
     for name in ("ruff", "mypy", "lint_imports", "shellcheck", "pytest"):
