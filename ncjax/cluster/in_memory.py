@@ -86,24 +86,32 @@ def kmeans(
         (True, False)
     """
     check_options(k, init, restarts, max_iterations, tol)
-    options = KMeansOptions(
-        k=k,
-        restarts=restarts,
-        max_iterations=max_iterations,
-        random=isinstance(init, str) and init == "random",
-        exhaustive=exhaustive,
-        axis_name=axis_name,
-    )
-    initial = None if isinstance(init, str) else init
+    options, initial = make_options(k, init, restarts, max_iterations, exhaustive, axis_name)
     if any(isinstance(array, jax.core.Tracer) for array in (key, points, weights, initial)):
         return solve(key, points, weights, initial, jnp.float32(tol), options).result
     return solve_soundly(run_solve, key, points, weights, initial, tol, options)
 
 
+def make_options(
+    k: int, init: Any, restarts: int, max_iterations: int, exhaustive: bool, axis_name: str | None
+) -> tuple[KMeansOptions, Any]:
+    """What is fixed under `jit`, and the initial centroids; None: a method draws them."""
+    drawn = isinstance(init, str)
+    options = KMeansOptions(
+        k=k,
+        restarts=restarts,
+        max_iterations=max_iterations,
+        random=drawn and init == "random",
+        exhaustive=exhaustive,
+        axis_name=axis_name,
+    )
+    return options, None if drawn else init
+
+
 class Conditioned(NamedTuple):
     """Points as `origin + scale * rows`."""
 
-    rows: Any
+    rows: Float[np.ndarray, "*s n d"]
     origin: Float[np.ndarray, "*s 1 d"]
     scale: Float[np.ndarray, "*s 1 1"]
 
@@ -126,7 +134,7 @@ def solve_soundly(
         start = (start - given.origin) / given.scale
 
     def solve_in(dtype: Any, options: KMeansOptions) -> Solved:
-        rows = jnp.asarray(points, jnp.float32) if given is None else jnp.asarray(given.rows, dtype)
+        rows = points.astype(np.float32) if given is None else given.rows.astype(dtype)
         return run(key, rows, weights, None if start is None else jnp.asarray(start, dtype), jnp.float32(tol), options)
 
     solved = solve_in(jnp.float32, options)

@@ -11,7 +11,7 @@ from ncjax.cluster.initialization import kmeans_plus_plus, random_points
 from ncjax.cluster.lloyd import Restarts, best_restarts, lloyd_step, make_restarts, run_lloyd
 from ncjax.cluster.pca import far_chances, principal_axes, project
 from ncjax.cluster.points import CHUNK_FLOATS, Points, device_count, subsample, sum_of_squares, sum_over_devices
-from ncjax.cluster.swaps import run_lloyd_with_swaps
+from ncjax.cluster.swaps import agree, run_lloyd_with_swaps
 from ncjax.ops.products import matmul
 
 ROWS = 2048  # of the sample
@@ -67,7 +67,8 @@ def search_restarts(key: Key[Array, ""], points: Points, tol: Float[Array, ""], 
     1. All restarts run until convergence on a random sample of the points and on the leading principal axes.
     2. One step over all points, on the axes, ranks them.
     3. The best few continue with all points.
-    4. The best of them is improved by swaps, so that what the sample or a poor local optimum misses is found.
+    4. The best of them is improved by swaps, so that what the sample or a poor local optimum misses is found; not where
+       all points were searched and two restarts have found the same best.
     5. It continues in all dimensions.
 
     Where the points are few, step 1 uses all of them and is step 3; where they have few dimensions, it uses all
@@ -86,7 +87,8 @@ def search_restarts(key: Key[Array, ""], points: Points, tol: Float[Array, ""], 
     if part is not projected:
         restarts = lloyd_step(projected, make_restarts(restarts.centroids), limit, axis_name)
         ranking = restarts.inertia
-    best = run_lloyd_with_swaps(keys[3], projected, restarts, limit, most, axis_name)
+    settled = agree(restarts) if part is projected else jnp.bool_(False)
+    best = run_lloyd_with_swaps(keys[3], projected, restarts, settled, limit, most, axis_name)
     if basis is not None:
         unfinished = best._replace(
             centroids=_to_all_dimensions(best.centroids, basis), converged=jnp.zeros_like(best.converged)

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Key, Num
 
 from ncjax.cluster.checks import check_options
-from ncjax.cluster.in_memory import solve_soundly
+from ncjax.cluster.in_memory import make_options, solve_soundly
 from ncjax.cluster.search import KMeansOptions
 from ncjax.cluster.solver import KMeansResult, Solved, solve
 from ncjax.distributed.sharding import shard_map
@@ -59,18 +59,12 @@ def sharded_kmeans(
     padding = -n % mesh.shape[axis_name]
     if padding:
         whole = [(0, 0)] * len(problems)
-        weights = jnp.ones(points.shape[:-1], jnp.float32) if weights is None else weights
-        points, weights = jnp.pad(points, (*whole, (0, padding), (0, 0))), jnp.pad(weights, (*whole, (0, padding)))
-    options = KMeansOptions(
-        k=k,
-        restarts=restarts,
-        max_iterations=max_iterations,
-        random=isinstance(init, str) and init == "random",
-        exhaustive=exhaustive,
-        axis_name=axis_name,
-    )
+        weights = np.ones(points.shape[:-1], np.float32) if weights is None else weights
+        pad = np.pad if isinstance(points, np.ndarray) else jnp.pad  # which would round float64
+        points, weights = pad(points, (*whole, (0, padding), (0, 0))), jnp.pad(weights, (*whole, (0, padding)))
+    options, initial = make_options(k, init, restarts, max_iterations, exhaustive, axis_name)
     run = partial(_run, mesh, P(*[None] * len(problems), axis_name))
-    result = solve_soundly(run, key, points, weights, None if isinstance(init, str) else init, tol, options)
+    result = solve_soundly(run, key, points, weights, initial, tol, options)
     return result._replace(labels=result.labels[..., :n]) if padding else result
 
 

@@ -20,6 +20,7 @@ CANDIDATES_PER_CLUSTER = 4
 MOST_CANDIDATES = 64
 BATCH = 4  # restarts, or promising swaps, that take steps side by side
 STEPS = 4  # of Lloyd's algorithm, after which swaps are compared
+AGREEMENT = 1e-5  # of the inertia, by which two restarts that have found the same differ
 TRIALS = 2  # without gain, after which the search ends
 MIN_GAIN = 1e-4  # of the inertia, by which a swap must have lowered it then
 
@@ -41,7 +42,13 @@ class _Search(NamedTuple):
 
 
 def run_lloyd_with_swaps(
-    key: Key[Array, ""], points: Points, restarts: Restarts, limit: Array, max_iterations: int, axis_name: str | None
+    key: Key[Array, ""],
+    points: Points,
+    restarts: Restarts,
+    settled: Bool[Array, ""],
+    limit: Float[Array, ""],
+    max_iterations: int,
+    axis_name: str | None,
 ) -> Restarts:
     """Lloyd's algorithm, and then replaces one centroid at a time by a better one, until none of those tried is better.
 
@@ -54,6 +61,7 @@ def run_lloyd_with_swaps(
         key: of the draws.
         points: all points.
         restarts: of which the best few go on; each has an inertia.
+        settled: whether the best of them has converged and is taken as it is.
         limit: squared movement at which a restart has converged.
         max_iterations: of a restart in all.
         axis_name: mesh axis over which the points are sharded.
@@ -81,8 +89,15 @@ def run_lloyd_with_swaps(
         return (now.failures < TRIALS) & (~now.is_trial | (now.best.iterations[0] < max_iterations))
 
     batch = best_restarts(restarts, BATCH)
-    start = _Search(key, best_restarts(batch, 1), batch, jnp.zeros((), bool), jnp.int32(0))
+    start = _Search(key, best_restarts(batch, 1), batch, jnp.zeros((), bool), jnp.where(settled, TRIALS, 0))
     return lax.while_loop(goes_on, descend, start).best
+
+
+def agree(restarts: Restarts) -> Bool[Array, ""]:
+    """Whether the best two restarts have converged to the same inertia."""
+    two = best_restarts(restarts, min(2, len(restarts.inertia)))
+    same = two.inertia[-1] - two.inertia[0] <= AGREEMENT * two.inertia[0]
+    return same & two.converged.all() & (len(restarts.inertia) > 1)
 
 
 def _alone(best: Restarts) -> Restarts:
