@@ -18,7 +18,8 @@ ROWS = 2048  # of the sample
 ROWS_PER_CLUSTER = 512
 AXES = 16  # principal axes of the search
 AXES_PER_CLUSTER = 2
-MIN_REDUCTION = 2  # rows or axes are reduced only where they become fewer by this factor
+MIN_REDUCTION = 2  # axes are reduced only where they become fewer by this factor
+MIN_ROWS_REDUCTION = 4  # the same for rows: a sample has to be searched on all points once more
 
 
 class KMeansOptions(NamedTuple):
@@ -42,7 +43,7 @@ def search_axes(options: KMeansOptions, n: int, d: int) -> int:
 def search_rows(options: KMeansOptions, n: int) -> int:
     """Points of the search, at most `n`."""
     count = max(ROWS, ROWS_PER_CLUSTER * options.k)
-    return n if options.exhaustive or MIN_REDUCTION * count > n else count
+    return n if options.exhaustive or MIN_ROWS_REDUCTION * count > n else count
 
 
 def initialize(

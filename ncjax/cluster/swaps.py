@@ -20,7 +20,6 @@ CANDIDATES_PER_CLUSTER = 4
 MOST_CANDIDATES = 64
 BATCH = 4  # restarts, or promising swaps, that take steps side by side
 STEPS = 4  # of Lloyd's algorithm, after which swaps are compared
-AGREEMENT = 1e-5  # of the inertia, by which two restarts that have found the same differ
 TRIALS = 2  # without gain, after which the search ends
 MIN_GAIN = 1e-4  # of the inertia, by which a swap must have lowered it then
 
@@ -96,7 +95,7 @@ def run_lloyd_with_swaps(
 def agree(restarts: Restarts) -> Bool[Array, ""]:
     """Whether the best two restarts have converged to the same inertia."""
     two = best_restarts(restarts, min(2, len(restarts.inertia)))
-    same = two.inertia[-1] - two.inertia[0] <= AGREEMENT * two.inertia[0]
+    same = two.inertia[-1] - two.inertia[0] <= MIN_GAIN * two.inertia[0]
     return same & two.converged.all() & (len(restarts.inertia) > 1)
 
 

@@ -39,6 +39,7 @@ def sampled(monkeypatch):
     """The search sees a third of 3,001 points; a shape that nothing else has, so it is compiled with these numbers."""
     monkeypatch.setattr(search, "ROWS", 1000)
     monkeypatch.setattr(search, "ROWS_PER_CLUSTER", 150)
+    monkeypatch.setattr(search, "MIN_ROWS_REDUCTION", 2)
     return 3001, 8, 6
 
 
