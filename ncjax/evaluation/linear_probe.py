@@ -15,6 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int32
 
 from ncjax.distributed.sharding import ROWS, shard_map
+from ncjax.errors import UserError
 from ncjax.features.frames import framed
 from ncjax.ops.products import matmul
 
@@ -74,6 +75,9 @@ def fit_linear_probe(
     Returns:
         Weights and bias for the features as they are, with loss, gradient norm, iterations and whether it converged.
 
+    Raises:
+        UserError: a label is out of `0..c-1`; not checked inside `jit`.
+
     Example:
         >>> labels = jnp.arange(30, dtype=jnp.int32) % 3
         >>> points = jnp.eye(3)[labels]
@@ -81,6 +85,7 @@ def fit_linear_probe(
         >>> bool((probe.predict(points) == labels).all())
         True
     """
+    _check_labels(labels, classes)
     options = {"weights": weights, "mesh": mesh, "l2": l2, "max_iterations": max_iterations, "tol": tol}
     if not isinstance(features, np.ndarray):
         return fit_in_frame(features, labels, classes, **options)
@@ -88,6 +93,15 @@ def fit_linear_probe(
     found, frame = fit_in_frame(jnp.asarray(rows[:]), jnp.asarray(labels), classes, **options), rows.frame
     origin = frame.origin + frame.scale * np.asarray(found.origin, np.float64)
     return found._replace(origin=origin, weights=found.weights / frame.scale)
+
+
+def _check_labels(labels: Any, classes: int) -> None:
+    if isinstance(labels, jax.core.Tracer):
+        return
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= classes:
+        wrong = least if least < 0 else most
+        raise UserError(f"label {wrong} of the probe is out of range: there are {classes} classes, 0 to {classes - 1}")
 
 
 @partial(jax.jit, static_argnames=("classes", "max_iterations", "mesh"))

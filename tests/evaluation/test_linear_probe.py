@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ncjax.errors import UserError
 from ncjax.evaluation.linear_probe import fit_linear_probe
 from tests.evaluation.arrays import split_digits
 
@@ -54,3 +55,11 @@ def test_probe_survives_constant_features_and_one_missing_class():
     probe = fit_linear_probe(jnp.asarray(train), jnp.asarray(labels), 11)
     assert all(np.isfinite(np.asarray(leaf)).all() for leaf in probe)
     assert 10 not in np.asarray(probe.predict(jnp.asarray(train)))
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("wrong", [-1, 3, 2**31 - 1])
+def test_labels_out_of_range_are_named(array, wrong):
+    labels = np.array([0, 1, 2, wrong], np.int32)
+    with pytest.raises(UserError, match=f"label {wrong} of the probe is out of range: there are 3 classes, 0 to 2"):
+        fit_linear_probe(array(np.eye(4, dtype=np.float32)), array(labels), 3)
