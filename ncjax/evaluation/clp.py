@@ -44,9 +44,7 @@ class ClpResult:
     cluster_accuracy_test: float | None  # nearest centroid in the true super-class; None where the view cannot embed
     ari: float  # adjusted Rand index of the training clusters, up to 1
     nmi: float
-    inertia: (
-        float  # of k-means in its view, summed over super-classes; in squared units of the features where it has some
-    )
+    inertia: float  # of k-means in its view, summed over super-classes; raw: in squared units of the features
 
 
 @dataclass(frozen=True, kw_only=True)

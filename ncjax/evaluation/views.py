@@ -15,7 +15,8 @@ from jaxtyping import Float32, Float64, Int, Int32
 from ncjax.distributed.processes import to_host
 from ncjax.distributed.sharding import shard_rows
 from ncjax.errors import UserError
-from ncjax.ops.products import double_precision, matmul
+from ncjax.ops.precision import double_precision
+from ncjax.ops.products import matmul
 from ncjax.results import ViewInfo
 
 PCA_DIMENSIONS = 8

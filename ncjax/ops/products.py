@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Products of matrices in full float32 precision, which accelerators do not use by default."""
 
-from contextlib import AbstractContextManager
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -26,13 +22,3 @@ def gram(rows: Float[Array, "n d"]) -> Float[Array, "d d"]:
     left, right = rows[:, :half], rows[:, half:]
     corner = matmul(left.T, right)
     return jnp.block([[gram(left), corner], [corner.T, gram(right)]])
-
-
-def double_precision() -> AbstractContextManager[None]:
-    """The context in which float64 stays float64: `jax.enable_x64`, or its name before JAX 0.8."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax import experimental
-
-    older: Any = experimental
-    return older.enable_x64(True)
