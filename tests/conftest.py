@@ -35,6 +35,13 @@ from ncjax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimConfi
 from tests.bars import bars  # noqa: E402
 
 
+@pytest.fixture(scope="module", autouse=True)
+def release_programs():
+    """Compiled programs take memory maps, of which a process may have 65,530; LLVM crashes where it gets no more."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def dataset():
     """See `tests.bars`."""

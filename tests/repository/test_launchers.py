@@ -151,7 +151,7 @@ def test_again_passes_a_signal_on_and_stops(project: Path) -> None:
         ready.unlink(missing_ok=True)
         again = [str(project / "launch" / "again.sh"), sys.executable, "-c", waiting]
         with subprocess.Popen(["bash", *again], env=environment(project), start_new_session=True) as running:
-            while not ready.exists():
+            while not (ready.exists() and ready.read_text()):
                 time.sleep(0.01)
             running.send_signal(number)
             assert running.wait(30) == 75
