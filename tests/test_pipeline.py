@@ -80,6 +80,7 @@ def test_another_view_joins_those_that_are_there(workdir, found):
     assert set(read_clusters(workdir, 2)) == {"raw", "normalised"}
 
 
+@pytest.mark.slow
 def test_controls_that_are_not_measured_again_stay_with_their_clusters(found, tmp_path, workdir):
     """Two label maps, then one of them with another view: what is not measured again is what it was."""
     config = dataclasses.replace(TINY, labels=("mod:5", "mod:2", "fine"))

@@ -51,6 +51,7 @@ def result(compared):
     return structure(Comparison, json.loads(path.read_text()), str(path))
 
 
+@pytest.mark.slow
 def test_both_sides_are_measured_and_end_alike(result):
     assert result.epochs == result.asked_epochs == 3
     assert result.torch_chosen == "eager, channels_last"
@@ -72,6 +73,7 @@ def test_both_sides_are_measured_and_end_alike(result):
     assert result.provenance.command.startswith("ncjax compare ")
 
 
+@pytest.mark.slow
 def test_raw_pixels_are_a_row_of_our_run_alone(compared):
     kinds = {
         side: {row["kind"] for row in json.loads((folder / "results" / "evaluation.json").read_text())["rows"]}
@@ -81,6 +83,7 @@ def test_raw_pixels_are_a_row_of_our_run_alone(compared):
     assert kinds["PyTorch"] == {"trained"}
 
 
+@pytest.mark.slow
 def test_time_to_the_same_accuracy_follows_from_curves_and_speed(compared, result):
     reached = result.time_to_accuracy
     curves = {
@@ -98,6 +101,7 @@ def test_time_to_the_same_accuracy_follows_from_curves_and_speed(compared, resul
     assert reached.secs["ncjax"] == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.slow
 def test_report_and_tables_show_both(compared, result, capsys):
     ncjax("report", compared)
     printed = capsys.readouterr().out
@@ -112,6 +116,7 @@ def test_report_and_tables_show_both(compared, result, capsys):
     assert [line[1] for line in quality.lines] == ["ncjax", "PyTorch", "difference, seed by seed"]
 
 
+@pytest.mark.slow
 def test_the_same_command_again_keeps_what_is_there(compared, capsys):
     kept = [compared / "results" / "speed.json", compared / "metrics.jsonl", compared / "torch" / "metrics.jsonl"]
     before = [path.read_bytes() for path in kept]
@@ -121,6 +126,7 @@ def test_the_same_command_again_keeps_what_is_there(compared, capsys):
     assert (compared / "results" / "comparison.json").exists()
 
 
+@pytest.mark.slow
 def test_another_number_of_epochs_is_refused(compared, capsys):
     with pytest.raises(SystemExit) as stop:
         ncjax("compare", CONFIG, *OPTIONS, "--optim.epochs", 2, "--workdir", compared)

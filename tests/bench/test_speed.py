@@ -94,6 +94,7 @@ def test_all_members_at_once_beside_one_after_the_other(asked, tmp_path, monkeyp
     assert (compared["ours"], compared["theirs"], compared["ratio"]) == (at_once, alone, 2)
 
 
+@pytest.mark.slow
 def test_without_pytorch_ours_alone_is_really_measured(without_torch, tmp_path, capsys):
     options = ("--model.name", "mlp", "--model.width", 8, "--optim.batch", 256, "--data.train-examples", 256)
     ncjax("bench", "train", CONFIG, "--rounds", 2, "--output", tmp_path / "train.json", *options)

@@ -79,6 +79,7 @@ def test_every_config_takes_two_steps(name, cifar, fashion):
     assert len(losses) == {"coarse_cifar10_grid": 45, "digits_demo": 6, "coarse_fashion": 3}.get(name, 1)
 
 
+@pytest.mark.slow
 def test_run_ends_with_the_place_of_the_report(capsys):
     options = ["--seeds", 1, "--optim.lr", 1e-4, "--optim.epochs", 1, "--evaluate.variants", "raw"]
     ncjax("run", CONFIGS / "digits_demo.py", "--workdir", "run", *options)

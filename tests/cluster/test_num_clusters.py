@@ -39,11 +39,11 @@ def two_groups(dead, unit=1.0, offset=0.0):
 @pytest.mark.parametrize(
     ("points", "truth"),
     [
-        (two_groups(0), 2),
-        (two_groups(6), 2),
+        pytest.param(two_groups(0), 2, marks=pytest.mark.slow),
+        pytest.param(two_groups(6), 2, marks=pytest.mark.slow),
         (two_groups(6, 1e-20), 2),
         (two_groups(0, 1e15), 2),
-        (two_groups(0, 1.0, 1e7), 2),
+        pytest.param(two_groups(0, 1.0, 1e7), 2, marks=pytest.mark.slow),
         (np.repeat(np.random.default_rng(0).normal(size=(3, 4)), 30, axis=0), 3),
     ],
     ids=["two features", "dead ones beside", "small", "large", "far from 0", "three points, repeated"],

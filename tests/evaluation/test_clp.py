@@ -8,7 +8,15 @@ from ncjax.evaluation.clp import cluster_and_linear_probe
 from tests.evaluation.arrays import MOD5, arrays_of, pairs
 
 
-@pytest.mark.parametrize("view", [pytest.param("raw", marks=pytest.mark.slow), "normalised", "residual_pca", "tsne"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param("raw", marks=pytest.mark.slow),
+        "normalised",
+        "residual_pca",
+        pytest.param("tsne", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_separated_classes_come_back(view):
     result = cluster_and_linear_probe(*arrays_of(pairs(6.0, count=1500)), MOD5, view=view)

@@ -140,6 +140,7 @@ def test_local_installs_once_and_needs_no_pip_afterwards(project: Path) -> None:
     assert second.stdout == f"ncjax demo in {project.resolve()}\n"
 
 
+@pytest.mark.slow
 def test_repairs_after_a_kill_a_move_and_a_new_pyproject(project: Path) -> None:
     add_python(project, "python3")
     killed = launch(project, "launch/local.sh", KILL="1")

@@ -121,6 +121,7 @@ def test_epochs_for_analysis_are_kept_and_of_the_others_the_newest_two(small, tm
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
 
 
+@pytest.mark.slow
 def test_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
     """No file may be larger than 20 kB: the first arrays of a wide network are."""
     wide = command("train", tmp_path / "full", "--model.width", 64, "--evaluate.epochs", 2)
