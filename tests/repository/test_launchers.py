@@ -144,8 +144,8 @@ def test_again_runs_what_was_stopped_or_killed(project: Path, codes: str, runs: 
 def test_again_passes_a_signal_on_and_stops(project: Path) -> None:
     ready = project.parent / "ready"
     waiting = (
-        f"import pathlib, signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
-        f"with open({str(ready)!r}, 'a') as f: f.write('x')\nsignal.pause()"
+        f"import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        f"with open({str(ready)!r}, 'a') as f: f.write('x')\nwhile True: time.sleep(0.05)"
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         ready.unlink(missing_ok=True)
