@@ -140,10 +140,11 @@ def _kmeans(options: argparse.Namespace, devices: Any) -> Any:
     from jax.sharding import PartitionSpec as P
 
     from ncjax.cluster import sharded
+    from ncjax.cluster.in_memory import make_options
 
     mesh = Mesh(np.array(devices), ("data",))
     n = -(-options.points // len(devices)) * len(devices)
-    run = sharded._compiled(mesh, P("data"), options.k, "k-means++", 10, 300, 1e-4, False)
+    run = sharded._compiled(mesh, P("data"), make_options(options.k, "k-means++", 10, 300, False, "data")[0])
     spread, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     key = jax.eval_shape(lambda: jax.random.key(0))
     return (
@@ -153,6 +154,7 @@ def _kmeans(options: argparse.Namespace, devices: Any) -> Any:
             jax.ShapeDtypeStruct((n, options.dims), jnp.float32, sharding=spread),
             jax.ShapeDtypeStruct((n,), jnp.float32, sharding=spread),
             None,
+            jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere),
         )
         .compile()
     )

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ncjax.cluster import sharded
+from ncjax.cluster.in_memory import make_options
 from ncjax.config import ModelConfig
 from ncjax.models import make_model
 
@@ -72,10 +73,10 @@ def test_reads_the_collectives_of_a_program() -> None:
 def test_a_step_of_k_means_adds_up_what_the_model_says() -> None:
     """Plain Lloyd: sums and masses of the clusters and the inertia, once a step; nothing the size of the points."""
     mesh, (n, d, k, restarts) = Mesh(np.array(jax.devices()), ("data",)), (4096, 16, 3, 2)
-    run = sharded._compiled(mesh, P("data"), k, "k-means++", restarts, 5, 1e-4, True)
+    run = sharded._compiled(mesh, P("data"), make_options(k, "k-means++", restarts, 5, True, "data")[0])
     spread, key = NamedSharding(mesh, P("data")), jax.eval_shape(lambda: jax.random.key(0))
     points, weights = (jax.ShapeDtypeStruct(s, jnp.float32, sharding=spread) for s in ((n, d), (n,)))
-    found = list(plan.collectives(run.lower(key, points, weights, None).compile().as_text()))
+    found = list(plan.collectives(run.lower(key, points, weights, None, jnp.float32(1e-4)).compile().as_text()))
     assert {entry["devices"] for entry in found} == {len(jax.devices())}
     assert 4 * (restarts * k * (d + 1) + restarts) in [entry["bytes"] for entry in found]
     assert max(entry["bytes"] for entry in found) < 4 * n
