@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int32, Key
+from jaxtyping import Array, Float, Key
 
 from ncjax.cluster.points import (
     Points,
@@ -24,14 +24,18 @@ def kmeans_plus_plus(
     key: Key[Array, ""], points: Points, k: int, restarts: int, axis_name: str | None
 ) -> Float[Array, "r k d"]:
     """Greedy k-means++: of `2 + log k` candidates, drawn by squared distance to the nearest centroid, the best one."""
-    trials = 2 + int(math.log(k))
     r, n, d = restarts, *points.rows.shape
+    shares = jax.random.uniform(key, (k, r, 2 + int(math.log(k))), points.dtype)
 
     def add(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         centroids, distances = carry
-        drawn = draw_points(jax.random.fold_in(key, j), _chances(points, distances, axis_name), trials, axis_name)
+        drawn = draw_at(shares[j], _chances(points, distances, axis_name), axis_name)
         candidates = take_rows(points, drawn, axis_name)
-        best = jnp.where(j > 0, _candidate_inertia(points, candidates, distances, axis_name).argmin(axis=1), 0)
+        best = lax.cond(
+            j > 0,
+            lambda: _candidate_inertia(points, candidates, distances, axis_name).argmin(axis=1).astype(jnp.int32),
+            lambda: jnp.zeros(r, jnp.int32),
+        )
         chosen = jnp.take_along_axis(candidates, best[:, None, None], axis=1)[:, 0]
         return centroids.at[:, j].set(chosen), _update_distances(points, chosen, distances)
 
@@ -46,21 +50,15 @@ def random_points(
     chances = jnp.broadcast_to(points.weights[None, :], (restarts, points.weights.shape[0]))
     count = points.weights.shape[0]
     indices = first_row_index(count, axis_name) + jnp.arange(count, dtype=jnp.int32)
+    shares = jax.random.uniform(key, (k, restarts, 1), points.dtype)
 
     def add(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         index, chances = carry
-        drawn = draw_points(jax.random.fold_in(key, j), chances, 1, axis_name)
+        drawn = draw_at(shares[j], chances, axis_name)
         return index.at[:, j].set(drawn[:, 0]), jnp.where(indices[None, :] == drawn, 0.0, chances)
 
     index, _ = lax.fori_loop(0, k, add, (jnp.zeros((restarts, k), jnp.int32), chances))
     return take_rows(points, index, axis_name)
-
-
-def draw_points(
-    key: Key[Array, ""], chances: Float[Array, "r n"], count: int, axis_name: str | None
-) -> Int32[Array, "r t"]:
-    """Global indices drawn in proportion to the chances, with replacement."""
-    return draw_at(jax.random.uniform(key, (chances.shape[0], count), chances.dtype), chances, axis_name)
 
 
 def _chances(points: Points, distances: Array, axis_name: str | None) -> Array:

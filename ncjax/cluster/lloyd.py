@@ -24,7 +24,7 @@ from ncjax.cluster.points import (
 )
 from ncjax.ops.products import matmul
 
-FEW = 4  # restarts that one loop iterates until the last has converged
+WIDTH = 4  # restarts that take a step together; the others wait until one of them has converged
 
 
 class Restarts(NamedTuple):
@@ -58,11 +58,15 @@ def make_restarts(centroids: Float[Array, "r k d"], iterations: Int32[Array, ""]
 
 
 def best_restarts(restarts: Restarts, count: int) -> Restarts:
-    """The restarts of least inertia, the earlier where only rounding tells two apart; repeated where they are few."""
+    """The restarts of least inertia, the earlier where only rounding tells two apart."""
     rounded = jnp.floor(jnp.log(jnp.maximum(restarts.inertia, jnp.finfo(restarts.inertia.dtype).tiny)) * 2e4)
-    order = jnp.argsort(rounded, stable=True)
-    chosen = jnp.resize(order, (count,)) if count > len(order) else order[:count]
+    chosen = least(rounded, count)
     return jax.tree.map(lambda leaf: leaf[chosen], restarts)
+
+
+def least(values: Float[Array, "m"], count: int) -> Int32[Array, "c"]:
+    """Indices of the least numbers in their order, of equal ones the earlier first; nan is last."""
+    return lax.top_k(-jnp.where(jnp.isnan(values), jnp.inf, values), count)[1]
 
 
 def run_lloyd(
@@ -74,32 +78,22 @@ def run_lloyd(
 ) -> Restarts:
     """Iterate until every restart has moved its centroids by at most `limit` in squared norm.
 
-    A loop over a third of the restarts follows the loop over all, so restarts that converge early cost nothing.
+    `WIDTH` of them share a step, and the next one takes the place of one that has converged.
     """
+    width = min(WIDTH, restarts.inertia.shape[0])
 
     def active(restarts: Restarts) -> Array:
         return ~restarts.converged & (restarts.iterations < max_iterations)
 
-    def more_active_than(few: int, restarts: Restarts) -> Array:
-        return active(restarts).sum() > few
-
-    def step(size: int, restarts: Restarts) -> Restarts:
-        chosen = _active_first(active(restarts), size)
+    def step(restarts: Restarts) -> Restarts:
+        chosen = _active_first(active(restarts), width)
         now = jax.tree.map(lambda leaf: leaf[chosen], restarts)
         moved = lloyd_step(points, now, limit, axis_name)
         go = active(now)
         new = jax.tree.map(lambda a, b: jnp.where(go.reshape(-1, *[1] * (a.ndim - 1)), a, b), moved, now)
         return jax.tree.map(lambda leaf, part: leaf.at[chosen].set(part), restarts, new)
 
-    for size, few in _loops(restarts.inertia.shape[0]):
-        restarts = lax.while_loop(partial(more_active_than, few), partial(step, size), restarts)
-    return restarts
-
-
-def _loops(count: int) -> list[tuple[int, int]]:
-    """For each loop: restarts in it, and the number of active ones at which the next loop takes over."""
-    few = max(1, count // 3)
-    return [(count, 0)] if count <= FEW else [(count, few), (few, 0)]
+    return lax.while_loop(lambda restarts: active(restarts).any(), step, restarts)
 
 
 def _active_first(active: Array, size: int) -> Array:
@@ -145,30 +139,24 @@ def cluster_sums(points: Points, centroids: Float[Array, "r k d"], axis_name: st
 def _refill(points: Points, centroids: Array, moved: Array, mass: Array, axis_name: str | None) -> Array:
     """Move the j-th empty cluster of a restart to the j-th farthest point; costs a pass where there is one."""
 
-    def fill_all(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        distances = nearest_distances(points, centroids)
-        moved, empty, _ = lax.while_loop(
-            lambda carry: carry[1].any(), partial(_fill_one, points, axis_name), (*carry, distances)
-        )
-        return moved, empty
+    def fill(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        moved, empty = carry
+        far = take_rows(points, _farthest(points, centroids, axis_name), axis_name)
+        rank = jnp.where(empty, jnp.cumsum(empty, axis=1, dtype=jnp.int32) - 1, 0)
+        filled = jnp.where(empty[:, :, None], jnp.take_along_axis(far, rank[:, :, None], axis=1), moved)
+        return filled, jnp.zeros_like(empty)
 
     # A loop and not lax.cond: under vmap it runs only where some problem needs it.
-    return lax.while_loop(lambda carry: carry[1].any(), fill_all, (moved, mass <= 0))[0]
+    return lax.while_loop(lambda carry: carry[1].any(), fill, (moved, mass <= 0))[0]
 
 
-def _fill_one(points: Points, axis_name: str | None, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-    """Put the first empty cluster of each restart on its farthest point, which is no longer far then."""
-    moved, empty, distances = carry
-    local = distances.argmax(axis=1).astype(jnp.int32)
-    first = first_row_index(distances.shape[1], axis_name)
-    farthest = gather_over_devices(distances.max(axis=1)[:, None], axis_name)
-    owner = farthest.argmax(axis=1)[:, None]
-    index = jnp.take_along_axis(gather_over_devices(local[:, None] + first, axis_name), owner, axis=1)
-    cluster = jnp.arange(empty.shape[1], dtype=jnp.int32)[None, :]
-    chosen = empty & (cluster == empty.argmax(axis=1)[:, None])
-    moved = jnp.where(chosen[:, :, None], take_rows(points, index, axis_name), moved)
-    indices = first + jnp.arange(distances.shape[1], dtype=jnp.int32)
-    return moved, empty & ~chosen, jnp.where(indices[None, :] == index, -1.0, distances)
+def _farthest(points: Points, centroids: Float[Array, "r k d"], axis_name: str | None) -> Int32[Array, "r k"]:
+    """Global indices of the points that are farthest from their nearest centroid, the farthest first."""
+    distances, k = nearest_distances(points, centroids), centroids.shape[1]
+    far, local = lax.top_k(distances, min(k, distances.shape[1]))
+    index = gather_over_devices(local + first_row_index(distances.shape[1], axis_name), axis_name)
+    order = lax.top_k(gather_over_devices(far, axis_name), k)[1]
+    return jnp.take_along_axis(index, order, axis=1)
 
 
 def nearest_distances(points: Points, centroids: Float[Array, "r k d"]) -> Float[Array, "r n"]:

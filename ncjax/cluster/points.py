@@ -2,6 +2,7 @@
 """The points of a k-means problem, read in chunks and summed over devices."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, Int32, Key
 
 CHUNK_FLOATS = 2**20  # of a chunk of points, and of its distances to all centroids: both stay in the cache
 CHUNK_ROWS = 8192
-BLOCK = 512  # points are drawn in two steps: a block, then a point of it
+BLOCK = 64  # points are drawn in two steps: a block, then a point of it
 
 
 class Points(NamedTuple):
@@ -88,7 +89,7 @@ def subsample(
     shares = (jnp.arange(count) + jax.random.uniform(key, (count,), points.dtype)) / count
     index = draw_at(shares[None, :], chances[None, :], axis_name)[0]
     density = take_entries(chances, index, axis_name) * (count / sum_over_devices(chances.sum(), axis_name))
-    weights = take_entries(points.weights, index, axis_name) / density
+    weights = take_entries(points.weights, index, axis_name) / jnp.where(density > 0, density, jnp.inf)
     return Points(take_rows(points, index, axis_name), weights, None, points.scale, jnp.int32(count))
 
 
@@ -102,22 +103,23 @@ def draw_at(shares: Float[Array, "r t"], chances: Float[Array, "r n"], axis_name
     sums = gather_over_devices(blocks.sum(axis=2), axis_name)
     ends = jnp.cumsum(sums, axis=1)
     targets = shares * ends[:, -1:]
-    block = _first_above(ends, sums, targets)
+    block = _first_above(ends, targets)
     before = jnp.take_along_axis(ends - sums, block, axis=1)
     local = block - first_row_index(blocks.shape[1], axis_name)
     mine = (local >= 0) & (local < blocks.shape[1])
     inside = jnp.take_along_axis(blocks, jnp.clip(local, 0, blocks.shape[1] - 1)[:, :, None], axis=1)
-    inside = inside.reshape(-1, BLOCK)
-    offset = _first_above(jnp.cumsum(inside, axis=1), inside, (targets - before).reshape(-1, 1)).reshape(shares.shape)
-    index = first_row_index(n, axis_name) + local * BLOCK + offset
+    inner = jnp.cumsum(inside.reshape(-1, BLOCK), axis=1)
+    offset = _first_above(inner, (targets - before).reshape(-1, 1)).reshape(shares.shape)
+    index = first_row_index(n, axis_name) + jnp.minimum(local * BLOCK + offset, n - 1)
     return sum_over_devices(jnp.where(mine, index, 0), axis_name)
 
 
-def _first_above(ends: Float[Array, "r m"], parts: Float[Array, "r m"], targets: Float[Array, "r t"]) -> Array:
-    """Per row and target: the first index at which the cumulative chance exceeds the target."""
-    found = (ends[:, None, :] <= targets[:, :, None]).sum(axis=2, dtype=jnp.int32)
-    likeliest = parts.argmax(axis=1)[:, None].astype(jnp.int32)  # rounding may leave a target above the end
-    return jnp.where(found < ends.shape[1], found, likeliest)
+def _first_above(ends: Float[Array, "r m"], targets: Float[Array, "r t"]) -> Int32[Array, "r t"]:
+    """Per row and target: the first index at which the cumulative chance exceeds the target, or all but reaches it."""
+    most = ends[:, -1:] * (1 - jnp.finfo(ends.dtype).eps)  # rounding may leave a target above the end
+    method = "compare_all" if ends.shape[1] * targets.size <= CHUNK_FLOATS else "scan"
+    found = jax.vmap(partial(jnp.searchsorted, side="right", method=method))(ends, jnp.minimum(targets, most))
+    return jnp.minimum(found, ends.shape[1] - 1)
 
 
 def fold_chunks(points: Points, columns: int, update: Callable[..., Any], init: Any) -> Any:

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ncjax.cluster.initialization import kmeans_plus_plus, random_points
-from ncjax.cluster.lloyd import Restarts, best_restarts, lloyd_step, make_restarts, run_lloyd
+from ncjax.cluster.lloyd import Restarts, best_restarts, make_restarts, run_lloyd
 from ncjax.cluster.pca import far_chances, principal_axes, project
 from ncjax.cluster.points import CHUNK_FLOATS, Points, device_count, subsample, sum_of_squares, sum_over_devices
-from ncjax.cluster.swaps import agree, run_lloyd_with_swaps
+from ncjax.cluster.swaps import run_lloyd_with_swaps
 from ncjax.ops.products import matmul
 
 ROWS = 2048  # of the sample
@@ -81,15 +81,17 @@ def search_restarts(key: Key[Array, ""], points: Points, tol: Float[Array, ""], 
     projected, limit, basis = reduced.projected, reduced.limit, reduced.basis
     part = _sample(keys[1], projected, options)
     over = axis_name if part is projected else None
-    restarts = run_lloyd(part, make_restarts(initialize(keys[2], part, options, over)), limit, most, over)
-    ranking = restarts.inertia
+    restarts = make_restarts(initialize(keys[2], part, options, over))
+    from_sample = part is not projected
+    if options.exhaustive or from_sample:
+        restarts = run_lloyd(part, restarts, limit, most, over)
     if options.exhaustive:
-        return Found(best_restarts(restarts, 1), ranking, reduced.total)
-    if part is not projected:
-        restarts = lloyd_step(projected, make_restarts(restarts.centroids), limit, axis_name)
-        ranking = restarts.inertia
-    settled = agree(restarts) if part is projected else jnp.bool_(False)
-    best = run_lloyd_with_swaps(keys[3], projected, restarts, settled, limit, most, axis_name)
+        return Found(best_restarts(restarts, 1), restarts.inertia, reduced.total)
+    if from_sample:
+        restarts = make_restarts(restarts.centroids)
+    best, ranking = run_lloyd_with_swaps(
+        keys[3], projected, restarts, limit, most, axis_name, from_sample=from_sample
+    )
     if basis is not None:
         unfinished = best._replace(
             centroids=_to_all_dimensions(best.centroids, basis), converged=jnp.zeros_like(best.converged)

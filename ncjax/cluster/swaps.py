@@ -11,17 +11,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int32, Key
 
-from ncjax.cluster.initialization import draw_points
-from ncjax.cluster.lloyd import Restarts, best_restarts, make_restarts, run_lloyd
-from ncjax.cluster.points import Points, fold_chunks, squared_norms, sum_over_devices, take_rows
+from ncjax.cluster.lloyd import Restarts, best_restarts, least, make_restarts, run_lloyd
+from ncjax.cluster.points import Points, draw_at, fold_chunks, squared_norms, sum_over_devices, take_rows
 from ncjax.ops.products import matmul
 
 CANDIDATES_PER_CLUSTER = 4
 MOST_CANDIDATES = 64
-BATCH = 4  # restarts, or promising swaps, that take steps side by side
+BATCH = 4  # restarts that go on after the ranking, or promising swaps
 STEPS = 4  # of Lloyd's algorithm, after which swaps are compared
 TRIALS = 2  # without gain, after which the search ends
+GOLDEN_RATIO = 0.6180339887  # multiples of it, modulo 1, fill [0, 1) evenly
 MIN_GAIN = 1e-4  # of the inertia, by which a swap must have lowered it then
+RANK, CONVERGE, TRIAL = range(3)  # phases: one step of all restarts, descent until convergence, a few steps of swaps
 
 
 class Nearest(NamedTuple):
@@ -33,90 +34,111 @@ class Nearest(NamedTuple):
 
 
 class _Search(NamedTuple):
-    key: Key[Array, ""]
+    trials: Int32[Array, ""]
     best: Restarts  # one restart: the best so far
     batch: Restarts  # those that go on
-    is_trial: Bool[Array, ""]  # whether the batch holds swaps of the best, or has to converge
+    phase: Int32[Array, ""]
     failures: Int32[Array, ""]  # trials since the last that has helped
+    ranking: Float[Array, "r"]  # inertia of every restart at the end of the first phase
 
 
 def run_lloyd_with_swaps(
     key: Key[Array, ""],
     points: Points,
     restarts: Restarts,
-    settled: Bool[Array, ""],
     limit: Float[Array, ""],
     max_iterations: int,
     axis_name: str | None,
-) -> Restarts:
+    *,
+    from_sample: bool,
+) -> tuple[Restarts, Float[Array, "r"]]:
     """Lloyd's algorithm, and then replaces one centroid at a time by a better one, until none of those tried is better.
 
     Each trial draws `4 k` points by their squared distance to the nearest centroid, as k-means++ does, moves each to
     the mean of the points that are nearer to it than to their centroid, and computes for every pair of such a candidate
     and a centroid the inertia after an exchange. The most promising ones take a few steps; where the best has become
-    better, Lloyd's algorithm goes on from it.
+    better, Lloyd's algorithm goes on from it. All phases are one loop, so that a step is compiled once.
 
     Args:
         key: of the draws.
         points: all points.
-        restarts: of which the best few go on; each has an inertia.
-        settled: whether the best of them has converged and is taken as it is.
+        restarts: as they start.
         limit: squared movement at which a restart has converged.
         max_iterations: of a restart in all.
         axis_name: mesh axis over which the points are sharded.
+        from_sample: the restarts have converged on a sample, so one step ranks them and the best few go on. Otherwise
+            all of them converge, and nothing is swapped where the best two have reached the same inertia.
 
     Returns:
-        One restart.
+        One restart, and the inertia of every restart when they were compared.
     """
+    count, size = len(restarts.inertia), max(BATCH, len(restarts.inertia))
+    first = jnp.int32(RANK if from_sample else CONVERGE)
+    tried = max(BATCH, min(MOST_CANDIDATES, CANDIDATES_PER_CLUSTER * restarts.centroids.shape[1]))
+    shares = jax.random.uniform(key, (tried,), points.dtype)  # shifted for each trial, which compiles sooner than keys
 
     def descend(now: _Search) -> _Search:
-        most = jnp.where(now.is_trial, now.best.iterations[0] + STEPS, max_iterations)
+        trial = now.phase == TRIAL
+        most = jnp.where(now.phase == RANK, 1, jnp.where(trial, now.best.iterations[0] + STEPS, max_iterations))
         batch = run_lloyd(points, now.batch, limit, jnp.minimum(most, max_iterations), axis_name)
-        found = best_restarts(batch, 1)
-        better = ~now.is_trial | (found.inertia[0] < (1 - MIN_GAIN) * now.best.inertia[0])
+        found, compared = best_restarts(batch, 1), batch.inertia[:count]
+        better = ~trial | (found.inertia[0] < (1 - MIN_GAIN) * now.best.inertia[0])
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, now.best)
-        key, draw = jax.random.split(now.key)
-        converges = now.is_trial & better
+        settled = ~trial & _agree(batch) & (not from_sample)
+        failures = jnp.where(settled, TRIALS, jnp.where(better, 0, now.failures + 1))
+        converges = (now.phase == RANK) | (trial & better)
         batch = lax.cond(
-            converges,
-            lambda: _alone(best),
-            lambda: make_restarts(_best_swaps(draw, points, best.centroids[0], axis_name), best.iterations[0]),
+            converges | settled,
+            lambda: _keep(best_restarts(batch, size), jnp.where(trial, jnp.int32(1), jnp.int32(BATCH))),
+            lambda: _swapped((shares + now.trials * GOLDEN_RATIO) % 1, points, best, size, axis_name),
         )
-        return _Search(key, best, batch, ~converges, jnp.where(better, 0, now.failures + 1))
+        ranking = jnp.where(now.phase == first, compared, now.ranking)
+        phase = jnp.where(converges, jnp.int32(CONVERGE), jnp.int32(TRIAL))
+        return _Search(now.trials + 1, best, batch, phase, failures, ranking)
 
     def goes_on(now: _Search) -> Bool[Array, ""]:
-        return (now.failures < TRIALS) & (~now.is_trial | (now.best.iterations[0] < max_iterations))
+        return (now.failures < TRIALS) & ((now.phase != TRIAL) | (now.best.iterations[0] < max_iterations))
 
-    batch = best_restarts(restarts, BATCH)
-    start = _Search(key, best_restarts(batch, 1), batch, jnp.zeros((), bool), jnp.where(settled, TRIALS, 0))
-    return lax.while_loop(goes_on, descend, start).best
+    batch = _pad(restarts, size)
+    start = _Search(jnp.int32(0), best_restarts(batch, 1), batch, first, jnp.int32(0), restarts.inertia)
+    end = lax.while_loop(goes_on, descend, start)
+    return end.best, end.ranking
 
 
-def agree(restarts: Restarts) -> Bool[Array, ""]:
+def _agree(batch: Restarts) -> Bool[Array, ""]:
     """Whether the best two restarts have converged to the same inertia."""
-    two = best_restarts(restarts, min(2, len(restarts.inertia)))
-    same = two.inertia[-1] - two.inertia[0] <= MIN_GAIN * two.inertia[0]
-    return same & two.converged.all() & (len(restarts.inertia) > 1)
+    two = best_restarts(batch, 2)
+    return (two.inertia[1] - two.inertia[0] <= MIN_GAIN * two.inertia[0]) & two.converged.all()
 
 
-def _alone(best: Restarts) -> Restarts:
-    """A batch of which the first restart goes on."""
-    batch = jax.tree.map(lambda leaf: jnp.repeat(leaf, BATCH, axis=0), best)
-    first = jnp.arange(BATCH) == 0
-    return batch._replace(converged=batch.converged | ~first, inertia=jnp.where(first, batch.inertia, jnp.inf))
+def _pad(restarts: Restarts, size: int) -> Restarts:
+    """As many restarts as a batch has, of which those behind the given ones do not go on."""
+    count = len(restarts.inertia)
+    return _keep(jax.tree.map(lambda leaf: jnp.resize(leaf, (size, *leaf.shape[1:])), restarts), jnp.int32(count))
+
+
+def _keep(batch: Restarts, count: Int32[Array, ""]) -> Restarts:
+    """A batch of which the first restarts go on."""
+    goes_on = jnp.arange(len(batch.inertia)) < count
+    return batch._replace(converged=batch.converged | ~goes_on, inertia=jnp.where(goes_on, batch.inertia, jnp.inf))
+
+
+def _swapped(shares: Array, points: Points, best: Restarts, size: int, axis_name: str | None) -> Restarts:
+    """A batch of the most promising swaps."""
+    swaps = make_restarts(_best_swaps(shares, points, best.centroids[0], axis_name), best.iterations[0])
+    return _pad(swaps._replace(number=jnp.broadcast_to(best.number, swaps.number.shape)), size)
 
 
 def _best_swaps(
-    key: Array, points: Points, centroids: Float[Array, "k d"], axis_name: str | None
+    shares: Float[Array, "t"], points: Points, centroids: Float[Array, "k d"], axis_name: str | None
 ) -> Float[Array, "b k d"]:
-    """The centroids after the most promising exchanges, each with another candidate."""
+    """The centroids after the most promising exchanges, each with another of the candidates drawn at these shares."""
     k = len(centroids)
-    tried = max(BATCH, min(MOST_CANDIDATES, CANDIDATES_PER_CLUSTER * k))
     nearest = _nearest_two(points, centroids)
-    drawn = draw_points(key, (points.weights * nearest.first)[None, :], tried, axis_name)[0]
+    drawn = draw_at(shares[None, :], (points.weights * nearest.first)[None, :], axis_name)[0]
     candidates = _attract(points, take_rows(points, drawn, axis_name), nearest, axis_name)
     after = _inertia_after(points, candidates, nearest, k, axis_name)
-    chosen = jnp.argsort(after.min(axis=1))[:BATCH]
+    chosen = least(after.min(axis=1), BATCH)
     leaves = after[chosen].argmin(axis=1)
     return jax.vmap(lambda candidate, j: centroids.at[j].set(candidate))(candidates[chosen], leaves)
 

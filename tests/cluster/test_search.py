@@ -48,9 +48,9 @@ def sampled(monkeypatch):
 def test_a_search_on_a_sample_is_as_good_as_scikit_learns_on_all_points(sampled, kind, masked):
     n, d, k = sampled
     points, weights = make(kind, n, d, k, masked=masked)
-    keys = jax.random.split(jax.random.key(0), 5)
+    keys = jax.random.split(jax.random.key(0), 8)
     ours = [float(kmeans(key, jnp.asarray(points), k, weights=jnp.asarray(weights)).inertia) for key in keys]
-    assert_kept(ours, sklearn_inertias(points, weights, k, 10, 5), points)
+    assert_kept(ours, sklearn_inertias(points, weights, k, 10, 24), points)  # the median of five is a matter of luck
 
 
 def estimator(points, weights, k, seed, restarts):

@@ -44,8 +44,8 @@ def test_two_centroids_in_one_blob_and_none_in_another_are_mended(dimensions):
     rows = np.asarray(points.rows)
     means = np.stack([rows[labels == label].mean(axis=0) for label in range(5)])
     poor = np.concatenate([means[:3], means[2:3] + 1e-3, means[3:].mean(axis=0, keepdims=True)])
-    found = swaps.run_lloyd_with_swaps(
-        jax.random.key(0), points, make_restarts(jnp.asarray(poor)[None]), jnp.bool_(False), jnp.float32(0), 300, None
+    found, _ = swaps.run_lloyd_with_swaps(
+        jax.random.key(0), points, make_restarts(jnp.asarray(poor)[None]), jnp.float32(0), 300, None, from_sample=False
     )
     ended = np.asarray(found.centroids[0])
     np.testing.assert_allclose(ended[np.lexsort(ended.T[::-1])], means[np.lexsort(means.T[::-1])], atol=1e-4)
@@ -59,7 +59,9 @@ def test_the_inertia_never_rises_and_the_limit_of_iterations_holds(kind, k):
     points = points_of(rows, weights)
     start = make_restarts(points.rows[None, :k])
     ended = {
-        most: swaps.run_lloyd_with_swaps(jax.random.key(1), points, start, jnp.bool_(False), jnp.float32(0), most, None)
+        most: swaps.run_lloyd_with_swaps(
+            jax.random.key(1), points, start, jnp.float32(0), most, None, from_sample=False
+        )[0]
         for most in (1, 5, 300)
     }
     inertias = [
