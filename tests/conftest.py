@@ -6,6 +6,8 @@ And a small run that trains in a second.
 
 import dataclasses
 import os
+import subprocess
+import sys
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -22,6 +24,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as ncjax/user_cache.py says why
 
+# Most of the time is compilation, and this halves it; programs run slower then.
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
 import jax
 import pytest
 from jaxtyping import install_import_hook
@@ -33,6 +38,16 @@ install_import_hook("ncjax", "beartype.beartype")
 
 from ncjax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimConfig  # noqa: E402
 from tests.bars import bars  # noqa: E402
+
+
+def pytest_configure(config):
+    """Slow tests, and versions of XLA that do not know the flags, compile as users do."""
+    if "XLA_FLAGS" in os.environ or os.environ["JAX_PLATFORMS"] != "cpu" or config.option.markexpr == "slow":
+        return
+    quick = {**os.environ, "XLA_FLAGS": QUICK_COMPILATION}
+    start = [sys.executable, "-c", "import jax; jax.devices()"]
+    if subprocess.run(start, env=quick, capture_output=True, check=False).returncode == 0:
+        os.environ.update(quick)
 
 
 @pytest.fixture(scope="module", autouse=True)

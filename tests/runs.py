@@ -37,7 +37,10 @@ def start(
     arguments: Sequence[object], *, devices: int = 1, before: str = "", **environment: object
 ) -> subprocess.Popen:
     """`ncjax ARGUMENTS` in a process with so many fake devices; `before` is run first."""
-    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    flags = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
+    }
     return subprocess.Popen(
         [sys.executable, "-c", f"{before}\nfrom ncjax.cli.main import main\nmain()", *map(str, arguments)],
         env=os.environ | flags | {"PYTHONPATH": str(ROOT)} | {k: str(v) for k, v in environment.items()},

@@ -89,9 +89,7 @@ def search_restarts(key: Key[Array, ""], points: Points, tol: Float[Array, ""], 
         return Found(best_restarts(restarts, 1), restarts.inertia, reduced.total)
     if from_sample:
         restarts = make_restarts(restarts.centroids)
-    best, ranking = run_lloyd_with_swaps(
-        keys[3], projected, restarts, limit, most, axis_name, from_sample=from_sample
-    )
+    best, ranking = run_lloyd_with_swaps(keys[3], projected, restarts, limit, most, axis_name, from_sample=from_sample)
     if basis is not None:
         unfinished = best._replace(
             centroids=_to_all_dimensions(best.centroids, basis), converged=jnp.zeros_like(best.converged)
