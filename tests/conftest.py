@@ -24,9 +24,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as ncjax/user_cache.py says why
 
-# Most of the time is compilation, and this halves it; programs run slower then.
-QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-
 import jax
 import pytest
 from jaxtyping import install_import_hook
@@ -38,6 +35,9 @@ install_import_hook("ncjax", "beartype.beartype")
 
 from ncjax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimConfig  # noqa: E402
 from tests.bars import bars  # noqa: E402
+
+# Most of the time is compilation, and this halves it; programs run slower then.
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 
 def pytest_configure(config):
