@@ -180,7 +180,8 @@ def _train_with_torch(config: Config, workdir: Path, command: str, options: Torc
     jax.config.update("jax_platforms", "cpu")
     dataset = load_dataset(config.data)
     run = prepare(config, dataset)
-    open_workdir(workdir, config, command, environment())
+    kept = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, epochs=()))  # besides the last
+    open_workdir(workdir, kept, command, environment())
     write_members(workdir, describe_members(config, dataset, from_memory=False))
     started = time.perf_counter()
     save_features(workdir, torch_train.fit(run, dataset, workdir, options))

@@ -101,10 +101,10 @@ def test_a_reader_during_a_save_leaves_the_draft_alone_and_the_save_ends(workdir
     arrived, go_on = threading.Event(), threading.Event()
     finish = checkpoint._write_checksums
 
-    def slow(folder):
+    def slow(*arguments):
         arrived.set()
         assert go_on.wait(60)
-        finish(folder)
+        finish(*arguments)
 
     monkeypatch.setattr(checkpoint, "_write_checksums", slow)
     with checkpoint.open_checkpoints(workdir) as checkpoints:
