@@ -91,7 +91,7 @@ def _kept(workdir: Path, measured: Comparison) -> Comparison:
     path = workdir / "results" / "comparison.json"
     if not path.exists():
         return measured
-    earlier: Comparison = structure(Comparison, read_json(path), f"{path} does not fit; delete it and compare again")
+    earlier: Comparison = structure(Comparison, read_json(path), f"{path} does not fit; move it away and compare again")
     return dataclasses.replace(earlier, left_out=()) if earlier.speed == measured.speed else measured
 
 
@@ -115,7 +115,7 @@ def _speed_of(workdir: Path, config: Config, budget_minutes: float, started: flo
     path = workdir / "results" / "speed.json"
     if not path.exists():
         write_json(path, unstructure(_measure_speed(config, members, budget_minutes, started)))
-    where = f"{path} does not fit; delete it and compare again"
+    where = f"{path} does not fit; move it away and compare again"
     measured: Comparison = structure(Comparison, read_json(path), where)
     if measured.asked_epochs != config.optim.epochs:
         raise UserError(

@@ -2,6 +2,7 @@
 """Features of a run on disk: `features/EPOCH`, by Orbax, with checksums; and who the members are: `members.json`."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,13 @@ def describe_members(config: Config, dataset: Dataset, *, from_memory: bool) -> 
 
 
 def write_members(workdir: Path, members: RunMembers) -> None:
-    """Write members.json, where there is none yet."""
-    if not (workdir / MEMBERS_FILE).exists():
-        write_json(workdir / MEMBERS_FILE, unstructure(members))
+    """Write members.json, where there is none yet, or none that can be read: it follows from the config and the data."""
+    path = workdir / MEMBERS_FILE
+    if path.is_file():
+        with suppress(UserError):
+            read_members(workdir)
+            return
+    write_json(path, unstructure(members))
 
 
 def read_members(workdir: Path) -> RunMembers:

@@ -73,6 +73,16 @@ def _host() -> str:
     return platform.node().replace(".", "_")
 
 
+def set_aside(path: Path) -> Path | None:
+    """Rename a file that cannot be read to NAME.unreadable.SUFFIX, or a free name like it; None where there is none."""
+    if not path.exists():
+        return None
+    target = path.with_name(f"{path.stem}.unreadable{path.suffix}")
+    while target.exists():
+        target = target.with_name(f"{target.stem}_again{path.suffix}")
+    return path.rename(target)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     with atomic_path(path) as draft:

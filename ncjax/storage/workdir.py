@@ -15,7 +15,7 @@ from typing import Any
 import filelock
 
 from ncjax.config import C, Config, from_dict_of, to_dict
-from ncjax.errors import UserError
+from ncjax.errors import UserError, first_line
 from ncjax.results import Environment
 from ncjax.storage.atomic import remove_drafts, write_json, write_text
 from ncjax.storage.failures import why_not_written
@@ -52,7 +52,10 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; is this the work directory of a run?") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); delete it and run the stage that writes it again") from error
+        reason = first_line(error)
+        raise UserError(
+            f"{path} is not JSON ({reason}); mend it, or move it away and run the command that writes it again"
+        ) from error
 
 
 @contextmanager
