@@ -64,7 +64,7 @@ def describe_members(config: Config, dataset: Dataset, *, from_memory: bool) -> 
 
 
 def write_members(workdir: Path, members: RunMembers) -> None:
-    """Write members.json, where there is none yet, or none that can be read: it follows from the config and the data."""
+    """Write members.json, where there is none that can be read: it follows from the config and the data."""
     path = workdir / MEMBERS_FILE
     if path.is_file():
         with suppress(UserError):

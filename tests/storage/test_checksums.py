@@ -37,7 +37,10 @@ def test_a_part_is_compared_alone(folder):
     assert damage(folder, "part") == "part/b is not what was written"
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\xff", "", "{}", "[" * 9999, "3", "null", '{"of": {}, "files": {}}', '{"of": 3, "files": {"a": ""}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "\xff", "", "{}", "[" * 9999, "3", "null", '{"of": {}, "files": {}}', '{"of": 3, "files": {"a": ""}}'],
+)
 def test_damaged_checksums_are_damage(folder, content):
     (folder / CHECKSUMS).write_text(content, encoding="latin1")
     assert damage(folder).startswith(CHECKSUMS)

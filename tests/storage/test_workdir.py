@@ -13,7 +13,16 @@ import pytest
 from ncjax.config import Config, EvaluateConfig, MeshConfig, OptimConfig
 from ncjax.errors import UserError
 from ncjax.results import Environment
-from ncjax.storage.workdir import RunFile, locked, open_workdir, read_config, read_config_of, read_json, read_run_file, run_id
+from ncjax.storage.workdir import (
+    RunFile,
+    locked,
+    open_workdir,
+    read_config,
+    read_config_of,
+    read_json,
+    read_run_file,
+    run_id,
+)
 
 ROOT = Path(__file__).parents[2]
 HERE = Environment(versions={"jax": "1.2"}, commit="abc", device="8 x cpu")
