@@ -60,7 +60,7 @@ def cluster_file(workdir: Path, epoch: int | None) -> Path:
 
 def _earlier(path: Path) -> Evaluation | None:
     try:
-        return Evaluation.from_json(path.read_text(encoding="utf-8"), str(path))
+        return Evaluation.from_json(path.read_bytes(), str(path))
     except (OSError, UserError):  # none yet, edited, or of another version
         set_aside(path)
         return None

@@ -25,6 +25,7 @@ from ncjax.training.members import Member, default_label_map, list_members
 from ncjax.typed_json import structure, unstructure
 
 CHUNK_BYTES = 2**24  # of an array on disk: the least that is read, where only some rows are
+CONTENT = "_METADATA"  # the file of Orbax that says which arrays there are
 MEMBERS_FILE = "members.json"
 AGAIN = "; the command that trained the run makes them again, where it kept a checkpoint of that epoch"
 
@@ -128,7 +129,7 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
     if not folder.is_dir():
         kept = ", ".join(map(str, saved_epochs(workdir))) or "none"
         raise UserError(f"no features of epoch {epoch} in {workdir} (kept: {kept}); set evaluate.epochs and train")
-    reason = damage(folder, identity=_identity(workdir, epoch))
+    reason = missing_features(workdir, epoch)
     if reason:
         raise UserError(f"features in {folder} cannot be read ({reason}){AGAIN}")
     try:
@@ -149,7 +150,11 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
 def missing_features(workdir: Path, epoch: int) -> str:
     """Why features/EPOCH cannot be read; empty where it is what was written."""
     folder = _folder(workdir, epoch)
-    return damage(folder, identity=_identity(workdir, epoch)) if folder.is_dir() else "missing"
+    if not folder.is_dir():
+        return "they are missing"
+    if not (folder / CONTENT).is_file():
+        return f"{CONTENT} is missing: were they half deleted?"
+    return damage(folder, identity=_identity(workdir, epoch))
 
 
 def _identity(workdir: Path, epoch: int) -> Identity:
