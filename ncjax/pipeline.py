@@ -2,8 +2,9 @@
 """Train, extract, evaluate over a work directory, or files: what the command line calls."""
 
 import dataclasses
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ncjax.config import Config
 from ncjax.data import Dataset, load_dataset
 from ncjax.data.label_maps import LabelMap
 from ncjax.distributed.environment import environment
-from ncjax.distributed.processes import on_main_process
+from ncjax.distributed.processes import broadcast_message, is_main_process, on_main_process
 from ncjax.errors import UserError, find_named
 from ncjax.evaluation.controls import (
     Part,
@@ -27,15 +28,15 @@ from ncjax.evaluation.evaluator import DEFAULT_VIEWS, check_views, evaluate
 from ncjax.evaluation.store import write_evaluation
 from ncjax.evaluation.uncertainty import MOST_NETWORKS
 from ncjax.evaluation.views import VIEWS
-from ncjax.features.extraction import check_layers, extract
+from ncjax.features.extraction import check_can_extract_again, check_layers, extract, load_or_extract
 from ncjax.features.feature_set import FEATURES, FeatureSet
-from ncjax.features.run import Run
-from ncjax.features.store import describe_members, load_features, save_features, write_members
+from ncjax.features.run import Run, state_of
+from ncjax.features.store import describe_members, missing_features, save_features, write_members
 from ncjax.results import Evaluation, Provenance, TrainingSummary, join
 from ncjax.storage.atomic import write_json
 from ncjax.storage.temporary import TemporaryFolder
 from ncjax.storage.workdir import locked, open_workdir, read_json, read_run_file
-from ncjax.training.loop import Outcome, fit, prepare
+from ncjax.training.loop import Outcome, PreparedRun, fit, prepare
 from ncjax.training.state import TrainState
 from ncjax.typed_json import structure, unstructure
 
@@ -77,20 +78,38 @@ def train(
     check_layers(prepared, config.evaluate.layers)
     folder = TemporaryFolder() if workdir is None else None
     path = folder.path if folder else Path(workdir or "")
-    kept = {*config.evaluate.epochs, config.optim.epochs}
+    run = Run(path, config, described, images, folder)
+    missing = {*config.evaluate.epochs, config.optim.epochs}
     layers = tuple(dict.fromkeys((*config.evaluate.layers, FEATURES)))  # what the classifier reads is always kept
 
     def keep_features(epoch: int, state: TrainState) -> None:
-        if epoch in kept:
+        if epoch in missing:
             save_features(path, extract(prepared, state, images, layers, epoch, described))
+            missing.remove(epoch)
 
     with ExitStack() as held:
         on_main_process(lambda: held.enter_context(locked(path)))
         on_main_process(lambda: open_workdir(path, config, command, environment()))
         on_main_process(lambda: write_members(path, described))
         outcome = fit(prepared, path, keep_features)
+        for epoch in sorted(missing):
+            _mend_features(run, prepared, epoch, keep_features)
         on_main_process(lambda: _write_summary(path, outcome))
-    return Run(path, config, described, images, folder)
+    return run
+
+
+def _mend_features(run: Run, prepared: PreparedRun, epoch: int, keep: Callable[[int, TrainState], None]) -> None:
+    """Features that an earlier process kept are made again from their checkpoint where they are no longer whole."""
+    reason = broadcast_message(missing_features(run.workdir, epoch) if is_main_process() else "")
+    if not reason:
+        return
+    try:
+        check_can_extract_again(run)
+        keep(epoch, state_of(run.workdir, prepared, epoch))
+        line = f"features of epoch {epoch} were made again from its checkpoint ({reason})"
+    except UserError as error:
+        line = f"features of epoch {epoch} cannot be read ({reason}), nor be made again: {error}"
+    on_main_process(lambda: print(f"ncjax: warning: {line}", file=sys.stderr))
 
 
 def _write_summary(workdir: Path, outcome: Outcome) -> None:
@@ -118,6 +137,8 @@ def evaluate_run(
 
     The rows, for each distinct label map: raw pixels, and the network at random initialization; then all members at
     every kept epoch, those of fine labels under each label map.
+    Features that are missing or damaged are made again from the checkpoint of their epoch, where there is one; notes
+    say so, name the epochs that are missing, and say where training has not ended.
     Writes results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views is kept.
 
     Args:
@@ -131,8 +152,7 @@ def evaluate_run(
         UserError: the work directory holds no features, or its data cannot be read.
     """
     run, started = run if isinstance(run, Run) else Run.open(run), time.perf_counter()
-    if not run.epochs:
-        raise UserError(f"{run.workdir} holds no features; run: ncjax train CONFIG --workdir {run.workdir}")
+    epochs, training, unfinished = _epochs(run), *_training(run)
     chosen = tuple(views) or run.config.evaluate.variants
     check_views(chosen)
     most = run.config.evaluate.control_maps if control_maps is None else control_maps
@@ -140,9 +160,10 @@ def evaluate_run(
         raise UserError(f"control_maps is {most}, but must be 1 or more")
     maps = distinct_maps(run.described)
     pixels = pixels_left_out(run) if controls else []
-    found = join(list(_evaluated(run, chosen, maps[:most], controls and not pixels, bootstrap)))
-    training = run.training
-    notes = [*training.failures, *training.imported, *pixels, *maps_left_out(maps, most)]
+    found = join(list(_evaluated(run, epochs, chosen, maps[:most], controls and not pixels, bootstrap)))
+    if all(row.epoch is None for row in found.rows):
+        raise UserError(found.notes[0])
+    notes = [*unfinished, *training.failures, *training.imported, *pixels, *maps_left_out(maps, most)]
     secs = {
         "compile": training.compile_secs,
         "train": training.train_secs,
@@ -154,8 +175,29 @@ def evaluate_run(
     return found
 
 
+def _epochs(run: Run) -> tuple[int, ...]:
+    """The epochs that are evaluated: those whose features are there, and those whose features should be."""
+    if not (run.epochs or run.has_ended):
+        raise UserError(f"{run.workdir} holds no features; run: ncjax train CONFIG --workdir {run.workdir}")
+    return tuple(sorted({*run.epochs, *run.expected_epochs}))
+
+
+def _training(run: Run) -> tuple[TrainingSummary, tuple[str, ...]]:
+    """How training went, and a note where it has not ended."""
+    if run.has_ended:
+        return run.training, ()
+    last = max(run.epochs, default=0)
+    note = f"Training has not ended: evaluated are the features kept so far, up to epoch {last} of "
+    return TrainingSummary(compile_secs=None, train_secs=None), (f"{note}{run.config.optim.epochs}.",)
+
+
 def _evaluated(
-    run: Run, views: Sequence[str], maps: Sequence[LabelMap | None], pixels: bool, bootstrap: int
+    run: Run,
+    epochs: Sequence[int],
+    views: Sequence[str],
+    maps: Sequence[LabelMap | None],
+    pixels: bool,
+    bootstrap: int,
 ) -> Iterator[Evaluation]:
     """Raw pixels, random initialization, then the members at every kept epoch."""
 
@@ -168,9 +210,15 @@ def _evaluated(
 
     if pixels:
         yield from measured(pixel_parts(run.dataset, maps, run.config.mesh), 0)
-    for epoch in run.epochs:
+    for epoch in epochs:
         parts = trained_parts if epoch else initial_parts
-        yield from measured(parts(load_features(run.workdir, epoch), maps), bootstrap)
+        try:
+            features, note = load_or_extract(run, epoch)
+        except UserError as error:
+            yield Evaluation(rows=(), notes=(f"Epoch {epoch} is missing: {error}.",))
+            continue
+        yield Evaluation(rows=(), notes=(note,) if note else ())
+        yield from measured(parts(features, maps), bootstrap)
 
 
 def _provenance(run: Run, wall_secs: dict[str, float | None]) -> Provenance:
@@ -250,4 +298,6 @@ def export_features(workdir: str | Path, epochs: Sequence[int] = ()) -> tuple[Pa
     wanted = tuple(epochs) or run.epochs
     if not wanted:
         raise UserError(f"{workdir} holds no features; run: ncjax train CONFIG --workdir {workdir}")
-    return tuple(run.features(epoch).save(run.workdir / "features" / f"{epoch}.npz") for epoch in wanted)
+    return tuple(
+        load_or_extract(run, epoch).features.save(run.workdir / "features" / f"{epoch}.npz") for epoch in wanted
+    )

@@ -91,7 +91,7 @@ def _kept(workdir: Path, measured: Comparison) -> Comparison:
     path = workdir / "results" / "comparison.json"
     if not path.exists():
         return measured
-    earlier: Comparison = structure(Comparison, read_json(path), f"{path} does not fit; delete it and compare again")
+    earlier: Comparison = structure(Comparison, read_json(path), f"{path} does not fit; move it away and compare again")
     return dataclasses.replace(earlier, left_out=()) if earlier.speed == measured.speed else measured
 
 
@@ -115,7 +115,7 @@ def _speed_of(workdir: Path, config: Config, budget_minutes: float, started: flo
     path = workdir / "results" / "speed.json"
     if not path.exists():
         write_json(path, unstructure(_measure_speed(config, members, budget_minutes, started)))
-    where = f"{path} does not fit; delete it and compare again"
+    where = f"{path} does not fit; move it away and compare again"
     measured: Comparison = structure(Comparison, read_json(path), where)
     if measured.asked_epochs != config.optim.epochs:
         raise UserError(
@@ -180,7 +180,8 @@ def _train_with_torch(config: Config, workdir: Path, command: str, options: Torc
     jax.config.update("jax_platforms", "cpu")
     dataset = load_dataset(config.data)
     run = prepare(config, dataset)
-    open_workdir(workdir, config, command, environment())
+    kept = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, epochs=()))  # besides the last
+    open_workdir(workdir, kept, command, environment())
     write_members(workdir, describe_members(config, dataset, from_memory=False))
     started = time.perf_counter()
     save_features(workdir, torch_train.fit(run, dataset, workdir, options))

@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 
 from ncjax.errors import UserError
 from ncjax.results import Clusters, Evaluation, Measurement, Row
-from ncjax.storage.atomic import write_arrays, write_text
+from ncjax.storage.atomic import set_aside, write_arrays, write_text
 
 PARTS = tuple(field.name for field in dataclasses.fields(Clusters))
 WITHOUT_EPOCH = "raw_pixels"  # the file of rows that belong to no epoch
@@ -27,6 +27,8 @@ ByRow = dict[Identity, np.ndarray]
 
 def write_evaluation(workdir: Path, evaluation: Evaluation) -> None:
     """Write results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views and controls stays.
+
+    An evaluation.json that cannot be read is renamed to evaluation.unreadable.json.
 
     A file holds, of the rows `s` of an epoch, `names [s]`, `layers [s]` and `super_classes [s f]`, and for each view
     `VIEW_train [s n]`, `VIEW_test`, `VIEW_super_class`, `VIEW_matching` and `VIEW_embedding`, as
@@ -58,8 +60,9 @@ def cluster_file(workdir: Path, epoch: int | None) -> Path:
 
 def _earlier(path: Path) -> Evaluation | None:
     try:
-        return Evaluation.from_json(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UserError):  # none yet, or of an earlier version
+        return Evaluation.from_json(path.read_bytes(), str(path))
+    except (OSError, UserError):  # none yet, edited, or of another version
+        set_aside(path)
         return None
 
 

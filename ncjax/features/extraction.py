@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features of a run's members: the forward pass of all of them in eval mode."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Int32
 
 from ncjax.data import Dataset, Split, Streamed
-from ncjax.distributed.processes import to_host
+from ncjax.distributed.processes import is_distributed, to_host
+from ncjax.errors import UserError
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
 from ncjax.features.run import Run, prepare_run, state_of
-from ncjax.features.store import RunMembers, describe_members, label_features, load_features
+from ncjax.features.store import AGAIN, RunMembers, describe_members, label_features, load_features
 from ncjax.ops.xla import compiler_options
 from ncjax.training.forward import forward, forward_batches
 from ncjax.training.loop import PreparedRun
@@ -43,12 +45,58 @@ def extract_features(
     """
     epoch = run.last_epoch if epoch == -1 else epoch
     if dataset is None and epoch in run.epochs:
-        kept = load_features(run.workdir, epoch)
+        kept = load_or_extract(run, epoch).features
         if set(layers) <= set(kept.layers):
             return kept.choose_layers(layers)
     prepared = prepare_run(run.config, run.dataset)
     state = state_of(run.workdir, prepared, epoch)
     return extract(prepared, state, dataset or run.dataset, layers, epoch, run.described)
+
+
+class Found(NamedTuple):
+    """Features of an epoch, and what is to be said of them."""
+
+    features: FeatureSet
+    note: str = ""  # empty: they are those that training kept
+
+
+def load_or_extract(run: Run, epoch: int) -> Found:
+    """The features that a run kept after an epoch; where they are missing or damaged, those of its checkpoint.
+
+    Nothing is written.
+
+    Raises:
+        UserError: they cannot be read, and there is no checkpoint of that epoch, or no data set to extract them of.
+    """
+    try:
+        return Found(load_features(run.workdir, epoch))
+    except UserError as error:
+        reason = str(error).removesuffix(AGAIN)
+    try:
+        found = _extract_again(run, epoch)
+    except UserError as error:
+        raise UserError(f"{reason}; they cannot be made again: {error}") from error
+    return Found(found, f"Features of epoch {epoch} were made again from its checkpoint: {reason}.")
+
+
+def _extract_again(run: Run, epoch: int) -> FeatureSet:
+    if is_distributed():
+        raise UserError("several processes do not; run this command in one process")
+    check_can_extract_again(run)
+    prepared = prepare_run(run.config, run.dataset)
+    state = state_of(run.workdir, prepared, epoch)
+    found = extract(prepared, state, run.dataset, run.config.evaluate.layers, epoch, run.described)
+    return dataclasses.replace(found, mesh=run.config.mesh)
+
+
+def check_can_extract_again(run: Run) -> None:
+    """Refuses imported runs: how their images were normalized is not kept.
+
+    Raises:
+        UserError: the weights of the run were imported.
+    """
+    if run.has_ended and run.training.imported:
+        raise UserError("its weights were imported; import the files again into another work directory")
 
 
 def extract(

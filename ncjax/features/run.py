@@ -119,6 +119,25 @@ class Run:
         path = self.workdir / "results" / "training.json"
         return structure(TrainingSummary, read_json(path), f"{path} does not fit")
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether training, or an import, has come to its end."""
+        return (self.workdir / "results" / "training.json").exists()
+
+    @property
+    def expected_epochs(self) -> tuple[int, ...]:
+        """The epochs whose features should be there by now: of a run that has not ended, those before the last line.
+
+        Raises:
+            UserError: metrics.jsonl or results/training.json is damaged.
+        """
+        last = self.config.optim.epochs
+        if self.has_ended:
+            return tuple(sorted({last} if self.training.imported else {*self.config.evaluate.epochs, last}))
+        records = read_records(self.workdir / "metrics.jsonl")
+        reached = records[-1].epoch if records else 0
+        return tuple(sorted({epoch for epoch in self.config.evaluate.epochs if epoch < reached}))
+
     def features(self, epoch: int = -1) -> FeatureSet:
         """The features that were kept after an epoch; -1: the last kept.
 

@@ -2,6 +2,7 @@
 """Features of a run on disk: `features/EPOCH`, by Orbax, with checksums; and who the members are: `members.json`."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from ncjax.distributed.processes import is_main_process, lost_peer
 from ncjax.errors import UserError, first_line
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
 from ncjax.storage.atomic import write_json
-from ncjax.storage.checksums import damage, write_checksums
-from ncjax.storage.workdir import read_config, read_json
+from ncjax.storage.checksums import Identity, damage, write_checksums
+from ncjax.storage.failures import why_not_written
+from ncjax.storage.workdir import CONFIG, read_config, read_json, run_id
 from ncjax.training.members import Member, default_label_map, list_members
 from ncjax.typed_json import structure, unstructure
 
 CHUNK_BYTES = 2**24  # of an array on disk: the least that is read, where only some rows are
+CONTENT = "_METADATA"  # the file of Orbax that says which arrays there are
 MEMBERS_FILE = "members.json"
+AGAIN = "; the command that trained the run makes them again, where it kept a checkpoint of that epoch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +65,13 @@ def describe_members(config: Config, dataset: Dataset, *, from_memory: bool) -> 
 
 
 def write_members(workdir: Path, members: RunMembers) -> None:
-    """Write members.json, where there is none yet."""
-    if not (workdir / MEMBERS_FILE).exists():
-        write_json(workdir / MEMBERS_FILE, unstructure(members))
+    """Write members.json, where there is none that can be read: it follows from the config and the data."""
+    path = workdir / MEMBERS_FILE
+    if path.is_file():
+        with suppress(UserError):
+            read_members(workdir)
+            return
+    write_json(path, unstructure(members))
 
 
 def read_members(workdir: Path) -> RunMembers:
@@ -96,11 +104,12 @@ def save_features(workdir: Path, features: FeatureSet) -> None:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(folder, content, save_args=in_chunks, force=True)
         if is_main_process():
-            write_checksums(folder)
+            write_checksums(folder, identity=_identity(workdir, features.epoch))
     except (ValueError, OSError) as error:
         if lost_peer(error):
             raise
-        raise UserError(f"features cannot be written to {folder} ({first_line(error)}); is the disk full?") from error
+        reason = why_not_written(workdir / CONFIG, error)
+        raise UserError(f"features cannot be written to {folder} ({reason}); the same command goes on") from error
 
 
 def _to_tree(split: SplitFeatures) -> dict[str, Any]:
@@ -120,18 +129,43 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
     if not folder.is_dir():
         kept = ", ".join(map(str, saved_epochs(workdir))) or "none"
         raise UserError(f"no features of epoch {epoch} in {workdir} (kept: {kept}); set evaluate.epochs and train")
-    reason = damage(folder)
+    reason = missing_features(workdir, epoch)
     if reason:
-        raise UserError(f"features in {folder} cannot be read ({reason}); delete that folder and train again")
+        raise UserError(f"features in {folder} cannot be read ({reason}){AGAIN}")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             content = jax.tree.map(np.asarray, checkpointer.restore(folder))
         config = read_config(workdir)
         train, test = (_from_tree(content[name], config.evaluate.layers) for name in ("train", "test"))
         heads = Heads(**content["classifier"]) if "classifier" in content else None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"features in {folder} cannot be read ({error}); delete that folder and train again") from error
-    return label_features(read_members(workdir), config.mesh, epoch, train, test, heads)
+        run = read_members(workdir)
+        _check_count(train, len(run.members))
+    except Exception as error:  # what Orbax raises of files that are not its own is of many kinds
+        if lost_peer(error):
+            raise
+        raise UserError(f"features in {folder} cannot be read ({first_line(error)}){AGAIN}") from error
+    return label_features(run, config.mesh, epoch, train, test, heads)
+
+
+def missing_features(workdir: Path, epoch: int) -> str:
+    """Why features/EPOCH cannot be read; empty where it is what was written."""
+    folder = _folder(workdir, epoch)
+    if not folder.is_dir():
+        return "they are missing"
+    if not (folder / CONTENT).is_file():
+        return f"{CONTENT} is missing: were they half deleted?"
+    return damage(folder, identity=_identity(workdir, epoch))
+
+
+def _identity(workdir: Path, epoch: int) -> Identity:
+    """What the checksum file says that features are of."""
+    return {"run": run_id(workdir), "epoch": epoch}
+
+
+def _check_count(split: SplitFeatures, members: int) -> None:
+    counts = {len(rows) for rows in split.layers.values()}
+    if counts != {members}:
+        raise UserError(f"they are of {max(counts)} members, but {MEMBERS_FILE} names {members}")
 
 
 def _from_tree(content: Mapping[str, Any], order: Sequence[str]) -> SplitFeatures:

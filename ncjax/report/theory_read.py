@@ -85,7 +85,9 @@ def read_sweep(workdir: Path) -> Sweep:
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         reason = first_line(error)
-        raise UserError(f"the results in {workdir} cannot be read ({reason}): delete results/ and run again") from error
+        raise UserError(
+            f"the results in {workdir} cannot be read ({reason}): move results/ away and run again"
+        ) from error
 
 
 def _under(arrays: Arrays, prefix: str) -> dict[str, Shaped[np.ndarray, "..."]]:

@@ -3,23 +3,29 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import platform
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+DRAFT = re.compile(r"\..+\.(?P<process>\d+)(@(?P<host>[^.]*))?(\.[^.]*)?")
+DAY_SECS = 24 * 3600
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A draft beside a file: it takes the file's place when the block ends, and is deleted where the block fails.
 
-    The draft has the suffix of the file; its name begins with a dot and holds the number of the process. The folder is
+    The draft has the suffix of the file; its name begins with a dot and holds the process and its host. The folder is
     made where there is none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    draft = path.with_name(f".{path.stem}.{os.getpid()}@{_host()}{path.suffix}")
     try:
         yield draft
         os.replace(draft, path)
@@ -27,6 +33,54 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def remove_drafts(folders: Iterable[Path]) -> None:
+    """Delete the drafts that killed processes left directly in some folders; for the holder of a lock alone.
+
+    Those of running processes stay, and for a day those of other hosts, where nobody knows whether they run. Earlier
+    versions name no host: theirs are taken for drafts of this one.
+    """
+    for folder in folders:
+        for path in folder.glob(".*"):
+            found = DRAFT.fullmatch(path.name)
+            if found and path.is_file() and _is_abandoned(path, int(found["process"]), found["host"]):
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _is_abandoned(draft: Path, process: int, host: str | None) -> bool:
+    if host in (None, _host()):
+        return not _is_running(process)
+    with suppress(OSError):
+        return time.time() - draft.stat().st_mtime > DAY_SECS
+    return False
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere os.kill does more than ask
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _host() -> str:
+    return platform.node().replace(".", "_")
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename a file that cannot be read to NAME.unreadable.SUFFIX, or a free name like it; None where there is none."""
+    if not path.exists():
+        return None
+    target = path.with_name(f"{path.stem}.unreadable{path.suffix}")
+    while target.exists():
+        target = target.with_name(f"{target.stem}_again{path.suffix}")
+    return path.rename(target)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,6 +4,8 @@
 import json
 import os
 import platform
+import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,15 +15,17 @@ from typing import Any
 import filelock
 
 from ncjax.config import C, Config, from_dict_of, to_dict
-from ncjax.errors import UserError
+from ncjax.errors import UserError, first_line
 from ncjax.results import Environment
-from ncjax.storage.atomic import write_json, write_text
+from ncjax.storage.atomic import remove_drafts, write_json, write_text
+from ncjax.storage.failures import why_not_written
 from ncjax.typed_json import structure, unstructure
 
 CONFIG = "config.json"
 LOCK = ".lock"
 HOLDER = ".lock_holder"  # says which process holds the lock; the content of the lock file itself is filelock's
 FREE = ("mesh", "checkpoint_minutes")  # what may change from one start of a run to the next
+WITH_DRAFTS = (".", "features", "results", "results/clusters")
 OTHER_VERSION = "(was it written by another version of ncjax?)"
 
 
@@ -34,6 +38,7 @@ class RunFile:
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str | None = None
     device: str = ""
+    run: str = ""  # what its checkpoints and features are marked with; empty: made by an earlier version
 
 
 def read_json(path: Path) -> Any:
@@ -47,14 +52,18 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; is this the work directory of a run?") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); delete it and run the stage that writes it again") from error
+        reason = first_line(error)
+        raise UserError(
+            f"{path} is not JSON ({reason}); mend it, or move it away and run the command that writes it again"
+        ) from error
 
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Hold the lock of a work directory, which is created where there is none; the lock ends with the process.
 
-    Only writers take it; readers of a work directory need no lock and no permission to write.
+    What killed processes left half-written there is removed. Only trainers take the lock; readers of a work directory
+    need no lock and no permission to write.
 
     Raises:
         UserError: another process holds the lock (it is named), or the directory cannot be written.
@@ -68,12 +77,26 @@ def locked(workdir: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write {workdir}: {error.strerror}; choose another work directory") from error
     try:
-        write_text(workdir / HOLDER, f"process {os.getpid()} on {platform.node()}")
+        _remove_what_killed_processes_left(workdir)
+        _name_holder(workdir)
         yield
     finally:
         with suppress(OSError):
             (workdir / HOLDER).unlink()
         lock.release()
+
+
+def _name_holder(workdir: Path) -> None:
+    try:
+        write_text(workdir / HOLDER, f"process {os.getpid()} on {platform.node()}")
+    except OSError as error:
+        raise UserError(f"cannot write {workdir}: {why_not_written(workdir, error)}") from error
+
+
+def _remove_what_killed_processes_left(workdir: Path) -> None:
+    remove_drafts(workdir / folder for folder in WITH_DRAFTS)
+    for draft in (workdir / "features").glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _holder(workdir: Path) -> str:
@@ -107,6 +130,7 @@ def open_workdir(workdir: Path, config: Any, command: str, environment: Environm
         versions=environment.versions,
         commit=environment.commit,
         device=environment.device,
+        run=uuid.uuid4().hex,
     )
     try:
         write_json(path, unstructure(content))
@@ -145,6 +169,15 @@ def read_run_file(workdir: Path) -> RunFile:
     if not isinstance(content, dict) or "config" not in content:
         raise UserError(f"{path} holds no config; is this the work directory of a run?")
     return structure(RunFile, content, f"{path} {OTHER_VERSION}")
+
+
+def run_id(workdir: Path) -> str:
+    """What the checkpoints and features of a run are marked with; empty where config.json names none or is missing.
+
+    Raises:
+        UserError: config.json is not that of a run.
+    """
+    return read_run_file(workdir).run if (workdir / CONFIG).exists() else ""
 
 
 def read_config(workdir: Path) -> Config:

@@ -172,7 +172,9 @@ def read_part(path: Path) -> dict[str, np.ndarray]:
         with np.load(path) as stored:
             return {name: stored[name] for name in stored.files}
     except Exception as error:
-        raise UserError(f"{path} is damaged ({first_line(error)}); delete it and run the same command again") from error
+        raise UserError(
+            f"{path} is damaged ({first_line(error)}); move it away and run the same command again"
+        ) from error
 
 
 def runs_of(config: TheoryConfig) -> dict[str, np.ndarray]:

@@ -3,7 +3,8 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,9 @@ from jaxtyping import PyTree
 
 from ncjax.distributed.processes import broadcast_message, is_main_process, lost_peer, on_any_process, on_main_process
 from ncjax.errors import UserError, first_line
-from ncjax.storage.checksums import damage, write_checksums
+from ncjax.storage.checksums import Identity, damage, write_checksums
+from ncjax.storage.failures import why_not_written
+from ncjax.storage.workdir import CONFIG, run_id
 from ncjax.training.state import MemberState, TrainState
 
 KEPT = 2
@@ -26,23 +29,34 @@ ATTEMPTS = 20  # to read a state while a trainer replaces checkpoints by newer o
 ON_DISK = {"optimizer": "optimiser", "totals": "seen"}  # what ncjax 0.1 called them: the names in files
 
 
-def open_checkpoints(workdir: Path, keep_steps: int = 0) -> ocp.CheckpointManager:
+@contextmanager
+def open_checkpoints(workdir: Path, keep_steps: int = 0) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints of a work directory, for its trainer alone: what a killed one left half-written is removed.
 
     Args:
         workdir: the folder `checkpoints` is made there.
         keep_steps: checkpoints of multiples of it are kept, besides the newest `KEPT` [steps; 0: none].
+
+    Raises:
+        UserError: what was saved last cannot be written; an error inside the block comes first.
     """
     _quiet_orbax()
-    folder = (workdir / "checkpoints").absolute()
+    folder, run = (workdir / "checkpoints").absolute(), run_id(workdir) if is_main_process() else ""
     options = ocp.CheckpointManagerOptions(
         max_to_keep=KEPT,
         keep_period=keep_steps or None,
         create=True,
         cleanup_tmp_directories=True,
-        async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _write_checksums(folder)),
+        async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _write_checksums(folder, run)),
     )
-    return ocp.CheckpointManager(folder, options=options)
+    checkpoints = ocp.CheckpointManager(folder, options=options)
+    try:
+        yield checkpoints
+    except BaseException:
+        with suppress(Exception):
+            checkpoints.close()
+        raise
+    _written(checkpoints.close, checkpoints)
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
@@ -71,17 +85,19 @@ def _written(write: Callable[[], object], checkpoints: ocp.CheckpointManager) ->
     except (ValueError, OSError) as error:
         if lost_peer(error):
             raise
+        reason = why_not_written(Path(checkpoints.directory).parent / CONFIG, error)
         raise UserError(
-            f"a checkpoint cannot be written to {checkpoints.directory} ({first_line(error)}); is the disk full? "
-            "Those before are whole: the same command goes on from there"
+            f"a checkpoint cannot be written to {checkpoints.directory} ({reason}). Those before are whole: the same "
+            "command goes on from there"
         ) from error
 
 
 def restore_latest(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
     """The newest state that is whole, sharded over the devices as `like` is; None where there is no checkpoint yet.
 
-    Newer ones that are damaged are moved to WORKDIR/damaged, and named on stderr. Where a checkpoint was written for
-    another padded count of members, copies of member 0 are added, or those that are there dropped.
+    Newer ones that are damaged, or of another run or step, are moved to WORKDIR/damaged, and named on stderr. Where a
+    checkpoint was written for another padded count of members, copies of member 0 are added, or those that are there
+    dropped.
 
     Raises:
         UserError: there are checkpoints, and none of them can be read as a state of this run.
@@ -90,7 +106,7 @@ def restore_latest(checkpoints: ocp.CheckpointManager, like: TrainState) -> Trai
     found = _newest_whole(checkpoints, steps, like)
     if found.state is None:
         if found.damaged:
-            raise UserError(f"{_none_whole(folder, found.damaged)}; delete {folder} to start again")
+            raise UserError(f"{_none_whole(folder, found.damaged)}; start again in another work directory")
         return None
     if found.damaged:
         on_main_process(partial(_set_aside, folder, found.damaged, found.step))
@@ -101,7 +117,8 @@ def restore_latest(checkpoints: ocp.CheckpointManager, like: TrainState) -> Trai
 def read_state(workdir: Path, like: TrainState, step: int | None = None) -> TrainState:
     """The state of a run at a checkpoint, sharded over the devices as `like` is; also while a trainer is saving.
 
-    The work directory is only read: nothing is created, deleted or moved. Damaged checkpoints are passed over.
+    The work directory is only read: nothing is created, deleted or moved. Checkpoints that are damaged, or of another
+    run or step, are passed over.
 
     Args:
         workdir: of the run.
@@ -143,7 +160,7 @@ def _newest_whole(checkpoints: ocp.CheckpointManager, steps: list[int], like: Tr
     folder = Path(checkpoints.directory)
     damaged: dict[int, str] = {}
     for step in steps:
-        reason = broadcast_message(damage(folder / str(step), CONTENT) if is_main_process() else "")
+        reason = broadcast_message(_damage(folder, step, run_id(folder.parent)) if is_main_process() else "")
         state = None
         if not reason:
             state, reason = _read(checkpoints, step, like)
@@ -151,6 +168,17 @@ def _newest_whole(checkpoints: ocp.CheckpointManager, steps: list[int], like: Tr
             return _Found(state, step, damaged)
         damaged[step] = reason or "another process cannot read it"
     return _Found(None, 0, damaged)
+
+
+def _damage(folder: Path, step: int, run: str) -> str:
+    if not (folder / str(step) / CONTENT).is_dir():
+        return "it has no content: was it half deleted?"
+    return damage(folder / str(step), CONTENT, _identity(run, step))
+
+
+def _identity(run: str, step: int) -> Identity:
+    """What the checksum file says that a checkpoint is of."""
+    return {"run": run, "step": step}
 
 
 def _none_whole(folder: Path, damaged: dict[int, str]) -> str:
@@ -182,11 +210,11 @@ def _quiet_orbax() -> None:
     sys.unraisablehook = report
 
 
-def _write_checksums(folder: Path) -> None:
+def _write_checksums(folder: Path, run: str) -> None:
     """Called by Orbax, in its own thread, when all files of a checkpoint are written and it has no final name yet."""
     if is_main_process():
         for draft in folder.glob("*.orbax-checkpoint-tmp*"):
-            write_checksums(draft, CONTENT)
+            write_checksums(draft, CONTENT, _identity(run, int(draft.name.split(".")[0])))
 
 
 def _to_disk(state: TrainState) -> dict[str, PyTree]:
@@ -208,8 +236,12 @@ def _read(checkpoints: ocp.CheckpointManager, step: int, like: TrainState) -> tu
         count = int(written.get("members", like.members.nan_step.shape[0]))
         target = _to_disk(jax.tree.map(lambda leaf: _with_count(leaf, count), like))
         state = _from_disk(checkpoints.restore(step, args=ocp.args.StandardRestore(target)))
+        if int(state.step) != step:
+            return None, f"it is of step {int(state.step)}, not of step {step}"
         return _fit(state, like), ""
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except Exception as error:  # what Orbax raises of files that are not its own is of many kinds
+        if lost_peer(error):
+            raise
         return None, first_line(error)
 
 

@@ -10,8 +10,10 @@ from typing import Any
 from ncjax.distributed.processes import is_main_process
 from ncjax.errors import UserError
 from ncjax.storage import metrics
+from ncjax.storage.failures import place_of, why_not_written
 from ncjax.storage.metrics import Record
 
+AGAIN = "the same command goes on from the last checkpoint"
 Write = Callable[[Record], None]
 
 
@@ -23,15 +25,22 @@ def open_metrics(workdir: Path, *, tensorboard: bool) -> Iterator[Write]:
     place of `:` and `=`).
 
     Raises:
-        UserError: TensorBoard is asked for and tensorboardX is not installed.
+        UserError: TensorBoard is asked for and tensorboardX is not installed; or, where a record is written, it cannot
+            be, or another folder has taken the place of the work directory.
     """
     if not is_main_process():
         yield lambda record: None
         return
     events = _event_writer(workdir) if tensorboard else None
+    path, place = workdir / "metrics.jsonl", place_of(workdir)
 
     def write(record: Record) -> None:
-        metrics.append(workdir / "metrics.jsonl", record)
+        if place_of(workdir) != place:  # a folder that is made anew would split the run in two
+            raise UserError(f"{workdir} is gone: was it renamed or deleted? Move it back, and {AGAIN}")
+        try:
+            metrics.append(path, record)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {why_not_written(workdir, error)}; {AGAIN}") from error
         if events is not None:
             for metric, numbers in record.values.items():
                 for member, number in numbers.items():

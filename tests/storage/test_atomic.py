@@ -2,11 +2,16 @@
 """Files are written whole or not at all."""
 
 import json
+import os
+import platform
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
-from ncjax.storage.atomic import atomic_path, write_arrays, write_json, write_text
+from ncjax.storage.atomic import atomic_path, remove_drafts, set_aside, write_arrays, write_json, write_text
 
 
 def names(folder):
@@ -57,3 +62,58 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         write_text(tmp_path / "file" / "a.txt", "x")
+
+
+HOST, OURS = platform.node().replace(".", "_"), os.getpid()
+
+
+@pytest.fixture(scope="module")
+def ended():
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("name", "age_days", "removed"),
+    [
+        (".evaluation.{ended}@{host}.json", 0, True),
+        (".evaluation.{ended}.json", 0, True),  # of an earlier version
+        (".evaluation.json.{ended}", 0, True),
+        ("..lock_holder.{ended}@{host}", 0, True),
+        (".member_0.{ended}@{host}.safetensors", 0, True),
+        (".2.{ended}@{host}.npz", 0, True),
+        (".evaluation.{ours}@{host}.json", 9, False),
+        (".evaluation.1@{host}.json", 9, False),
+        (".evaluation.{ours}@elsewhere.json", 0, False),
+        (".evaluation.{ours}@elsewhere.json", 2, True),
+        (".evaluation.{ended}@elsewhere.json", 0, False),
+        (".evaluation.99999999999999999999@{host}.json", 0, False),
+        ("evaluation.{ended}@{host}.json", 0, False),
+        (".{ended}.json", 0, False),
+        (".lock", 9, False),
+        (".evaluation.json", 9, False),
+        (".notes.v2x.txt", 9, False),
+    ],
+)
+def test_drafts_of_processes_that_ended_are_removed_and_nothing_else(tmp_path, ended, name, age_days, removed):
+    path = tmp_path / name.format(ended=ended, ours=OURS, host=HOST)
+    path.write_text("half")
+    at = time.time() - 86_400 * age_days - 60
+    os.utime(path, (at, at))
+    (tmp_path / f".folder.{ended}@{HOST}.json").mkdir()
+    remove_drafts([tmp_path, tmp_path / "none"])
+    assert path.exists() is not removed
+    assert (tmp_path / f".folder.{ended}@{HOST}.json").is_dir()
+
+
+def test_what_is_set_aside_replaces_nothing(tmp_path):
+    path = tmp_path / "a.json"
+    assert set_aside(path) is None
+    for content in "123":
+        path.write_text(content)
+        set_aside(path)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "a.unreadable.json": "1", "a.unreadable_again.json": "2", "a.unreadable_again_again.json": "3"
+    }  # fmt: skip

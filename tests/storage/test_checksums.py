@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Damage of a folder is found and named."""
 
+import json
+
 import pytest
 
 from ncjax.storage.checksums import CHECKSUMS, damage, write_checksums
@@ -35,7 +37,43 @@ def test_a_part_is_compared_alone(folder):
     assert damage(folder, "part") == "part/b is not what was written"
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\xff", ""])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "\xff", "", "{}", "[" * 9999, "3", "null", '{"of": {}, "files": {}}', '{"of": 3, "files": {"a": ""}}'],
+)
 def test_damaged_checksums_are_damage(folder, content):
     (folder / CHECKSUMS).write_text(content, encoding="latin1")
     assert damage(folder).startswith(CHECKSUMS)
+
+
+NAMED = {"run": "4be1", "step": 5}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, ""),
+        (NAMED, ""),
+        ({"step": 5}, ""),
+        ({"run": "4be1"}, ""),
+        ({"epoch": 1}, ""),
+        ({"run": "4be1", "step": 6}, "it is of step 5, not of step 6"),
+        ({"run": "4be1", "step": -5}, "it is of step 5, not of step -5"),
+        ({"run": "77aa", "step": 5}, "it is of run 4be1, not of run 77aa"),
+        ({"run": "", "step": 5}, "it is of run 4be1, not of run "),
+        ({"step": "5"}, "it is of step 5, not of step 5"),
+    ],
+)
+def test_a_folder_says_what_it_is_of(folder, asked, message):
+    write_checksums(folder, identity=NAMED)
+    assert damage(folder, identity=asked) == message
+
+
+@pytest.mark.parametrize("asked", [{}, NAMED, {"run": "77aa", "step": 6}])
+def test_checksums_of_earlier_versions_are_of_anything(folder, asked):
+    write_checksums(folder)
+    content = json.loads((folder / CHECKSUMS).read_text())
+    (folder / CHECKSUMS).write_text(json.dumps(content["files"]))
+    assert damage(folder, identity=asked) == ""
+    (folder / "a").write_text("changed")
+    assert damage(folder, identity=asked) == "a is not what was written"

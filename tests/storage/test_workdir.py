@@ -13,7 +13,16 @@ import pytest
 from ncjax.config import Config, EvaluateConfig, MeshConfig, OptimConfig
 from ncjax.errors import UserError
 from ncjax.results import Environment
-from ncjax.storage.workdir import RunFile, locked, open_workdir, read_config, read_config_of, read_json, read_run_file
+from ncjax.storage.workdir import (
+    RunFile,
+    locked,
+    open_workdir,
+    read_config,
+    read_config_of,
+    read_json,
+    read_run_file,
+    run_id,
+)
 
 ROOT = Path(__file__).parents[2]
 HERE = Environment(versions={"jax": "1.2"}, commit="abc", device="8 x cpu")
@@ -25,11 +34,18 @@ def test_config_comes_back_with_what_a_number_needs(tmp_path):
     assert read_config(tmp_path / "run") == config
     found = read_run_file(tmp_path / "run")
     assert found == RunFile(
-        config=found.config, command="ncjax train x.py", versions={"jax": "1.2"}, commit="abc", device="8 x cpu"
+        config=found.config,
+        command="ncjax train x.py",
+        versions={"jax": "1.2"},
+        commit="abc",
+        device="8 x cpu",
+        run=run_id(tmp_path / "run"),
     )
+    open_workdir(tmp_path / "other", config, "ncjax train x.py", HERE)
+    assert len({run_id(tmp_path / "run"), run_id(tmp_path / "other"), ""}) == 3
     assert found.config["optim"]["lr"] == [0.1, 0.2]
     content = read_json(tmp_path / "run" / "config.json")
-    assert list(content) == ["config", "command", "versions", "commit", "device"]
+    assert list(content) == ["config", "command", "versions", "commit", "device", "run"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,6 +143,30 @@ def test_the_lock_ends_with_a_process_that_is_killed(tmp_path, other_process):
     other_process.wait()
     with locked(tmp_path):
         pass
+
+
+DRAFT = "import os, signal, sys\nfrom pathlib import Path\nfrom ncjax.storage.atomic import atomic_path\n"
+DRAFT += "with atomic_path(Path(sys.argv[1])) as draft:\n    draft.write_text('half')\n"
+DRAFT += "    os.kill(os.getpid(), signal.SIGKILL)\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["report.html", "results/evaluation.json", "results/clusters/2.npz", "features/1.npz", "member_0.pt"]
+)
+def test_the_next_trainer_removes_the_drafts_of_a_killed_process(tmp_path, name):
+    subprocess.run([sys.executable, "-c", DRAFT, tmp_path / name], cwd=ROOT, check=False)
+    (draft,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    for kept in ("config.json", ".mine.txt", "results/.notes", f".a.{os.getpid()}@{platform.node()}.json"):
+        (tmp_path / kept).parent.mkdir(exist_ok=True)
+        (tmp_path / kept).write_text("")
+    unfinished = tmp_path / "features" / "2.orbax-checkpoint-tmp" / "d"
+    unfinished.mkdir(parents=True)
+    (unfinished / "part").write_text("")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    with locked(tmp_path):
+        pass
+    after = {path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert before - after == {draft, unfinished / "part"}
 
 
 def test_this_process_holds_it_once_and_lets_it_go(tmp_path):

@@ -101,10 +101,10 @@ def test_a_reader_during_a_save_leaves_the_draft_alone_and_the_save_ends(workdir
     arrived, go_on = threading.Event(), threading.Event()
     finish = checkpoint._write_checksums
 
-    def slow(folder):
+    def slow(*arguments):
         arrived.set()
         assert go_on.wait(60)
-        finish(folder)
+        finish(*arguments)
 
     monkeypatch.setattr(checkpoint, "_write_checksums", slow)
     with checkpoint.open_checkpoints(workdir) as checkpoints:
@@ -136,17 +136,20 @@ def test_the_trainers_door_does_clean_up(workdir):
 def test_a_checkpoint_that_the_trainer_replaces_meanwhile_is_not_an_error(workdir, monkeypatch):
     """Between the listing and the reading the trainer writes 7 and deletes 3 and 5."""
     read, calls = checkpoint._read, []
+    with checkpoint.open_checkpoints(workdir.parent / "later") as checkpoints:
+        checkpoint.save(checkpoints, state_at(7))
 
     def slow(checkpoints, step, like):
         calls.append(step)
         if len(calls) == 1:
-            os.rename(workdir / "checkpoints" / "5", workdir / "checkpoints" / "7")
-            shutil.rmtree(workdir / "checkpoints" / "3")
+            os.rename(workdir.parent / "later" / "checkpoints" / "7", workdir / "checkpoints" / "7")
+            for old in ("3", "5"):
+                shutil.rmtree(workdir / "checkpoints" / old)
         return read(checkpoints, step, like)
 
     monkeypatch.setattr(checkpoint, "_read", slow)
-    assert_is(checkpoint.read_state(workdir, LIKE), 5)
-    assert calls == [5, 3, 7]
+    assert_is(checkpoint.read_state(workdir, LIKE), 7)
+    assert calls == [5, 7]
 
 
 def test_names_in_files_are_those_of_ncjax_0_1(workdir):

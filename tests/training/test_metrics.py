@@ -19,6 +19,31 @@ def test_records_are_appended(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_work_directory_that_is_renamed_ends_the_run(tmp_path, anew):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with open_metrics(folder, tensorboard=False) as write:
+        write(RECORD)
+        folder.rename(tmp_path / "moved")
+        if anew:
+            folder.mkdir()
+        with pytest.raises(UserError, match="run is gone: was it renamed or deleted"):
+            write(RECORD)
+    assert folder.exists() is anew
+    assert not (folder / "metrics.jsonl").exists()
+    assert read_records(tmp_path / "moved" / "metrics.jsonl") == (RECORD,)
+
+
+def test_metrics_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with (
+        open_metrics(tmp_path, tensorboard=False) as write,
+        pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: .*Is a directory.*; the same command goes on"),
+    ):
+        write(RECORD)
+
+
 def test_tensorboard_events_have_the_members_names_as_tags(tmp_path):
     pytest.importorskip("tensorboardX")
     with open_metrics(tmp_path, tensorboard=True) as write:
