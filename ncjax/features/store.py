@@ -18,6 +18,7 @@ from ncjax.errors import UserError, first_line
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
 from ncjax.storage.atomic import write_json
 from ncjax.storage.checksums import damage, write_checksums
+from ncjax.storage.literal_paths import literal_path
 from ncjax.storage.workdir import read_config, read_json
 from ncjax.training.members import Member, default_label_map, list_members
 from ncjax.typed_json import structure, unstructure
@@ -94,7 +95,7 @@ def save_features(workdir: Path, features: FeatureSet) -> None:
     in_chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), content)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(folder, content, save_args=in_chunks, force=True)
+            checkpointer.save(literal_path(folder), content, save_args=in_chunks, force=True)
         if is_main_process():
             write_checksums(folder)
     except (ValueError, OSError) as error:
@@ -125,7 +126,7 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
         raise UserError(f"features in {folder} cannot be read ({reason}); delete that folder and train again")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            content = jax.tree.map(np.asarray, checkpointer.restore(folder))
+            content = jax.tree.map(np.asarray, checkpointer.restore(literal_path(folder)))
         config = read_config(workdir)
         train, test = (_from_tree(content[name], config.evaluate.layers) for name in ("train", "test"))
         heads = Heads(**content["classifier"]) if "classifier" in content else None
@@ -169,7 +170,11 @@ def open_features(workdir: Path, epoch: int, split: str = "train", member: int =
     """
     import tensorstore
 
-    files = {"driver": "ocdbt", "base": _folder(workdir, epoch).as_uri(), "path": f"{split}.features/"}
+    files = {
+        "driver": "ocdbt",
+        "base": {"driver": "file", "path": f"{_folder(workdir, epoch)}/"},
+        "path": f"{split}.features/",
+    }
     try:
         array = tensorstore.open({"driver": "zarr", "kvstore": files}).result()
     except ValueError as error:

@@ -57,8 +57,10 @@ def locked(workdir: Path) -> Iterator[None]:
     Only writers take it; readers of a work directory need no lock and no permission to write.
 
     Raises:
-        UserError: another process holds the lock (it is named), or the directory cannot be written.
+        UserError: another process holds the lock (it is named), or the directory cannot be written or has a name that
+            arrays cannot be written below.
     """
+    _check_name(workdir)
     lock = filelock.FileLock(workdir / LOCK, blocking=False, thread_local=False)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,17 @@ def locked(workdir: Path) -> Iterator[None]:
         with suppress(OSError):
             (workdir / HOLDER).unlink()
         lock.release()
+
+
+def _check_name(workdir: Path) -> None:
+    """Raises a UserError where TensorStore would write to another path."""
+    name = str(workdir.absolute())
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"work directory {name!a} is not UTF-8; choose another work directory") from error
+    if os.sep != "\\" and "\\" in name:
+        raise UserError(f"work directory {name} holds a backslash, which TensorStore takes for /; choose another one")
 
 
 def _holder(workdir: Path) -> str:
@@ -97,6 +110,7 @@ def open_workdir(workdir: Path, config: Any, command: str, environment: Environm
     Raises:
         UserError: it holds a run of another config (the differing fields are named), or cannot be written.
     """
+    _check_name(workdir)
     path = workdir / CONFIG
     if path.exists():
         _check_same(to_dict(read_config_of(type(config), workdir)), to_dict(config), workdir)

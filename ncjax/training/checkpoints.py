@@ -18,6 +18,7 @@ from jaxtyping import PyTree
 from ncjax.distributed.processes import broadcast_message, is_main_process, lost_peer, on_any_process, on_main_process
 from ncjax.errors import UserError, first_line
 from ncjax.storage.checksums import damage, write_checksums
+from ncjax.storage.literal_paths import literal_path
 from ncjax.training.state import MemberState, TrainState
 
 KEPT = 2
@@ -42,7 +43,7 @@ def open_checkpoints(workdir: Path, keep_steps: int = 0) -> ocp.CheckpointManage
         cleanup_tmp_directories=True,
         async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _write_checksums(folder)),
     )
-    return ocp.CheckpointManager(folder, options=options)
+    return ocp.CheckpointManager(literal_path(folder), options=options)
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
@@ -165,7 +166,7 @@ def _open_read_only(folder: Path) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         read_only=True, create=False, save_interval_steps=0, max_to_keep=None, cleanup_tmp_directories=False
     )
-    return ocp.CheckpointManager(folder, options=options)
+    return ocp.CheckpointManager(literal_path(folder), options=options)
 
 
 @cache
