@@ -2,11 +2,12 @@
 """Files are written whole or not at all."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ncjax.storage.atomic import atomic_path, write_arrays, write_json, write_text
+from ncjax.storage.atomic import atomic_path, can_write, write_arrays, write_json, write_text
 
 
 def names(folder):
@@ -57,3 +58,13 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_what_can_be_written_is_known_without_writing(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.chdir(tmp_path)
+    for path in ("new", "file", "a/b/new", tmp_path / "new", tmp_path / "a" / "b" / "c" / "new", "../new", "[1]/$/new"):
+        assert can_write(Path(path))
+    for path in (".", tmp_path, "file/new", "file/a/new"):
+        assert not can_write(Path(path))
+    assert names(tmp_path) == {"file"}
