@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ncjax.errors import UserError, first_line
+from ncjax.paths import user_path
 from ncjax.typed_json import structure, unstructure
 
 C = TypeVar("C")
@@ -248,7 +249,7 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
         raise UserError(f"{name} is {value}, but must be {allowed}")
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: str | Path) -> Config:
     """The config that `get_config()` of a Python file returns.
 
     Raises:
@@ -257,12 +258,13 @@ def load_config(path: Path) -> Config:
     return load_config_of(Config, path)
 
 
-def load_config_of(kind: type[C], path: Path) -> C:
+def load_config_of(kind: type[C], path: str | Path) -> C:
     """`load_config` for a file that returns another kind of config.
 
     Raises:
         UserError: as `load_config`.
     """
+    path = user_path(path)
     if not path.is_file():
         raise UserError(f"no config file at {path}; give a Python file that defines get_config(), such as configs/*.py")
     spec = importlib.util.spec_from_file_location("ncjax_config_file", path)

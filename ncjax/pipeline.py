@@ -32,6 +32,7 @@ from ncjax.features.extraction import check_can_extract_again, check_layers, ext
 from ncjax.features.feature_set import FEATURES, FeatureSet
 from ncjax.features.run import Run, state_of
 from ncjax.features.store import describe_members, missing_features, save_features, write_members
+from ncjax.paths import user_path
 from ncjax.results import Evaluation, Provenance, TrainingSummary, join
 from ncjax.storage.atomic import write_json
 from ncjax.storage.temporary import TemporaryFolder
@@ -77,7 +78,7 @@ def train(
     described = describe_members(config, images, from_memory=dataset is not None)
     check_layers(prepared, config.evaluate.layers)
     folder = TemporaryFolder() if workdir is None else None
-    path = folder.path if folder else Path(workdir or "")
+    path = folder.path if folder else user_path(workdir or "").absolute()
     run = Run(path, config, described, images, folder)
     missing = {*config.evaluate.epochs, config.optim.epochs}
     layers = tuple(dict.fromkeys((*config.evaluate.layers, FEATURES)))  # what the classifier reads is always kept
@@ -265,7 +266,7 @@ def evaluate_files(
         UserError: a file is missing, unreadable or lacks what is asked for, or its content does not fit.
     """
     sets = []
-    for number, path in enumerate(map(Path, paths), start=1):
+    for number, path in enumerate(map(user_path, paths), start=1):
         last = number == len(paths)
         opened = FeatureSet.open(
             path, labels=labels, test=test, test_labels=test_labels, classifier=classifier if last else ""

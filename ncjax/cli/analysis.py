@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ncjax features`, `ncjax evaluate` and `ncjax report`."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,11 +132,12 @@ def _evaluate_files(asked: _Evaluate, line: str) -> None:
     output = asked.output
     if asked.control_maps is not None:
         raise UserError("--control-maps is of a run's work directory, not of files of features")
-    if output is not None and (output.is_dir() or not os.access(output.parent, os.W_OK)):
-        raise UserError(f"cannot write {output}; choose another --output, in a folder that is there")
+    from ncjax.storage.atomic import can_write, write_text
+
+    if output is not None and not can_write(output):
+        raise UserError(f"cannot write {output}; choose another --output")
     from ncjax.pipeline import evaluate_files
     from ncjax.report import evaluation_summary
-    from ncjax.storage.atomic import write_text
 
     found = evaluate_files(
         asked.paths,

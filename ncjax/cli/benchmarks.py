@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ncjax bench NAME`: each measures, writes one JSON file and prints its tables."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -175,11 +174,9 @@ def _check_rounds(rounds: int) -> None:
 
 def _finish(output: Path, measure: "Callable[[], BenchResult]") -> None:
     """Measures, writes, prints; a file that cannot be written is refused before all the work."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}; choose another --output") from error
-    if output.is_dir() or not os.access(output.parent, os.W_OK):
+    from ncjax.storage.atomic import can_write
+
+    if not can_write(output):
         raise UserError(f"cannot write {output}; choose another --output")
     with naming_flags(Config):
         result = measure()

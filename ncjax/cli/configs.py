@@ -14,6 +14,7 @@ import tyro
 from ncjax.cli.parsing import asks_help, flags_of, parse
 from ncjax.config import Config, load_config_of
 from ncjax.errors import UserError
+from ncjax.paths import user_path
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -73,7 +74,7 @@ def find_config(name: str) -> Path:
     Raises:
         UserError: there is neither.
     """
-    path, shipped = Path(name), shipped_configs()
+    path, shipped = user_path(name), shipped_configs()
     if path.is_file():
         return path
     if name in shipped:

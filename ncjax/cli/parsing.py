@@ -8,17 +8,20 @@ was raised from, the arguments that it does not know, and which option fails whe
 import contextlib
 import dataclasses
 import difflib
+import functools
 import inspect
 import io
 import itertools
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, TypeVar, Union
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
 
 import tyro
 
 from ncjax.errors import UserError
+from ncjax.paths import user_path
 
 T = TypeVar("T")
 HELP = ("-h", "--help")
@@ -73,12 +76,28 @@ def _call_tyro(
     """The result and the arguments that are unknown; what is drawn on stderr is thrown away."""
     with contextlib.redirect_stderr(io.StringIO()):
         return tyro.cli(
-            options,
+            _expanding(options),
             args=list(arguments),
             prog=f"ncjax {verb}",
             console_outputs=printing,
             return_unknown_args=True,
         )
+
+
+def _expanding(options: Callable[..., T]) -> Callable[..., T]:
+    """The same function, called with `~` expanded in its paths: shells leave that of `--workdir=~/run`."""
+
+    @functools.wraps(options)
+    def call(*values: Any, **named: Any) -> T:
+        return options(*map(_expanded, values), **{name: _expanded(value) for name, value in named.items()})
+
+    return call
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_expanded, value))
+    return user_path(value) if isinstance(value, Path) else value
 
 
 def flags_of(kind: object, prefix: str = "") -> Mapping[str, object]:

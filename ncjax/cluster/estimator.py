@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, check_non_negative, valida
 
 from ncjax.cluster.checks import is_tolerance, is_whole
 from ncjax.cluster.in_memory import assign_to, kmeans
+from ncjax.storage.arrays import is_tensor, tensor_to_numpy
 
 MAX_PADDED = 4096  # up to so many points are padded to a power of two: few shapes, so few compilations
 
@@ -194,9 +195,8 @@ def _warn_of_few_clusters(distinct: int, wanted: int) -> None:
 
 def _as_array(points: Any) -> Any:
     """Arrays of types that scikit-learn does not know, as float32: bfloat16 of JAX and of PyTorch."""
-    if hasattr(points, "detach"):
-        points = points.detach().cpu()
-        return (points.float() if str(points.dtype) == "torch.bfloat16" else points).numpy()
+    if is_tensor(points):
+        return tensor_to_numpy("X", points)
     return np.asarray(points, np.float32) if str(getattr(points, "dtype", "")) == "bfloat16" else points
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from ncjax.data.labels import number_classes
 from ncjax.errors import UserError, first_line
+from ncjax.storage.arrays import is_tensor, tensor_to_numpy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,8 @@ class Arrays(NamedTuple):
 
 
 def _array(values: ArrayLike, where: str) -> np.ndarray:
+    if is_tensor(values):
+        return tensor_to_numpy(where, values)
     try:
         return np.asarray(values)
     except ValueError as error:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from ncjax.errors import UserError
+from ncjax.paths import user_path
 
 # Pairs that look or live alike; class names as CIFAR-10 gives them.
 SEMANTIC_PAIRS = (
@@ -106,7 +107,7 @@ class LabelMap:
         Raises:
             UserError: the file cannot be read, is no such JSON, or does not fit the classes.
         """
-        return cls.merge(_from_file(Path(path), tuple(class_names)), f"file:{path}")
+        return cls.merge(_from_file(user_path(path), tuple(class_names)), f"file:{path}")
 
     @property
     def merges(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ncjax.config import DataConfig
 from ncjax.data.dataset import Dataset
 from ncjax.errors import UserError
+from ncjax.paths import user_path
 from ncjax.storage.caches import cache_folder
 
 
@@ -51,9 +52,9 @@ def source_file(config: DataConfig) -> Path:
 def _source_path(config: DataConfig) -> Path:
     if not config.path:
         raise UserError(f"data.path is empty, but data.source {config.source} needs the path of its files")
-    return Path(config.path).expanduser()
+    return user_path(config.path)
 
 
 def source_cache(config: DataConfig) -> Path:
     """The cache of decoded arrays."""
-    return Path(config.cache_dir) if config.cache_dir else cache_folder()
+    return user_path(config.cache_dir) if config.cache_dir else cache_folder()

@@ -13,6 +13,7 @@ from ncjax.data.dataset import Dataset, Reader, Split
 from ncjax.data.source import Source, source_cache
 from ncjax.data.streamed import stat_fingerprint, stream_dataset
 from ncjax.errors import UserError, first_line
+from ncjax.paths import user_path
 
 SPLITS = ("train", "test")
 
@@ -111,7 +112,7 @@ def _split(builder: Any, split: str) -> Split:
 def _open(config: DataConfig) -> Any:
     if not config.tfds_name:
         raise UserError("data.tfds_name is empty, but data.source tfds needs the name of the set, such as cifar10")
-    return open_tfds(config.tfds_name, config.path)
+    return open_tfds(config.tfds_name, str(user_path(config.path)) if config.path else "")
 
 
 def _read(config: DataConfig) -> Dataset:

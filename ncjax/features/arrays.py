@@ -10,17 +10,19 @@ from jaxtyping import Shaped
 
 from ncjax.data.labels import check_whole
 from ncjax.errors import UserError, first_line
-from ncjax.storage.arrays import Rows
+from ncjax.storage.arrays import Rows, is_tensor, tensor_to_numpy
 
 BLOCK_BYTES = 2**22  # read at a time
 
 
-def to_numpy(array: Any) -> np.ndarray:
-    """A NumPy array of a PyTorch tensor or of anything like an array; bfloat16 stays, or becomes float32."""
-    if hasattr(array, "detach"):  # a tensor, without importing PyTorch
-        array = array.detach().cpu()
-        array = array.float() if str(array.dtype) == "torch.bfloat16" else array
-        return np.asarray(array.numpy())
+def to_numpy(name: str, array: Any) -> np.ndarray:
+    """A NumPy array of a PyTorch tensor or of anything like an array; bfloat16 stays, or becomes float32.
+
+    Raises:
+        UserError: a tensor holds no plain numbers; `name` begins the message.
+    """
+    if is_tensor(array):
+        return tensor_to_numpy(name, array)
     array = array if isinstance(array, np.ndarray) else np.asarray(array)
     return array.view(jnp.bfloat16) if array.dtype == np.dtype("V2") else array  # as np.save writes bfloat16
 
@@ -31,7 +33,7 @@ def as_members(name: str, features: Any) -> np.ndarray | Sequence[Rows]:
     Raises:
         UserError: the shape or type does not fit.
     """
-    rows = to_numpy(features)
+    rows = to_numpy(f"{name} features", features)
     if rows.ndim not in (2, 3) or 0 in rows.shape:
         raise UserError(
             f"{name} features are {list(rows.shape)}, but must be [examples, features], or [members, examples, "
@@ -51,7 +53,9 @@ def as_labels(name: str, labels: Any, count: int) -> Shaped[np.ndarray, "n"]:
     if labels is None:
         raise UserError(f"{name} features have no labels; give the fine label of each example")
     try:
-        found = to_numpy(labels)
+        found = to_numpy(f"{name} labels", labels)
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{name} labels are no array ({first_line(error)}); give one whole number a row") from error
     if found.ndim != 1:

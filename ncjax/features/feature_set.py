@@ -16,6 +16,7 @@ from ncjax.data.labels import number_classes
 from ncjax.errors import UserError
 from ncjax.features.arrays import as_labels, as_members, to_numpy
 from ncjax.features.readers import find_arrays
+from ncjax.paths import user_path
 from ncjax.storage.arrays import Rows
 from ncjax.storage.atomic import write_arrays
 from ncjax.training.members import Member
@@ -140,16 +141,19 @@ class FeatureSet:
         Raises:
             UserError: a file is missing, unreadable or lacks what is asked for, or its content does not fit.
         """
-        found = find_arrays(Path(path), labels=labels, test=test, test_labels=test_labels, classifier=classifier)
+        found = find_arrays(user_path(path), labels=labels, test=test, test_labels=test_labels, classifier=classifier)
         heads = None if found.weights is None else (found.weights, found.bias)
-        opened = cls.from_arrays(
-            found.train,
-            found.train_labels,
-            found.test,
-            found.test_labels,
-            classifier=heads,
-            class_names=found.class_names,
-        )
+        try:
+            opened = cls.from_arrays(
+                found.train,
+                found.train_labels,
+                found.test,
+                found.test_labels,
+                classifier=heads,
+                class_names=found.class_names,
+            )
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
         return dataclasses.replace(opened, names=found.names) if len(found.names) == len(opened.names) else opened
 
     @property
@@ -212,8 +216,9 @@ class FeatureSet:
             arrays["class_names"] = np.array(self.class_names)
         if self.classifier is not None:
             arrays |= {f"classifier_{name}": part for name, part in self.classifier._asdict().items()}
-        write_arrays(Path(path), arrays)
-        return Path(path)
+        target = user_path(path)
+        write_arrays(target, arrays)
+        return target
 
 
 def classifier_layer(layers: Sequence[str]) -> str:
@@ -227,10 +232,10 @@ def as_heads(weights: Any, bias: Any, features: int, members: int = 1) -> Heads:
     Raises:
         UserError: the shapes do not fit the features, or a number is not finite.
     """
-    array = _as_float(weights)
+    array = _as_float("classifier weights", weights)
     if array.ndim not in (2, 3) or array.shape[-1] != features:
         raise UserError(f"classifier weights are {list(array.shape)}, but must be [classes, {features}]")
-    offset = np.zeros(array.shape[:-1], np.float32) if bias is None else _as_float(bias)
+    offset = np.zeros(array.shape[:-1], np.float32) if bias is None else _as_float("classifier bias", bias)
     if offset.shape != array.shape[:-1]:
         wanted = list(array.shape[:-1])
         raise UserError(f"classifier bias is {list(offset.shape)}, but must be {wanted}, as its weights have it")
@@ -242,9 +247,9 @@ def as_heads(weights: Any, bias: Any, features: int, members: int = 1) -> Heads:
     return Heads(*(np.repeat(x, members // len(x), axis=0) for x in (array.swapaxes(1, 2), offset)))
 
 
-def _as_float(array: Any) -> Float[np.ndarray, "..."]:
+def _as_float(name: str, array: Any) -> Float[np.ndarray, "..."]:
     """In float64 where it is, for features far from 0 need it; else in float32."""
-    found = to_numpy(array)
+    found = to_numpy(name, array)
     return found if found.dtype == np.float64 else found.astype(np.float32)
 
 

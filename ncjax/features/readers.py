@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncjax.errors import UserError, first_line
+from ncjax.paths import user_path
 
 SUFFIXES = (".npz", ".npy", ".safetensors", ".pt", ".pth")
 FEATURES = ("train_features", "train", "features")
@@ -16,6 +17,7 @@ TEST = ("test_features", "test")
 TEST_LABELS = ("test_labels", "test_fine", "test_y")
 WEIGHTS = ("weights", "weight", "w", "fc.weight")
 BIAS = ("bias", "b", "fc.bias")
+LISTED = 8  # names that a message lists
 LAYER = "{split}_layer_"  # before the names of further layers, as `FeatureSet.save` writes them
 
 
@@ -101,9 +103,10 @@ def _named(source: str, content: Mapping[str, Any], names: tuple[str, ...], path
         return _one(content, names, path)
     if source in content:
         return content[source]
-    if Path(source).suffix in SUFFIXES:
-        return _one(read_arrays(Path(source)), names, Path(source))
-    raise UserError(f"{path} holds no {source!r}, only {', '.join(content)}; name one of these or a file")
+    file = user_path(source)
+    if file.suffix in SUFFIXES:
+        return _one(read_arrays(file), names, file)
+    raise UserError(f"{path} holds no {source!r}, only {_listed(content)}; name one of these or a file")
 
 
 def _one(content: Mapping[str, Any], names: tuple[str, ...], path: Path) -> Any:
@@ -112,8 +115,13 @@ def _one(content: Mapping[str, Any], names: tuple[str, ...], path: Path) -> Any:
     if found is None and len(content) == 1:
         (found,) = content.values()
     if found is None:
-        raise UserError(f"{path} holds none of {', '.join(names)}, only {', '.join(content)}; rename, or use --labels")
+        raise UserError(f"{path} holds none of {', '.join(names)}, only {_listed(content)}; rename, or use --labels")
     return found
+
+
+def _listed(content: Mapping[str, Any]) -> str:
+    more = f" and {len(content) - LISTED} more" if len(content) > LISTED else ""
+    return ", ".join(list(content)[:LISTED]) + more
 
 
 def _first(content: Mapping[str, Any], names: tuple[str, ...]) -> Any:
@@ -122,6 +130,7 @@ def _first(content: Mapping[str, Any], names: tuple[str, ...]) -> Any:
 
 def _classifier(source: str, content: Mapping[str, Any]) -> tuple[Any, Any]:
     if source:
-        content = read_arrays(Path(source))
-        return _one(content, WEIGHTS, Path(source)), _first(content, BIAS)
+        file = user_path(source)
+        content = read_arrays(file)
+        return _one(content, WEIGHTS, file), _first(content, BIAS)
     return _first(content, WEIGHTS), _first(content, BIAS)

@@ -12,6 +12,7 @@ from ncjax.data import Dataset, load_dataset
 from ncjax.errors import UserError
 from ncjax.features.feature_set import FeatureSet
 from ncjax.features.store import RunMembers, load_features, read_members, saved_epochs
+from ncjax.paths import user_path
 from ncjax.results import TrainingSummary
 from ncjax.storage.metrics import read_records
 from ncjax.storage.temporary import TemporaryFolder
@@ -61,7 +62,7 @@ class Run:
         Example:
             `ncjax.Run.open("runs/demo").metrics()`
         """
-        path = Path(workdir)
+        path = user_path(workdir).absolute()
         return cls(path, read_config(path), read_members(path))
 
     @property

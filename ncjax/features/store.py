@@ -20,6 +20,7 @@ from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeature
 from ncjax.storage.atomic import write_json
 from ncjax.storage.checksums import Identity, damage, write_checksums
 from ncjax.storage.failures import why_not_written
+from ncjax.storage.literal_paths import literal_path
 from ncjax.storage.workdir import CONFIG, read_config, read_json, run_id
 from ncjax.training.members import Member, default_label_map, list_members
 from ncjax.typed_json import structure, unstructure
@@ -102,7 +103,7 @@ def save_features(workdir: Path, features: FeatureSet) -> None:
     in_chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), content)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(folder, content, save_args=in_chunks, force=True)
+            checkpointer.save(literal_path(folder), content, save_args=in_chunks, force=True)
         if is_main_process():
             write_checksums(folder, identity=_identity(workdir, features.epoch))
     except (ValueError, OSError) as error:
@@ -134,7 +135,7 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
         raise UserError(f"features in {folder} cannot be read ({reason}){AGAIN}")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            content = jax.tree.map(np.asarray, checkpointer.restore(folder))
+            content = jax.tree.map(np.asarray, checkpointer.restore(literal_path(folder)))
         config = read_config(workdir)
         train, test = (_from_tree(content[name], config.evaluate.layers) for name in ("train", "test"))
         heads = Heads(**content["classifier"]) if "classifier" in content else None
@@ -203,7 +204,11 @@ def open_features(workdir: Path, epoch: int, split: str = "train", member: int =
     """
     import tensorstore
 
-    files = {"driver": "ocdbt", "base": _folder(workdir, epoch).as_uri(), "path": f"{split}.features/"}
+    files = {
+        "driver": "ocdbt",
+        "base": {"driver": "file", "path": f"{_folder(workdir, epoch)}/"},
+        "path": f"{split}.features/",
+    }
     try:
         array = tensorstore.open({"driver": "zarr", "kvstore": files}).result()
     except ValueError as error:

@@ -5,12 +5,12 @@ import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
 
 from ncjax.errors import UserError, first_line
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from ncjax.storage.arrays import is_tensor
 
 
 def load_torch(path: Path) -> object:
@@ -40,18 +40,31 @@ def load_torch(path: Path) -> object:
         raise UserError(f"{path} cannot be read as a checkpoint ({first_line(error)}); is it truncated?") from error
 
 
-def read_tensors(path: Path) -> "dict[str, Tensor]":
-    """All tensors of a file by name, as they are; a lone tensor has the name of the empty string.
+def read_tensors(path: Path) -> dict[str, Any]:
+    """The arrays of a file by name: tensors as they are, lists of numbers or texts as NumPy arrays; the rest is left.
+
+    A lone tensor has the name of the empty string.
 
     Raises:
-        UserError: the file is missing, truncated, or holds anything but tensors; or PyTorch is not installed.
+        UserError: the file is missing, truncated, holds code or no tensor; or PyTorch is not installed.
     """
     content = load_torch(path)
     import torch
 
-    named = {"": content} if isinstance(content, torch.Tensor) else content
-    if not isinstance(named, Mapping) or not all(isinstance(value, torch.Tensor) for value in named.values()):
-        raise UserError(
-            f"{path} holds a {type(content).__name__}, but must hold a tensor or a dict of names to tensors"
-        )
-    return {str(name): tensor for name, tensor in named.items()}
+    if isinstance(content, torch.Tensor):
+        return {"": content}
+    named = content if isinstance(content, Mapping) else {}
+    if not any(isinstance(value, torch.Tensor) for value in named.values()):
+        held = ", ".join(f"{name} ({type(value).__name__})" for name, value in list(named.items())[:5])
+        found = f"{type(content).__name__} of {held}" if held else type(content).__name__
+        raise UserError(f"{path} holds a {found}, but must hold a tensor or a dict of names to tensors")
+    arrays = {str(name): _as_array(value) for name, value in named.items()}
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _as_array(value: Any) -> Any:
+    """A tensor, or a list of numbers or texts as an array; None: anything else."""
+    if is_tensor(value):
+        return value
+    plain = isinstance(value, list | tuple) and value and all(isinstance(one, int | float | str) for one in value)
+    return np.asarray(value) if plain else None

@@ -53,6 +53,11 @@ def svg(size: tuple[float, float], draw: Callable[["Figure"], None]) -> str:
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'style="max-width: {size[0]}in"', svg, count=1)
 
 
+def as_written(text: str) -> str:
+    """A name of a user for a figure: matplotlib takes what stands between two `$` for a formula."""
+    return text.replace("$", r"\$")
+
+
 def accuracy_figure(groups: Sequence[Group], labels: Sequence[str], views: Mapping[str, str]) -> str:
     """Draws one line a group: CLP test accuracy by view as dots, the true-label probe as a tick.
 
@@ -73,9 +78,9 @@ def accuracy_figure(groups: Sequence[Group], labels: Sequence[str], views: Mappi
             means = [group.mean(clp(name)) for group in groups]
             points = [(100 * mean, height) for height, mean in enumerate(means) if mean is not None]
             x, y = zip(*points, strict=True) if points else ((), ())
-            axes.plot(x, y, "o", color=colour, markersize=8, alpha=0.9, label=f"CLP, {label}")
+            axes.plot(x, y, "o", color=colour, markersize=8, alpha=0.9, label=as_written(f"CLP, {label}"))
         axes.plot([], [], color=INK, linewidth=2, label="true-label probe (ceiling)")
-        axes.set_yticks(heights, labels)
+        axes.set_yticks(heights, list(map(as_written, labels)))
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.set_xlabel("test accuracy on the fine classes [%]")
         axes.grid(axis="x", color=INK, alpha=0.15)
@@ -86,16 +91,17 @@ def accuracy_figure(groups: Sequence[Group], labels: Sequence[str], views: Mappi
 
 def distance_figure(maps: Sequence[tuple[str, Float[np.ndarray, "f f"]]], names: Sequence[str]) -> str:
     """Draws class distances of last-layer features, one square a network; each has its own scale."""
+    written = list(map(as_written, names))
 
     def draw(figure: "Figure") -> None:
         panels = figure.subplots(1, len(maps), squeeze=False)[0]
         for axes, (title, matrix) in zip(panels, maps, strict=True):
             image = axes.imshow(matrix, cmap="viridis", interpolation="nearest")
-            axes.set_title(title, fontsize=10)
+            axes.set_title(as_written(title), fontsize=10)
             axes.spines[:].set_visible(False)
             if names and len(names) == len(matrix) <= 20:
-                axes.set_xticks(range(len(names)), names, rotation=90)
-                axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
+                axes.set_xticks(range(len(names)), written, rotation=90)
+                axes.set_yticks(range(len(names)), written if axes is panels[0] else [""] * len(names))
             else:
                 axes.set_xlabel("fine class")
             bar = figure.colorbar(image, ax=axes, shrink=0.75)
@@ -141,7 +147,9 @@ def epochs_figure(groups: Sequence[Group], views: Mapping[str, str]) -> str:
         ]
         for name, colour, quantity in lines:
             means = np.array([100 * (group.mean(quantity) or np.nan) for group in ordered])
-            axes.plot([group.epoch or 0 for group in ordered], means, "o-", color=colour, markersize=4, label=name)
+            axes.plot(
+                [group.epoch or 0 for group in ordered], means, "o-", color=colour, markersize=4, label=as_written(name)
+            )
         axes.set_xlabel("epoch")
         axes.locator_params(axis="x", integer=True)
         axes.set_ylabel("test accuracy [%]")

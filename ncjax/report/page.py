@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from ncjax.paths import user_path
 from ncjax.report.comparison import comparison_tables
 from ncjax.report.figures import accuracy_figure, curves_figure, distance_figure, epochs_figure
 from ncjax.report.groups import KINDS, MISSING, Group, group_rows, labels_of, last_epochs, views_of
@@ -25,7 +26,7 @@ MANY_GROUPS = 24
 NO_NETWORK = "These results hold no network trained on coarse labels."
 
 
-def write_report(workdir: Path) -> Path:
+def write_report(workdir: str | Path) -> Path:
     """Writes `report.html`: headline, tables with controls, class distances, curves, how it was made.
 
     The page is one file, needs no network, and follows the reader's light or dark setting. Numbers are those of
@@ -40,6 +41,7 @@ def write_report(workdir: Path) -> Path:
     Raises:
         UserError: A result file is missing or damaged; names it.
     """
+    workdir = user_path(workdir)
     if holds_theory(workdir):
         return write_theory_report(workdir)
     path = workdir / "report.html"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ncjax.paths import user_path
 from ncjax.report.comparison import comparison_tables
 from ncjax.report.groups import (
     KINDS,
@@ -95,7 +96,7 @@ def _view_cells(group: Group, view: str) -> ViewCells:
     )
 
 
-def run_summary(workdir: Path) -> str:
+def run_summary(workdir: str | Path) -> str:
     """Returns Markdown tables of all networks and controls at all kept epochs; accuracies in per cent.
 
     The first: coarse accuracy, probe on the true labels (the ceiling) and CLP by view on the test set, NC1 on the
@@ -105,6 +106,7 @@ def run_summary(workdir: Path) -> str:
     Raises:
         UserError: the work directory holds no results, or they cannot be read.
     """
+    workdir = user_path(workdir)
     if holds_theory(workdir):
         return theory_summary(workdir)
     results = read_results(workdir)

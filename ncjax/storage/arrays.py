@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from ncjax.errors import UserError, first_line
+
 
 @runtime_checkable
 class Rows(Protocol):
@@ -16,6 +18,47 @@ class Rows(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def __getitem__(self, rows: Any) -> Any: ...
+
+
+def is_tensor(array: Any) -> bool:
+    """Whether an array is a tensor of PyTorch, which is not imported."""
+    return hasattr(array, "detach")
+
+
+def tensor_to_numpy(name: str, tensor: Any) -> np.ndarray:
+    """The numbers of a tensor of PyTorch on any device; bfloat16 becomes float32, all others keep their type.
+
+    Args:
+        name: of the tensor, for messages.
+        tensor: of `torch.Tensor`.
+
+    Raises:
+        UserError: it holds no plain numbers: it is sparse, nested, quantised, float8, or has no data; says what to do.
+    """
+    if reason := _why_no_numbers(tensor):
+        raise UserError(f"{name} is {reason}")
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+    try:
+        return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())
+    except (TypeError, RuntimeError) as error:
+        kind = str(tensor.dtype)
+        raise UserError(f"{name} is {kind}, which cannot be read as numbers ({first_line(error)})") from error
+
+
+def _why_no_numbers(tensor: Any) -> str:
+    """What a tensor is instead of plain numbers, and what to do; empty where it holds them."""
+    dtype, layout = str(tensor.dtype), str(tensor.layout)
+    if tensor.is_nested:
+        return "a nested tensor; give a plain one, such as tensor.to_padded_tensor(0.0)"
+    if layout != "torch.strided":
+        return f"{layout}, but must be a dense tensor; save tensor.to_dense()"
+    if tensor.is_meta:
+        return "a meta tensor, which has a shape and no numbers; save it from the device that holds them"
+    if tensor.is_quantized:
+        return f"quantised ({dtype}); save tensor.dequantize()"
+    if dtype.startswith(("torch.float8", "torch.float4")):
+        return f"{dtype}, whose scale is not known; save it as float32, multiplied by its scale"
+    return ""
 
 
 class Frame(NamedTuple):

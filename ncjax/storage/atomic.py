@@ -83,6 +83,14 @@ def set_aside(path: Path) -> Path | None:
     return path.rename(target)
 
 
+def can_write(path: Path) -> bool:
+    """Whether a file can be made at a path; its folders may be missing. Nothing is written."""
+    if path.is_dir():
+        return False
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     with atomic_path(path) as draft:

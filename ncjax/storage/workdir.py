@@ -66,8 +66,10 @@ def locked(workdir: Path) -> Iterator[None]:
     need no lock and no permission to write.
 
     Raises:
-        UserError: another process holds the lock (it is named), or the directory cannot be written.
+        UserError: another process holds the lock (it is named), or the directory cannot be written or has a name that
+            arrays cannot be written below.
     """
+    _check_name(workdir)
     lock = filelock.FileLock(workdir / LOCK, blocking=False, thread_local=False)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -99,6 +101,17 @@ def _remove_what_killed_processes_left(workdir: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def _check_name(workdir: Path) -> None:
+    """Raises a UserError where TensorStore would write to another path."""
+    name = str(workdir.absolute())
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"work directory {name!a} is not UTF-8; choose another work directory") from error
+    if os.sep != "\\" and "\\" in name:
+        raise UserError(f"work directory {name} holds a backslash, which TensorStore takes for /; choose another one")
+
+
 def _holder(workdir: Path) -> str:
     try:
         return (workdir / HOLDER).read_text(encoding="utf-8")
@@ -120,6 +133,7 @@ def open_workdir(workdir: Path, config: Any, command: str, environment: Environm
     Raises:
         UserError: it holds a run of another config (the differing fields are named), or cannot be written.
     """
+    _check_name(workdir)
     path = workdir / CONFIG
     if path.exists():
         _check_same(to_dict(read_config_of(type(config), workdir)), to_dict(config), workdir)

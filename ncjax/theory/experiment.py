@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ncjax.distributed.environment import environment
+from ncjax.paths import user_path
 from ncjax.storage.atomic import write_arrays, write_json
 from ncjax.storage.workdir import open_workdir, read_json
 from ncjax.theory.config import Settings, Shape, TheoryConfig, settings_of, shapes_of
@@ -34,7 +35,7 @@ class TheorySummary:
     wall_secs: float  # of the command that finished it
 
 
-def run_theory(config: TheoryConfig, workdir: Path, command: str) -> Path:
+def run_theory(config: TheoryConfig, workdir: str | Path, command: str) -> Path:
     """Computes a sweep, or the rest of it, and writes results/theory.npz and results/theory.json.
 
     The file holds `runs/NAME [run]` (shape, settings, seed, number of the setting), `steps [t]`,
@@ -52,6 +53,7 @@ def run_theory(config: TheoryConfig, workdir: Path, command: str) -> Path:
     Raises:
         UserError: the work directory holds a sweep of another config, or the user's means do not fit.
     """
+    workdir = user_path(workdir)
     result = workdir / "results" / "theory.npz"
     open_workdir(workdir, config, command, environment())
     if result.exists():

@@ -17,6 +17,7 @@ from ncjax.features.extraction import extract
 from ncjax.features.feature_set import FEATURES
 from ncjax.features.run import prepare_run
 from ncjax.features.store import describe_members, save_features, write_members
+from ncjax.paths import user_path
 from ncjax.results import TrainingSummary
 from ncjax.storage.atomic import write_json
 from ncjax.storage.workdir import open_workdir, read_config
@@ -30,7 +31,7 @@ from ncjax.training.state import TrainState, blank_state
 from ncjax.typed_json import unstructure
 
 
-def export_member(workdir: Path, member: int, path: Path) -> None:
+def export_member(workdir: str | Path, member: int, path: str | Path) -> None:
     """Write the weights of one member at the newest checkpoint as a PyTorch `state_dict`; the run is only read.
 
     Args:
@@ -41,6 +42,7 @@ def export_member(workdir: Path, member: int, path: Path) -> None:
     Raises:
         UserError: there is no such member or no checkpoint, or the file cannot be written.
     """
+    workdir = user_path(workdir)
     config = read_config(workdir)
     prepared = prepare_run(config, load_dataset(config.data))
     if not 0 <= member < len(prepared.members):
@@ -52,8 +54,8 @@ def export_member(workdir: Path, member: int, path: Path) -> None:
 
 def import_checkpoints(
     config: Config,
-    files: Sequence[Path],
-    workdir: Path,
+    files: Sequence[str | Path],
+    workdir: str | Path,
     command: str,
     *,
     mean: Sequence[float] = (),
@@ -72,16 +74,17 @@ def import_checkpoints(
     Raises:
         UserError: a file cannot be read or does not fit the network, or the number of files or channels does not fit.
     """
+    paths, workdir = tuple(map(user_path, files)), user_path(workdir)
     dataset = load_dataset(config.data)
     prepared = prepare_run(config, dataset)
-    if len(files) != len(prepared.members):
+    if len(paths) != len(prepared.members):
         raise UserError(
-            f"{len(files)} checkpoints for the {len(prepared.members)} members of this config; give one each"
+            f"{len(paths)} checkpoints for the {len(prepared.members)} members of this config; give one each"
         )
     if (workdir / "checkpoints").exists():
         raise UserError(f"{workdir} holds a run already; choose another --workdir")
     prepared = dataclasses.replace(prepared, images=_with_statistics(prepared.images, {"mean": mean, "std": std}))
-    state, described = _state_of(prepared, files), describe_members(config, dataset, from_memory=False)
+    state, described = _state_of(prepared, paths), describe_members(config, dataset, from_memory=False)
     open_workdir(workdir, config, command, environment())
     write_members(workdir, described)
     with checkpoint.open_checkpoints(workdir) as checkpoints:
@@ -89,7 +92,7 @@ def import_checkpoints(
         checkpoint.finish(checkpoints)
     layers = tuple(dict.fromkeys((*config.evaluate.layers, FEATURES)))
     save_features(workdir, extract(prepared, state, dataset, layers, config.optim.epochs, described))
-    pairs = zip(prepared.members, files, strict=True)
+    pairs = zip(prepared.members, paths, strict=True)
     imported = tuple(f"The weights of {member.name} were imported from {path.name}." for member, path in pairs)
     summary = TrainingSummary(compile_secs=None, train_secs=None, imported=imported)
     write_json(workdir / "results" / "training.json", unstructure(summary))

@@ -20,6 +20,7 @@ from ncjax.distributed.processes import broadcast_message, is_main_process, lost
 from ncjax.errors import UserError, first_line
 from ncjax.storage.checksums import Identity, damage, write_checksums
 from ncjax.storage.failures import why_not_written
+from ncjax.storage.literal_paths import literal_path
 from ncjax.storage.workdir import CONFIG, run_id
 from ncjax.training.state import MemberState, TrainState
 
@@ -49,7 +50,7 @@ def open_checkpoints(workdir: Path, keep_steps: int = 0) -> Iterator[ocp.Checkpo
         cleanup_tmp_directories=True,
         async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _write_checksums(folder, run)),
     )
-    checkpoints = ocp.CheckpointManager(folder, options=options)
+    checkpoints = ocp.CheckpointManager(literal_path(folder), options=options)
     try:
         yield checkpoints
     except BaseException:
@@ -193,7 +194,7 @@ def _open_read_only(folder: Path) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         read_only=True, create=False, save_interval_steps=0, max_to_keep=None, cleanup_tmp_directories=False
     )
-    return ocp.CheckpointManager(folder, options=options)
+    return ocp.CheckpointManager(literal_path(folder), options=options)
 
 
 @cache

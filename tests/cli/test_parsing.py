@@ -116,3 +116,31 @@ def test_options_of_a_config_have_dots():
 
 def test_the_command_is_kept_as_it_was_typed():
     assert command("bench train", ["c.py", "--seeds", "2"]) == "ncjax bench train c.py --seeds 2"
+
+
+def places(
+    folder: tyro.conf.Positional[tuple[Path, ...]], output: Path | None = None, files: tuple[Path, ...] = ()
+) -> tuple[tuple[Path, ...], Path | None, tuple[Path, ...]]:
+    """Do something.
+
+    Args:
+        folder: Where [paths].
+        output: Where to [path].
+        files: Of what [paths].
+    """
+    return folder, output, files
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["~/a", "b", "--output=~/c", "--files", "~/d", "e"], ["~/a", "b", "--output", "~/c", "--files=~/d", "e"]],
+)
+def test_home_folders_are_expanded_in_every_path(line, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/of one")
+    home = Path("/home/of one")
+    assert parse("do", places, line.split()) == ((home / "a", Path("b")), home / "c", (home / "d", Path("e")))
+
+
+def test_a_home_folder_that_is_not_known_is_one_line():
+    with pytest.raises(UserError, match="the home folder in ~no-such-user/x is not known"):
+        parse("do", places, ["a", "--output=~no-such-user/x"])

@@ -98,3 +98,42 @@ def test_missing_names_are_listed():
     np.savez("f.npz", features=some()[0], y=some()[1])
     with pytest.raises(UserError, match="holds no 'targets', only features, y"):
         FeatureSet.open("f.npz", labels="targets")
+
+
+def test_lists_beside_tensors_are_read_and_the_rest_is_left():
+    x, y = some()
+    names = [f"kind {i}" for i in range(6)]
+    torch.save({"features": torch.tensor(x), "labels": y.tolist(), "class_names": names, "epoch": 7}, "f.pt")
+    found = FeatureSet.open("f.pt")
+    np.testing.assert_array_equal(found.train.layers["features"][0], x)
+    np.testing.assert_array_equal(found.train.labels, y)
+    assert found.class_names == tuple(names)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ({"epoch": 7, "net": {"w": torch.ones(2)}}, r"holds a dict of epoch \(int\), net \(dict\), but must hold a tensor"),
+    ([torch.ones(2)], "holds a list, but must hold a tensor"),
+    (3, "holds a int, but must hold a tensor"),
+    ({}, "holds a dict, but must hold a tensor"),
+    ({f"layer{i}.weight": torch.ones(2) for i in range(99)}, r"only layer0\.weight, .*, layer7\.weight and 91 more; "),
+])  # fmt: skip
+def test_files_of_pytorch_without_features_say_what_they_hold(content, message):
+    torch.save(content, "f.pt")
+    with pytest.raises(UserError, match=message) as error:
+        FeatureSet.open("f.pt")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("option", ["path", "labels", "test", "test_labels", "classifier"])
+def test_every_path_may_begin_with_the_home_folder(option, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    x, y = some()
+    everything = {"features": x, "labels": y, "test_features": x, "test_labels": y, "weights": np.ones((6, D))}
+    np.savez("f.npz", **everything)
+    np.savez("home/f.npz", **everything)
+    np.savez("home/labels.npz", labels=y, test_labels=y)
+    given = {"path": "f.npz", option: "~/labels.npz" if "labels" in option else "~/f.npz"}
+    found = FeatureSet.open(given.pop("path"), **given)
+    np.testing.assert_array_equal(found.train.labels, y)
+    np.testing.assert_array_equal(found.test.labels, y)

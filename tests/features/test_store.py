@@ -97,3 +97,17 @@ def test_one_changed_bit_is_noticed(trained):
     write_checksums(folder)
     with pytest.raises(UserError, match="cannot be read"):
         load_features(trained.workdir, 1)
+
+
+NAMES = ("run[1]", "[a-z]", "*", "what?", "a{b}", "50% #1", "$HOME", "~", "né", "a'b\"c", "a\nb")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_are_read_back_from_folders_of_any_name(name, trained, tmp_path):
+    found, workdir = trained.features(1), tmp_path / name / "run"
+    shutil.copytree(trained.workdir, workdir, ignore=shutil.ignore_patterns("features"))
+    save_features(workdir, found)
+    again = Run.open(workdir).features(1)
+    np.testing.assert_array_equal(again.test.layers["features"], found.test.layers["features"])
+    np.testing.assert_array_equal(open_features(workdir, 1)[:4], found.train.layers["features"][0][:4])
+    assert saved_epochs(workdir) == (1,)

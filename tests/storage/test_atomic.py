@@ -7,11 +7,20 @@ import platform
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ncjax.storage.atomic import atomic_path, remove_drafts, set_aside, write_arrays, write_json, write_text
+from ncjax.storage.atomic import (
+    atomic_path,
+    can_write,
+    remove_drafts,
+    set_aside,
+    write_arrays,
+    write_json,
+    write_text,
+)
 
 
 def names(folder):
@@ -117,3 +126,13 @@ def test_what_is_set_aside_replaces_nothing(tmp_path):
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
         "a.unreadable.json": "1", "a.unreadable_again.json": "2", "a.unreadable_again_again.json": "3"
     }  # fmt: skip
+
+
+def test_what_can_be_written_is_known_without_writing(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.chdir(tmp_path)
+    for path in ("new", "file", "a/b/new", tmp_path / "new", tmp_path / "a" / "b" / "c" / "new", "../new", "[1]/$/new"):
+        assert can_write(Path(path))
+    for path in (".", tmp_path, "file/new", "file/a/new"):
+        assert not can_write(Path(path))
+    assert names(tmp_path) == {"file"}

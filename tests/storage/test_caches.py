@@ -3,6 +3,7 @@
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ncjax.errors import UserError
 from ncjax.features.store import load_features
 from ncjax.storage import caches
 from ncjax.storage.caches import cache_folder, keep_compiled_programs
@@ -71,13 +73,79 @@ def test_nothing_is_set_for_a_program_that_uses_jax_already(environment, monkeyp
     assert environment == before
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(environment, tmp_path, capsys):
-    (tmp_path / "cache").write_text("a file")
+def a_file_in_its_place(variables, folder):
+    (folder / "cache").write_text("a file")
+    return "Not a directory"
+
+
+def a_folder_above_that_is_a_file(variables, folder):
+    (folder / "file").write_text("")
+    variables["XDG_CACHE_HOME"] = str(folder / "file" / "cache")
+    return "Not a directory"
+
+
+def no_home_folder(variables, folder):
+    """Of a user who has a number and no name."""
+    del variables["XDG_CACHE_HOME"]
+    return "there is no home folder"
+
+
+def a_link_to_nothing(variables, folder):
+    (folder / "cache").symlink_to(folder / "none" / "there")
+    return "File exists"
+
+
+@pytest.mark.parametrize(
+    "spoil", [a_file_in_its_place, a_folder_above_that_is_a_file, no_home_folder, a_link_to_nothing]
+)
+def test_without_a_cache_folder_a_temporary_one_is_used_and_one_line_says_so(
+    environment, tmp_path, monkeypatch, capsys, spoil
+):
+    monkeypatch.setattr(caches, "_TEMPORARY", [])
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    reason = spoil(environment, tmp_path)
+    keep_compiled_programs()
+    folder = cache_folder()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ncjax: note: no cache folder (")
+    assert reason in line
+    assert str(folder) in line
+    assert "XDG_CACHE_HOME" in line
+    assert Path(environment["JAX_COMPILATION_CACHE_DIR"]).is_relative_to(folder)
+    assert Path(environment["MPLCONFIGDIR"]).is_relative_to(folder)
+    caches._TEMPORARY.clear()
+    assert not folder.exists()
+
+
+def test_without_any_folder_commands_go_on_and_data_need_one(environment, tmp_path, monkeypatch, capsys):
+    def none() -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(caches, "_TEMPORARY", [])
+    monkeypatch.setattr(caches, "TemporaryFolder", none)
+    a_file_in_its_place(environment, tmp_path)
     keep_compiled_programs()
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("ncjax: note: compiled programs are not cached in ")
-    assert line.endswith(": Not a directory")
+    assert line.startswith("ncjax: note: compiled programs are not cached: no cache folder")
     assert "JAX_COMPILATION_CACHE_DIR" not in environment
+    with pytest.raises(UserError, match="nor a temporary one"):
+        cache_folder()
+
+
+@pytest.mark.slow
+def test_a_user_without_a_home_folder_or_a_name_gets_a_report(tmp_path):
+    """As in a container that is started with the number of a user."""
+    program = "import pwd; pwd.getpwuid = {}.__getitem__; from ncjax.cli.main import main; main()"
+    arguments = ["run", str(ROOT / "configs" / "digits_demo.py"), "--workdir", str(tmp_path / "run"), *SMALL.split()]
+    (tmp_path / "tmp").mkdir()
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "tmp")}
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (note,) = [line for line in done.stderr.splitlines() if line and not line.startswith("train:")]
+    assert "there is no home folder" in note
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_the_oldest_programs_make_room(tmp_path):

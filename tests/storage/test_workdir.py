@@ -190,3 +190,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         pass
     with pytest.raises(UserError, match=r"cannot write .*run: Not a directory"), locked(tmp_path / "file" / "run"):
         pass
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a\\b/run", "\\", "run\udcff", "\udce9/run"])
+def test_names_below_which_arrays_cannot_be_written_are_refused_before_anything_is(name, tmp_path):
+    with pytest.raises(UserError, match="choose another") as caught, locked(tmp_path / name):
+        pass
+    str(caught.value).encode()
+    assert list(tmp_path.iterdir()) == []

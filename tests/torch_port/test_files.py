@@ -6,6 +6,7 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from ncjax.config import ModelConfig
 from ncjax.errors import UserError
 from ncjax.torch_port.files import read_state_dict, write_state_dict
 from ncjax.torch_port.networks import make_network
+from tests.tensors import ODD_TENSORS
 from tests.torch_port.conftest import CLASSES
 
 CNN = (ModelConfig(name="cnn", width=2), (8, 8, 3))
@@ -102,12 +104,18 @@ WRAPPED = {
     "nested": lambda state: {"model": {"state_dict": state}, "args": {"lr": 0.1}},
     "optimizer": lambda state: {"state_dict": state, "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}}},
     "tensor beside it": lambda state: {"epoch": 3, "state_dict": state, "best_acc1": torch.tensor(91.2)},
+    "the name of the model": lambda state: {"model": "resnet18", "net": state, "acc": 95.1},
+    "the options of the model": lambda state: {"model": {"name": "cnn", "width": 2}, "network": state},
+    "an empty wrapper before it": lambda state: {"state_dict": {}, "model": state},
+    "an unusual name": lambda state: {"epoch": 3, "ema": state, "optimizer": {"step": torch.tensor(3)}},
+    "averages beside it": lambda state: {"model": state, "model_ema": {n: 0.5 * t for n, t in state.items()}},
+    "four deep": lambda state: {"a": {"model": {"net": {"state_dict": state}}}},
 }
 
 
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
 def test_weights_are_found_in_what_training_code_saves(cnn, wrap, tmp_path):
-    """The last is what PyTorch's own ImageNet example saves: its best accuracy is a tensor."""
+    """`tensor beside it` is what PyTorch's own ImageNet example saves: its best accuracy is a tensor."""
     torch.save(wrap(cnn.state_dict()), tmp_path / "checkpoint.pt")
     assert_same_bits(read_state_dict(tmp_path / "checkpoint.pt"), arrays_of(cnn))
 
@@ -122,15 +130,62 @@ def test_prefixes_are_dropped(cnn, prefix, suffix, tmp_path):
 
 
 def test_prefix_of_some_names_stays(cnn, tmp_path):
-    state = OrderedDict(("module." + name, tensor) for name, tensor in cnn.state_dict().items())
+    state = OrderedDict(("net." + name, tensor) for name, tensor in cnn.state_dict().items())
     state["centre"] = torch.ones(2)
     torch.save(state, tmp_path / "checkpoint.pt")
-    assert "module.fc.weight" in read_state_dict(tmp_path / "checkpoint.pt")
+    assert "net.fc.weight" in read_state_dict(tmp_path / "checkpoint.pt")
 
 
-def test_state_dict_of_data_parallel_is_read(cnn, tmp_path):
-    torch.save(torch.nn.DataParallel(cnn).state_dict(), tmp_path / "parallel.pt")
-    assert_same_bits(read_state_dict(tmp_path / "parallel.pt"), arrays_of(cnn))
+def compiled(module):
+    return torch.compile(module, backend="eager")
+
+
+def wrapped_part(cnn, wrap):
+    """The state of a copy of the network of which one part is inside another module."""
+    copy = deepcopy(cnn)
+    copy.bn1 = wrap(copy.bn1)
+    return copy.state_dict()
+
+
+MODULES = {
+    "DataParallel": lambda cnn: torch.nn.DataParallel(cnn).state_dict(),
+    "AveragedModel": lambda cnn: torch.optim.swa_utils.AveragedModel(cnn).state_dict(),
+    "AveragedModel in a dict": lambda cnn: {"epoch": 1, "swa": torch.optim.swa_utils.AveragedModel(cnn).state_dict()},
+    "AveragedModel of DataParallel": lambda cnn: torch.optim.swa_utils.AveragedModel(
+        torch.nn.DataParallel(cnn)
+    ).state_dict(),
+    "compiled": lambda cnn: compiled(cnn).state_dict(),
+    "compiled inside a module": lambda cnn: torch.nn.ModuleDict({"net": compiled(cnn)}).state_dict(),
+    "a part in DataParallel": lambda cnn: wrapped_part(cnn, torch.nn.DataParallel),
+    "a part compiled": lambda cnn: wrapped_part(cnn, compiled),
+    "a part compiled in DataParallel": lambda cnn: wrapped_part(
+        cnn, lambda part: torch.nn.DataParallel(compiled(part))
+    ),
+    "averages of a network with a part compiled": lambda cnn: (
+        {f"module.{name}": tensor for name, tensor in wrapped_part(cnn, compiled).items()}
+        | {"n_averaged": torch.tensor(3)}
+    ),
+    "FSDP": lambda cnn: {
+        f"_fsdp_wrapped_module.{name.replace('.', '._checkpoint_wrapped_module.', 1)}": tensor
+        for name, tensor in cnn.state_dict().items()
+    },
+}
+
+
+@pytest.mark.parametrize("state_of", MODULES.values(), ids=MODULES)
+def test_modules_around_a_network_or_its_parts_leave_no_trace(cnn, state_of, tmp_path):
+    torch.save(state_of(cnn), tmp_path / "wrapped.pt")
+    assert_same_bits(read_state_dict(tmp_path / "wrapped.pt"), arrays_of(cnn))
+
+
+def test_weights_of_two_networks_are_not_mixed(cnn, tmp_path):
+    state = cnn.state_dict()
+    torch.save(state | {f"module.{name}": tensor + 1 for name, tensor in state.items()}, tmp_path / "two.pt")
+    assert "holds conv1.weight twice, once as module.conv1.weight" in refused(tmp_path / "two.pt")
+    torch.save({"net": state, "model": {name: tensor + 1 for name, tensor in state.items()}}, tmp_path / "two.pt")
+    assert "several state_dicts ('model', 'net')" in refused(tmp_path / "two.pt")
+    torch.save({"generator": state, "discriminator": state, "epoch": 3}, tmp_path / "two.pt")
+    assert "several state_dicts ('generator', 'discriminator')" in refused(tmp_path / "two.pt")
 
 
 def test_legacy_format_is_read(cnn, tmp_path):
@@ -285,6 +340,7 @@ BAD_CONTENT = {
     "too large for float32": ({"fc.bias": torch.tensor([1e300], dtype=torch.float64)}, "fc.bias"),
     "sparse": ({"fc.bias": torch.eye(3).to_sparse()}, "fc.bias"),
     "without storage": ({"fc.bias": torch.ones(3, device="meta")}, "fc.bias"),
+    **{kind: ({"fc.weight": torch.ones(2), "fc.bias": tensor}, "fc.bias is") for kind, tensor in ODD_TENSORS.items()},
 }
 
 

@@ -158,3 +158,21 @@ def test_names_in_files_are_those_of_ncjax_0_1(workdir):
     assert set(content) == {"params", "optimiser", "step", "nan_step", "seen"} | (set(content) & {"batch_stats"})
     assert set(content["seen"]) == {"loss", "accuracy"}
     assert int(content["step"]) == 5
+
+
+NAMES = ("run[1]", "[a-z]", "*", "what?", "a{b}", "50% #1", "$HOME", "~", "né", "a'b\"c", "a\nb")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpoints_are_read_back_from_folders_of_any_name(name, tmp_path):
+    """Also below one, beside another that the name would match as a pattern."""
+    for folder in (tmp_path / "a-b", tmp_path / name):
+        with checkpoint.open_checkpoints(folder / "run") as checkpoints:
+            checkpoint.save(checkpoints, state_at(7 + 10 * (folder.name == name)))
+    assert_is(checkpoint.read_state(tmp_path / name / "run", LIKE), 17)
+    with checkpoint.open_checkpoints(tmp_path / name / "run") as checkpoints:
+        assert_is(checkpoint.restore_latest(checkpoints, LIKE), 17)
+        checkpoint.save(checkpoints, state_at(19))
+    assert_is(checkpoint.read_state(tmp_path / name / "run", LIKE), 19)
+    assert_is(checkpoint.read_state(tmp_path / "a-b" / "run", LIKE), 7)
+    assert {path.name for path in (tmp_path / name / "run" / "checkpoints").iterdir()} == {"17", "19"}
