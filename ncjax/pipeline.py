@@ -89,11 +89,11 @@ def train(
         on_main_process(lambda: open_workdir(path, config, command, environment()))
         on_main_process(lambda: write_members(path, described))
         outcome = fit(prepared, path, keep_features)
-        on_main_process(lambda: _write_summary(path, outcome))
+        on_main_process(lambda: _write_summary(path, outcome, images.notes))
     return Run(path, config, described, images, folder)
 
 
-def _write_summary(workdir: Path, outcome: Outcome) -> None:
+def _write_summary(workdir: Path, outcome: Outcome, data: tuple[str, ...]) -> None:
     """Write results/training.json; what it says of imported weights stays."""
     path = workdir / "results" / "training.json"
     earlier = structure(TrainingSummary, read_json(path), str(path)) if path.exists() else None
@@ -102,6 +102,7 @@ def _write_summary(workdir: Path, outcome: Outcome) -> None:
         train_secs=round(outcome.train_secs, 2),
         failures=outcome.failures,
         imported=earlier.imported if earlier else (),
+        data=data,
     )
     write_json(path, unstructure(summary))
 
@@ -142,7 +143,7 @@ def evaluate_run(
     pixels = pixels_left_out(run) if controls else []
     found = join(list(_evaluated(run, chosen, maps[:most], controls and not pixels, bootstrap)))
     training = run.training
-    notes = [*training.failures, *training.imported, *pixels, *maps_left_out(maps, most)]
+    notes = [*training.failures, *training.imported, *training.data, *pixels, *maps_left_out(maps, most)]
     secs = {
         "compile": training.compile_secs,
         "train": training.train_secs,

@@ -2,11 +2,30 @@
 """Limits on what a file of a stranger may take: they are checked before its content is read or inflated."""
 
 import os
+import stat
 from pathlib import Path
 
 from ncjax.errors import UserError
 
 DEFLATE = 1032  # bytes that a byte of a deflate stream can become at most
+
+
+def check_size(file: Path, most: int) -> None:
+    """Refuses a file of more than `most` bytes.
+
+    Raises:
+        UserError: it is larger, is not there, or is a folder, a pipe or a device.
+    """
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{file} cannot be read: it is no plain file")
+    if found.st_size > most:
+        raise UserError(
+            f"{file} holds {found.st_size} bytes, more than the {most} that such a file has; give the right file"
+        )
 
 
 def read_bounded(file: Path, most: int) -> bytes:
@@ -15,14 +34,12 @@ def read_bounded(file: Path, most: int) -> bytes:
     Raises:
         UserError: it is larger, or cannot be read.
     """
+    check_size(file, most)
     try:
         with file.open("rb") as stream:
-            content = stream.read(most + 1)
+            return stream.read(most)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    if len(content) > most:
-        raise UserError(f"{file} holds more than {most} bytes, which no such file does; give the right file")
-    return content
 
 
 def check_memory(wanted: int, what: str, remedy: str) -> None:
@@ -38,9 +55,8 @@ def check_memory(wanted: int, what: str, remedy: str) -> None:
     """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if wanted > machine:
-        raise UserError(
-            f"{what} takes {wanted / 2**30:,.1f} GiB, but this machine has {machine / 2**30:,.1f}; {remedy}"
-        )
+        needed, there = (f"{count / 2**30:,.1f} GiB" for count in (wanted, machine))
+        raise UserError(f"{what} takes {needed}, but this machine has {there}; {remedy}")
 
 
 def check_inflated(promised: int, stored: int, what: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncjax.config import DataConfig
-from ncjax.data.bounded import read_bounded
+from ncjax.data.bounded import check_size, read_bounded
 from ncjax.data.cache import fingerprint, with_options
 from ncjax.data.dataset import Dataset, Split
 from ncjax.data.source import Source, source_folder
@@ -218,6 +218,8 @@ def _split(pixels: np.ndarray, labels: np.ndarray) -> Split:
 def _read(kind: str, config: DataConfig) -> Dataset:
     root = source_folder(config)
     files = list_cifar(root, kind)
+    for file in files:
+        check_size(file, LARGEST)
     key = fingerprint(root, (*files, *list_names(files[0].parent, kind)))
     return read_cifar(files, kind, with_options(key, config))
 

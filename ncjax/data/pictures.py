@@ -81,7 +81,7 @@ def decode(file: Path, channels: int, size: int = 0) -> UInt8[np.ndarray, "h w c
     return resize(pixels.reshape(*pixels.shape[:2], channels), size)
 
 
-def resize(pixels: UInt8[np.ndarray, "h w ch"], size: int) -> UInt8[np.ndarray, "h w ch"]:
+def resize(pixels: UInt8[np.ndarray, "h w ch"], size: int) -> UInt8[np.ndarray, "height width ch"]:
     """The largest square in the middle, scaled to `size` x `size` (bilinear, antialiased); 0: as it is."""
     from PIL import Image, ImageOps
 
