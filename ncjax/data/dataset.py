@@ -204,7 +204,7 @@ def channels_first(shape: tuple[int, ...]) -> bool:
 
 def _turned(split: Arrays) -> tuple[str, ...]:
     shape = split.images.shape
-    return (f"{split.where}: images {shape} were read as [n ch h w]",) if channels_first(shape) else ()
+    return (f"{split.where}: images {shape} were read as [n ch h w].",) if channels_first(shape) else ()
 
 
 def _images(split: Arrays) -> UInt8[np.ndarray, "n h w ch"]:

@@ -87,7 +87,7 @@ def _list_and_split(root: Path, fraction: float) -> Listing:
     held = hold_out(labels, fraction, classes)
     rows = {"train": np.flatnonzero(~held), "test": np.flatnonzero(held)}
     beside = [path for path in _entries(root) if base != root and path != base and path.is_dir()]
-    unread = tuple(f"folder {path.name} was not read, but train alone" for path in beside)
+    unread = tuple(f"Folder {path.name} was not read, but train alone." for path in beside)
     notes = (*unread, *_notes(root, found.skipped), held_out_note(held, fraction))
     parts = {split: tuple(files[row] for row in rows[split]) for split in SPLITS}
     return Listing(parts, {split: labels[rows[split]] for split in SPLITS}, classes, notes)
@@ -150,7 +150,8 @@ def _notes(root: Path, skipped: tuple[Path, ...]) -> tuple[str, ...]:
     if not skipped:
         return ()
     example = skipped[0].relative_to(root)
-    return (f"skipped {len(skipped)} files that are hidden, no pictures or in no class folder, such as {example}",)
+    reason = "hidden, no pictures, or in no class folder"
+    return (f"Files that were skipped ({reason}): {len(skipped)}, such as {example}.",)
 
 
 def open_folder(listing: Listing, image_size: int = 0) -> dict[str, Reader]:

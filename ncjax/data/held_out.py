@@ -36,5 +36,5 @@ def held_out_note(held: Bool[np.ndarray, "n"], fraction: float) -> str:
     """What `hold_out` did, in one line."""
     return (
         f"{int(held.sum())} of {held.size} images are the test split that data.test_fraction {fraction:g} makes, "
-        f"class by class with seed {SEED}"
+        f"class by class with seed {SEED}."
     )

@@ -118,7 +118,7 @@ def test_what_is_skipped_is_counted_and_said(load, root, caplog):
     assert len(dataset.train.labels) == 8
     assert len(dataset.notes) == 1
     assert dataset.notes[0].startswith(
-        "skipped 9 files that are hidden, no pictures or in no class folder, such as train/"
+        "Files that were skipped (hidden, no pictures, or in no class folder): 9, such as train/"
     )
     assert any(dataset.notes[0] in record.getMessage() for record in caplog.records)
 
@@ -252,7 +252,7 @@ def test_a_fraction_where_there_is_a_test_split_is_refused(root):
 
 def test_folders_beside_train_are_said(root, load):
     (root / "test").rename(root / "val")
-    assert "folder val was not read, but train alone" in load(test_fraction=0.5).notes
+    assert "Folder val was not read, but train alone." in load(test_fraction=0.5).notes
 
 
 # ------------------------------------------------------------------ super-classes

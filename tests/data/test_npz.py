@@ -127,7 +127,7 @@ def test_a_share_of_the_training_arrays_is_the_test_split(load, labels):
     both = np.concatenate([dataset.train.images, dataset.test.images])
     assert sorted(map(bytes, both)) == sorted(map(bytes, IMAGES))
     assert dataset.notes == (
-        "3 of 12 images are the test split that data.test_fraction 0.25 makes, class by class with seed 0",
+        "3 of 12 images are the test split that data.test_fraction 0.25 makes, class by class with seed 0.",
     )
     refused("has a test split, so data.test_fraction must be 0", lambda: load(test_fraction=0.25))
 
