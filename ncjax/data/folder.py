@@ -3,6 +3,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -104,6 +105,8 @@ def _find(folder: Path) -> _Found:
         if path.name.startswith(".") or not path.is_dir():
             skipped.append(path)
             continue
+        if not _is_text(path.name):
+            raise UserError(f"the name of class folder {str(path)!r} is no text in UTF-8; rename it")
         files = list(_walk(path, frozenset()))
         pictures[path.name] = tuple(file for file in files if _is_read(file))
         skipped += [file for file in files if file not in set(pictures[path.name])]
@@ -112,6 +115,13 @@ def _find(folder: Path) -> _Found:
     if not pictures:
         raise UserError(f"folder {folder} holds no class folders; an image folder holds train/<class>/*")
     return _Found(pictures, tuple(skipped))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
@@ -149,7 +159,7 @@ def _labels(found: _Found) -> Int32[np.ndarray, "_"]:
 def _notes(root: Path, skipped: tuple[Path, ...]) -> tuple[str, ...]:
     if not skipped:
         return ()
-    example = skipped[0].relative_to(root)
+    example = os.fsencode(skipped[0].relative_to(root)).decode("utf-8", "replace")
     reason = "hidden, no pictures, or in no class folder"
     return (f"Files that were skipped ({reason}): {len(skipped)}, such as {example}.",)
 

@@ -128,6 +128,15 @@ def test_a_picture_without_a_suffix_is_read(load, root):
     assert (len(load().train.labels), load().notes) == (8, ())
 
 
+def test_names_that_are_no_text_are_skipped_or_refused(load, root):
+    (root / "train" / "ant" / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    assert load().notes[0].encode().endswith("ant/caf\ufffd.txt.".encode())
+    (root / "train" / "ant" / "0.png").rename(root / "train" / "ant" / os.fsdecode(b"\xe9.png"))
+    assert len(load().train.labels) == 8
+    (root / "train" / "bee").rename(root / "train" / os.fsdecode(b"b\xe9e"))
+    refused(root, "is no text in UTF-8; rename it")
+
+
 def test_links_are_followed_and_dangling_ones_refused(load, root, tmp_path):
     shutil.move(root / "train" / "bee", tmp_path / "elsewhere")
     (root / "train" / "bee").symlink_to(tmp_path / "elsewhere")

@@ -65,10 +65,16 @@ def on_white(colours, alpha):
     return colours * share + 255 * (1 - share)
 
 
-def oriented(orientation):
+def oriented(orientation, pixels=COLOUR):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return saved(COLOUR, "PNG", exif=exif)
+    return saved(pixels, "PNG", exif=exif)
+
+
+def packed(pixels, depth):
+    """The rows of a PNG of fewer than 8 bits."""
+    bits = np.unpackbits(pixels[..., None], axis=2)[..., 8 - depth :]
+    return np.packbits(bits.reshape(len(pixels), -1), axis=1)
 
 
 def eight_bits(pixels):
@@ -85,6 +91,9 @@ MEANT = {  # file, the values that it means
     "16-bit grey PNG": (png(DEEP, 0), eight_bits(DEEP)),
     "16-bit colour PNG": (png(DEEP_COLOUR.reshape(6, 15), 2, shape=(6, 5)), eight_bits(DEEP_COLOUR)),
     "1-bit PNG": (png(BITS, 0, depth=1, shape=(6, 5)), 255 * (GREY > 127)),
+    "2-bit grey PNG": (png(packed(GREY >> 6, 2), 0, depth=2, shape=(6, 5)), (GREY >> 6) * 85),
+    "4-bit grey PNG": (png(packed(GREY >> 4, 4), 0, depth=4, shape=(6, 5)), (GREY >> 4) * 17),
+    "16-bit grey PNG turned by a quarter": (oriented(6, DEEP), np.rot90(eight_bits(DEEP), -1)),
     "palette PNG": (png(INDEX, 3, (b"PLTE", PALETTE.tobytes())), PALETTE[INDEX]),
     "palette PNG with a clear colour": (
         png(INDEX, 3, (b"PLTE", PALETTE.tobytes()), (b"tRNS", b"\xff\x00")),
@@ -135,6 +144,24 @@ def test_colours_are_known_from_the_header(name, tmp_path):
     (tmp_path / "a").write_bytes(MEANT[name][0])
     assert is_picture(tmp_path / "a")
     assert is_grey(tmp_path / "a") == any(word in name for word in ("grey", "0 is white", "1-bit", "PGM", "upside"))
+
+
+@pytest.mark.parametrize("name", MEANT)
+def test_damage_is_read_or_refused_in_one_line(name, tmp_path):
+    rng, said = np.random.default_rng(list(name.encode())), []
+    for _ in range(8):
+        content = bytearray(MEANT[name][0])
+        for place in rng.integers(0, len(content), 3):
+            content[place] = rng.integers(256)
+        (tmp_path / "a.png").write_bytes(content[: rng.integers(1, 2 * len(content))])
+        for read in (is_grey, lambda file: decode(file, 3)):
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    read(tmp_path / "a.png")
+            except UserError as error:
+                said.append(str(error))
+    assert said
+    assert all("a.png" in message and "\n" not in message for message in said)
 
 
 def frames(kind):
