@@ -34,6 +34,10 @@ class DataConfig:
     """Read images while training, for sets larger than memory; needs the extra stream [yes or no]."""
     cache_dir: str = ""
     """Cache of decoded arrays [path; empty: ncjax/ in the user's cache folder]."""
+    image_size: int = 0
+    """Scale the square in the middle of each image to this height and width [pixels; 0: images as they are]."""
+    test_fraction: float = 0.0
+    """Make a test split of this share of each class, where the data have none [0 to below 1; 0: they have one]."""
     train_examples: int = 0
     """Size of a fixed random subset of the training split [images; 0: all]."""
     test_examples: int = 0
@@ -46,6 +50,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Checks types and ranges."""
         _check_types(self, "data.")
+        _whole("data.image_size", self.image_size, 0, 4096)
+        _require(0 <= self.test_fraction < 1, "data.test_fraction", self.test_fraction, "from 0 to below 1")
         _whole("data.train_examples", self.train_examples, 0)
         _whole("data.test_examples", self.test_examples, 0)
         _whole("data.crop_padding", self.crop_padding, 0, 128)
@@ -169,8 +175,8 @@ class Config:
     name: str = "run"
     """Name of the run; the default work directory is runs/NAME [text]."""
     labels: tuple[str, ...] = ("mod:5",)
-    """Label maps, each makes members of its own [fine, mod:C, adjacent:C, semantic, random:C:SEED, pairings, file:PATH,
-    split:PARTS:SEED, shuffled:MAP:SEED]."""
+    """Label maps, each makes members of its own [fine, mod:C, adjacent:C, semantic, superclass, random:C:SEED,
+    pairings, file:PATH, split:PARTS:SEED, shuffled:MAP:SEED]."""
     seeds: int = 1
     """Seeds per label map and hyper-parameter setting: 0, 1, ... [members]."""
     data: DataConfig = field(default_factory=DataConfig)

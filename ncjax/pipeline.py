@@ -95,7 +95,7 @@ def train(
         outcome = fit(prepared, path, keep_features)
         for epoch in sorted(missing):
             _mend_features(run, prepared, epoch, keep_features)
-        on_main_process(lambda: _write_summary(path, outcome))
+        on_main_process(lambda: _write_summary(path, outcome, images.notes))
     return run
 
 
@@ -113,7 +113,7 @@ def _mend_features(run: Run, prepared: PreparedRun, epoch: int, keep: Callable[[
     on_main_process(lambda: print(f"ncjax: warning: {line}", file=sys.stderr))
 
 
-def _write_summary(workdir: Path, outcome: Outcome) -> None:
+def _write_summary(workdir: Path, outcome: Outcome, data: tuple[str, ...]) -> None:
     """Write results/training.json; what it says of imported weights stays."""
     path = workdir / "results" / "training.json"
     earlier = structure(TrainingSummary, read_json(path), str(path)) if path.exists() else None
@@ -122,6 +122,7 @@ def _write_summary(workdir: Path, outcome: Outcome) -> None:
         train_secs=round(outcome.train_secs, 2),
         failures=outcome.failures,
         imported=earlier.imported if earlier else (),
+        data=data,
     )
     write_json(path, unstructure(summary))
 
@@ -164,7 +165,7 @@ def evaluate_run(
     found = join(list(_evaluated(run, epochs, chosen, maps[:most], controls and not pixels, bootstrap)))
     if all(row.epoch is None for row in found.rows):
         raise UserError(found.notes[0])
-    notes = [*unfinished, *training.failures, *training.imported, *pixels, *maps_left_out(maps, most)]
+    notes = [*unfinished, *training.failures, *training.imported, *training.data, *pixels, *maps_left_out(maps, most)]
     secs = {
         "compile": training.compile_secs,
         "train": training.train_secs,

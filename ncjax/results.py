@@ -231,6 +231,7 @@ class TrainingSummary:
     train_secs: float | None
     failures: tuple[str, ...] = ()  # members whose loss or gradient was not finite
     imported: tuple[str, ...] = ()  # members whose weights came from files
+    data: tuple[str, ...] = ()  # what was skipped, turned or split off while the images were read
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ncjax.config import DataConfig
 from ncjax.data.dataset import Dataset, Split
 from ncjax.errors import UserError
 from ncjax.storage.atomic import write_arrays
 
-LAYOUT = "1"  # of the cache entries; changes when decoding does
+LAYOUT = "2"  # of the cache entries; changes when decoding does
 NAMES = ("name", "class_names", "train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -26,11 +27,18 @@ def fingerprint(root: Path, files: Iterable[Path]) -> str:
     total = hashlib.sha256(LAYOUT.encode())
     for file in files:
         try:
-            content = hashlib.sha256(file.read_bytes()).digest()
+            with file.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").digest()
         except OSError as error:
             raise UserError(f"cannot read {file}: {error.strerror}") from error
         total.update(os.fsencode(file.relative_to(root)) + b"\0" + content)
     return total.hexdigest()
+
+
+def with_options(key: str, config: DataConfig) -> str:
+    """The key of what the options that change decoded arrays make of the files with this key."""
+    options = (config.image_size, float(config.test_fraction))
+    return key if options == (0, 0.0) else hashlib.sha256(f"{key} {options}".encode()).hexdigest()
 
 
 def cached(folder: Path, key: str, decode: Callable[[], Dataset]) -> Dataset:

@@ -22,6 +22,7 @@ class Reader:
     name: str  # for messages
     count: int
     read: Callable[[int], tuple[UInt8[np.ndarray, "h w ch"], int]]  # image and fine label of a row, from any thread
+    shape: tuple[int, ...] = ()  # height, width and channels of every image; empty: not known before reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,8 @@ class Dataset:
         test: split that they are tested on.
         class_names: of the `f` fine classes.
         fingerprint: SHA-256 of what the images and labels were read from.
+        super_classes: name of the super-class of each fine class, for the label map `superclass`; empty: not known.
+        notes: what was skipped, turned or made while reading, for a person.
     """
 
     name: str
@@ -65,6 +68,8 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
     fingerprint: str
+    super_classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_arrays(
@@ -85,9 +90,9 @@ class Dataset:
             (20, 8, 8, 1)
 
         Args:
-            x_train: training images, uint8 `[n h w]` or `[n h w ch]`.
-            y_train: their fine labels, integers `[n]` in `0..f-1`; without class names, ids that leave most numbers
-                out are numbered in order of size, and become the class names.
+            x_train: training images, uint8 `[n h w]` or `[n h w ch]`; `[n ch h w]` of 1, 3 or 4 channels is turned.
+            y_train: their fine labels `[n]`: integers in `0..f-1`, or names; without class names, ids that leave most
+                numbers out are numbered in order of size, and become the class names, as names do.
             x_test: test images, as the training images in size and channels.
             y_test: their fine labels.
             class_names: names of the `f` classes; None: `class 0`, `class 1`, ...
@@ -108,6 +113,7 @@ class Arrays(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
     where: str  # begins messages
+    notes: tuple[str, ...] = ()  # what was done to make it
 
 
 def _array(values: ArrayLike, where: str) -> np.ndarray:
@@ -125,9 +131,10 @@ def join_splits(
     """A data set of arrays of any type, its labels as `number_classes` has them.
 
     Args:
-        train: uint8 images `[n h w]` or `[n h w ch]`, and integer labels `[n]`.
+        train: uint8 images `[n h w]`, `[n h w ch]`, or `[n ch h w]` as `channels_first` tells, and labels `[n]` or
+            `[n 1]`: integers, or names.
         test: the same.
-        names: of the classes; None: the ids where they are numbered, else `class 0` up to the largest training label.
+        names: of the classes; None: the names or ids that label, else `class 0` up to the largest training label.
         name: of the data set.
         fingerprint: None: that of the arrays.
 
@@ -135,15 +142,55 @@ def join_splits(
         UserError: images or labels are of another type or shape, a label is negative or has no name, or there are no
             names, and a label is larger than the number of training images.
     """
-    whole = {split.where: _labels(split) for split in (train, test)}
-    classes = number_classes(whole, names or ())
-    first, second = (Split(images=_images(split), labels=classes.labels[split.where]) for split in (train, test))
+    splits, names = name_classes((train, test), names)
+    images = [_images(split) for split in splits]
+    classes = number_classes({split.where: _labels(split) for split in splits}, names or ())
+    first, second = (
+        Split(images=pixels, labels=classes.labels[split.where]) for pixels, split in zip(images, splits, strict=True)
+    )
     known = names if names is not None else classes.names or None
     if fingerprint is None:
         fingerprint = _fingerprint(first, second, known)
+    notes = tuple(note for split in splits for note in (*split.notes, *_turned(split)))
     return Dataset(
-        name=name, train=first, test=second, class_names=known or _numbers(first, name), fingerprint=fingerprint
+        name=name,
+        train=first,
+        test=second,
+        class_names=known or _numbers(first, name),
+        fingerprint=fingerprint,
+        notes=notes,
     )
+
+
+def name_classes(
+    splits: tuple[Arrays, Arrays], names: tuple[str, ...] | None
+) -> tuple[tuple[Arrays, Arrays], tuple[str, ...] | None]:
+    """Splits whose labels are numbers, and the names of the classes; labels that are names are looked up in them.
+
+    Without names of the classes they are the names that label, in alphabetical order.
+
+    Raises:
+        UserError: a label is not among the names of the classes, or one split has names and the other has not.
+    """
+    texts = [split.labels.dtype.kind in "US" for split in splits]
+    if not any(texts):
+        return splits, names
+    if not all(texts):
+        raise UserError(
+            f"{splits[texts.index(True)].where}: labels are names, but must be integers as in the other split"
+        )
+    found = [split.labels.astype(str) for split in splits]
+    known = names if names is not None else tuple(sorted({str(one) for labels in found for one in labels.flat}))
+    number = {one: i for i, one in enumerate(known)}
+    for split, labels in zip(splits, found, strict=True):
+        unknown = sorted({str(one) for one in labels.flat} - set(known))
+        if unknown:
+            raise UserError(f"{split.where}: a label is {unknown[0]!r}, which is none of the class names")
+    first, second = (
+        split._replace(labels=np.array([number[str(one)] for one in labels.flat], np.int32).reshape(labels.shape))
+        for split, labels in zip(splits, found, strict=True)
+    )
+    return (first, second), known
 
 
 def _numbers(train: Split, name: str) -> tuple[str, ...]:
@@ -153,16 +200,30 @@ def _numbers(train: Split, name: str) -> tuple[str, ...]:
     return tuple(f"class {i}" for i in range(classes))
 
 
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether images of this shape can only be `[n ch h w]`: 1, 3 or 4 channels before, more than 4 columns behind."""
+    return len(shape) == 4 and shape[1] in (1, 3, 4) and shape[2] > 4 and shape[3] > 4
+
+
+def _turned(split: Arrays) -> tuple[str, ...]:
+    shape = split.images.shape
+    return (f"{split.where}: images {shape} were read as [n ch h w].",) if channels_first(shape) else ()
+
+
 def _images(split: Arrays) -> UInt8[np.ndarray, "n h w ch"]:
     images = split.images
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         found = f"{images.dtype} {images.shape}"
         raise UserError(f"{split.where}: images are {found}, but must be uint8 [n h w] or [n h w ch]")
+    if channels_first(images.shape):
+        return np.ascontiguousarray(np.moveaxis(images, 1, -1))
     return images if images.ndim == 4 else images[..., None]
 
 
 def _labels(split: Arrays) -> Integer[np.ndarray, "n"]:
-    labels, count = split.labels, len(_images(split))
+    labels, count = split.labels, len(split.images)
+    if labels.dtype.kind in "iu" and labels.shape == (count, 1):
+        labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
         raise UserError(f"{split.where}: labels are {labels.dtype} {labels.shape}, but must be integers [{count}]")
     if labels.size and labels.min() < 0:

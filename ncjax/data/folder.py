@@ -1,121 +1,232 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image folders: `train/<class>/*` and `test/<class>/*`."""
+"""Image folders: `train/<class>/**` and `test/<class>/**`; or one split, of which a share becomes the test split."""
 
+import dataclasses
+import math
+import os
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 
 from ncjax.config import DataConfig
-from ncjax.data.cache import cached, fingerprint
+from ncjax.data.bounded import check_memory
+from ncjax.data.cache import cached, fingerprint, with_options
 from ncjax.data.dataset import Dataset, Reader, Split
+from ncjax.data.held_out import held_out_note, hold_out
+from ncjax.data.hierarchy import NAMES as HIERARCHIES
+from ncjax.data.pictures import decode, is_grey, is_picture
 from ncjax.data.source import Source, source_cache, source_folder
 from ncjax.data.streamed import stat_fingerprint, stream_dataset
 from ncjax.errors import UserError
 
+SPLITS = ("train", "test")
 
-def list_folder(root: Path) -> tuple[Path, ...]:
-    """All image files of both splits, in the order in which they are read.
+
+class Listing(NamedTuple):
+    """The pictures of an image folder.
+
+    Attributes:
+        files: of each split, class after class.
+        labels: their classes, in alphabetical order of the names.
+        classes: the names.
+        notes: what was skipped or split off.
+    """
+
+    files: Mapping[str, tuple[Path, ...]]
+    labels: Mapping[str, Int32[np.ndarray, "_"]]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def all_files(self) -> tuple[Path, ...]:
+        """Those of the training split, then those of the test split."""
+        return tuple(file for split in SPLITS for file in self.files[split])
+
+
+class _Found(NamedTuple):
+    """The pictures of one split by class, and what else lies there."""
+
+    pictures: Mapping[str, tuple[Path, ...]]
+    skipped: tuple[Path, ...]
+
+
+def list_folder(root: Path, test_fraction: float = 0.0) -> Listing:
+    """All pictures of both splits, in the order in which they are read, those in sub-folders of a class included.
+
+    Args:
+        root: holds `train` and `test`; with a test fraction `train` alone, or the class folders themselves.
+        test_fraction: as for `hold_out`; 0: the folder has a test split.
 
     Raises:
-        UserError: a split or a class folder is missing, empty, or only in one split.
+        UserError: a split or a class folder is missing, empty, or only in one split; a link leads nowhere; or there is
+            a test split and a test fraction.
     """
-    classes = {split: _classes(root / split) for split in ("train", "test")}
-    for one, other in (("train", "test"), ("test", "train")):
-        missing = sorted(set(classes[one]) - set(classes[other]))
+    if test_fraction:
+        return _list_and_split(root, test_fraction)
+    found = {split: _find(root / split) for split in SPLITS}
+    for one, other in (SPLITS, SPLITS[::-1]):
+        missing = sorted(set(found[one].pictures) - set(found[other].pictures))
         if missing:
             raise UserError(f"class folder {root / other / missing[0]} is missing, but {one} has that class; add it")
-    files = []
-    for split, names in classes.items():
-        for name in names:
-            found = sorted(p for p in (root / split / name).iterdir() if p.is_file() and not p.name.startswith("."))
-            if not found:
-                raise UserError(f"class folder {root / split / name} holds no images")
-            files += found
-    return tuple(files)
+    files = {split: tuple(p for one in found[split].pictures.values() for p in one) for split in SPLITS}
+    labels = {split: _labels(found[split]) for split in SPLITS}
+    skipped = tuple(path for split in SPLITS for path in found[split].skipped)
+    return Listing(files, labels, tuple(found["train"].pictures), _notes(root, skipped))
 
 
-def _classes(folder: Path) -> list[str]:
+def _list_and_split(root: Path, fraction: float) -> Listing:
+    if (root / "test").is_dir():
+        raise UserError(f"{root} has a test split, so data.test_fraction must be 0, not {fraction}")
+    base = root / "train" if (root / "train").is_dir() else root
+    found = _find(base)
+    files = tuple(path for one in found.pictures.values() for path in one)
+    labels, classes = _labels(found), tuple(found.pictures)
+    held = hold_out(labels, fraction, classes)
+    rows = {"train": np.flatnonzero(~held), "test": np.flatnonzero(held)}
+    beside = [path for path in _entries(root) if base != root and path != base and path.is_dir()]
+    unread = tuple(f"Folder {path.name} was not read, but train alone." for path in beside)
+    notes = (*unread, *_notes(root, found.skipped), held_out_note(held, fraction))
+    parts = {split: tuple(files[row] for row in rows[split]) for split in SPLITS}
+    return Listing(parts, {split: labels[rows[split]] for split in SPLITS}, classes, notes)
+
+
+def _find(folder: Path) -> _Found:
     if not folder.is_dir():
-        raise UserError(f"folder {folder} is missing; an image folder holds train/<class>/* and test/<class>/*")
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not names:
+        raise UserError(
+            f"folder {folder} is missing; an image folder holds train/<class>/* and test/<class>/*, "
+            "and data.test_fraction, such as 0.2, makes a test split where there is none"
+        )
+    pictures, skipped = {}, []
+    for path in (path for path in _entries(folder) if path.name not in HIERARCHIES):
+        if path.name.startswith(".") or not path.is_dir():
+            skipped.append(path)
+            continue
+        if not _is_text(path.name):
+            raise UserError(f"the name of class folder {str(path)!r} is no text in UTF-8; rename it")
+        files = list(_walk(path, frozenset()))
+        pictures[path.name] = tuple(file for file in files if _is_read(file))
+        skipped += [file for file in files if file not in set(pictures[path.name])]
+        if not pictures[path.name]:
+            raise UserError(f"class folder {path} holds no images")
+    if not pictures:
         raise UserError(f"folder {folder} holds no class folders; an image folder holds train/<class>/*")
-    return names
+    return _Found(pictures, tuple(skipped))
 
 
-def open_folder(files: tuple[Path, ...]) -> dict[str, Reader]:
-    """Readers of both splits of what `list_folder` found; they raise what `read_folder` raises."""
-    mode, size = _open_mode(files[0])
-    numbers = {name: number for number, name in enumerate(folder_classes(files))}
-
-    def reader(split: str) -> Reader:
-        own = [file for file in files if file.parent.parent.name == split]
-
-        def read(row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
-            return _decode(own[row], mode, size, files[0]), numbers[own[row].parent.name]
-
-        return Reader(name=split, count=len(own), read=read)
-
-    return {split: reader(split) for split in ("train", "test")}
+def _is_text(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
-def folder_classes(files: tuple[Path, ...]) -> tuple[str, ...]:
-    """The names of the classes, in alphabetical order, which is that of their numbers."""
-    return tuple(sorted({file.parent.name for file in files}))
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """The files of a folder and of the folders in it; a hidden folder counts as a file."""
+    here = folder.resolve()
+    if here in above:
+        raise UserError(f"{folder} is a link to a folder that it lies in; remove the link")
+    for path in _entries(folder):
+        if path.is_dir() and not path.name.startswith("."):
+            yield from _walk(path, above | {here})
+        else:
+            yield path
 
 
-def read_folder(root: Path, files: tuple[Path, ...], fingerprint: str) -> Dataset:
-    """Decode the images that `list_folder` found; classes are numbered in alphabetical order.
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}") from error
+
+
+def _is_read(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} is a link to {path.readlink()}, which is not there; fetch the file or remove the link")
+    return path.is_file() and is_picture(path)
+
+
+def _labels(found: _Found) -> Int32[np.ndarray, "_"]:
+    counts = [len(files) for files in found.pictures.values()]
+    return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+
+
+def _notes(root: Path, skipped: tuple[Path, ...]) -> tuple[str, ...]:
+    if not skipped:
+        return ()
+    example = os.fsencode(skipped[0].relative_to(root)).decode("utf-8", "replace")
+    reason = "hidden, no pictures, or in no class folder"
+    return (f"Files that were skipped ({reason}): {len(skipped)}, such as {example}.",)
+
+
+def open_folder(listing: Listing, image_size: int = 0) -> dict[str, Reader]:
+    """Readers of both splits: all pictures as grey, or where one has colours all as colour.
+
+    Args:
+        listing: of `list_folder`.
+        image_size: as for `resize`.
 
     Raises:
-        UserError: a file is no image, is truncated, or differs in size or colour from the first; the file is named.
+        UserError: a file is no picture that can be read, or differs in size from the first; the file is named. The
+            readers raise the same.
     """
-    splits = {}
+    first = listing.files["train"][0]
+    channels = 1 if all(map(is_grey, listing.all_files)) else 3
+    shape = decode(first, channels, image_size).shape
+
+    def reader(split: str) -> Reader:
+        files, labels = listing.files[split], listing.labels[split]
+
+        def read(row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
+            pixels = decode(files[row], channels, image_size)
+            if pixels.shape != shape:
+                sizes = f"{pixels.shape[1]} x {pixels.shape[0]} pixels, but {first} is {shape[1]} x {shape[0]}"
+                raise UserError(f"{files[row]} is {sizes}; make all images one size, or set data.image_size")
+            return pixels, int(labels[row])
+
+        return Reader(name=split, count=len(files), read=read, shape=shape)
+
+    return {split: reader(split) for split in SPLITS}
+
+
+def read_folder(root: Path, listing: Listing, fingerprint: str, image_size: int = 0) -> Dataset:
+    """Decode the pictures that `list_folder` found; classes are numbered in alphabetical order.
+
+    Raises:
+        UserError: as `open_folder`, or all pictures together do not fit in memory.
+    """
+    readers = open_folder(listing, image_size)
+    pixels = sum(reader.count * math.prod(reader.shape) for reader in readers.values())
+    check_memory(pixels, f"{root}: all images together", "set data.streamed or a smaller data.image_size")
+    train, test = (_decoded(readers[split]) for split in SPLITS)
+    return Dataset(name=root.name, train=train, test=test, class_names=listing.classes, fingerprint=fingerprint)
+
+
+def _decoded(reader: Reader) -> Split:
     with ThreadPoolExecutor() as pool:
-        for split, reader in open_folder(files).items():
-            images, labels = zip(*pool.map(reader.read, range(reader.count)), strict=True)
-            splits[split] = Split(images=np.stack(images), labels=np.array(labels, np.int32))
-    return Dataset(name=root.name, **splits, class_names=folder_classes(files), fingerprint=fingerprint)
-
-
-def _open_mode(file: Path) -> tuple[str, tuple[int, int]]:
-    from PIL import Image
-
-    try:
-        with file.open("rb") as stream, Image.open(stream) as image:
-            return "L" if image.mode in ("1", "L", "LA", "I;16") else "RGB", image.size
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file} is not an image that can be read ({error}); remove or replace it") from error
-
-
-def _decode(file: Path, mode: str, size: tuple[int, int], first: Path) -> UInt8[np.ndarray, "h w ch"]:
-    from PIL import Image
-
-    try:
-        with file.open("rb") as stream, Image.open(stream) as image:
-            found, pixels = image.size, np.asarray(image.convert(mode))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file} is not an image that can be read ({error}); remove or replace it") from error
-    if found != size:
-        raise UserError(
-            f"{file} is {found[0]} x {found[1]} pixels, but {first} is {size[0]} x {size[1]}; make all images one size"
-        )
-    return pixels.reshape(size[1], size[0], -1)
+        images, labels = zip(*pool.map(reader.read, range(reader.count)), strict=True)
+    return Split(images=np.stack(images), labels=np.array(labels, np.int32))
 
 
 def _read(config: DataConfig) -> Dataset:
     root = source_folder(config)
-    files = list_folder(root)
-    key = fingerprint(root, files)
-    return cached(source_cache(config), key, lambda: read_folder(root, files, key))
+    listing = list_folder(root, config.test_fraction)
+    key = with_options(fingerprint(root, listing.all_files), config)
+    dataset = cached(source_cache(config), key, lambda: read_folder(root, listing, key, config.image_size))
+    return dataclasses.replace(dataset, notes=listing.notes)
 
 
 def _stream(config: DataConfig) -> Dataset:
     root = source_folder(config)
-    files = list_folder(root)
-    return stream_dataset(config, root.name, folder_classes(files), open_folder(files), stat_fingerprint(root, files))
+    listing = list_folder(root, config.test_fraction)
+    key = with_options(stat_fingerprint(root, listing.all_files), config)
+    dataset = stream_dataset(config, root.name, listing.classes, open_folder(listing, config.image_size), key)
+    return dataclasses.replace(dataset, notes=listing.notes)
 
 
-IMAGE_FOLDER = Source(read=_read, stream=_stream)
+IMAGE_FOLDER = Source(read=_read, stream=_stream, splits=True)

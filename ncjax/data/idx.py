@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ncjax.config import DataConfig
-from ncjax.data.cache import fingerprint
+from ncjax.data.bounded import check_inflated, check_memory
+from ncjax.data.cache import fingerprint, with_options
 from ncjax.data.dataset import Arrays, Dataset, join_splits
 from ncjax.data.source import Source, source_folder
 from ncjax.errors import UserError
@@ -46,24 +47,33 @@ def read_idx(root: Path, files: tuple[Path, ...], fingerprint: str) -> Dataset:
 
 
 def _read_file(file: Path, dimensions: int) -> np.ndarray:
+    """The array that the header promises, and no more of the file than that and a byte."""
+    packed = file.suffix == ".gz"
     try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        with gzip.open(file) if packed else file.open("rb") as stream:
+            header = stream.read(4 + 4 * dimensions)
+            if len(header) < 4 + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):
+                raise UserError(f"{file} is no IDX file of {dimensions}-dimensional bytes; fetch it again")
+            shape = tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
+            promised, stored = math.prod(shape), file.stat().st_size
+            if packed:
+                check_inflated(promised, stored, str(file))
+                check_memory(promised, str(file), "take a smaller set, or an image folder to stream")
+            elif promised != stored - len(header):
+                raise UserError(f"{file} promises {promised} bytes of data, not {stored - len(header)}; fetch it again")
+            content = stream.read(promised + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{file} is not a gzip file that can be read ({error}); fetch it again") from error
-    header = 4 + 4 * dimensions
-    if len(content) < header or content[:4] != bytes([0, 0, 8, dimensions]):
-        raise UserError(f"{file} is no IDX file of {dimensions}-dimensional bytes; fetch it again")
-    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
-    if len(content) != header + math.prod(shape):
-        found = len(content) - header
-        raise UserError(f"{file} promises {math.prod(shape)} bytes of data and holds {found}; fetch it again")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+        raise UserError(f"{file} is not a file that can be read ({error}); fetch it again") from error
+    if len(content) != promised:
+        more = "more" if len(content) > promised else str(len(content))
+        raise UserError(f"{file} promises {promised} bytes of data and holds {more}; fetch it again")
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _read(config: DataConfig) -> Dataset:
     root = source_folder(config)
     files = list_idx(root)
-    return read_idx(root, files, fingerprint(root, files))
+    return read_idx(root, files, with_options(fingerprint(root, files), config))
 
 
 IDX = Source(read=_read)

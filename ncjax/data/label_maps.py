@@ -5,16 +5,16 @@ Coarser maps merge classes into super-classes; finer ones split each class at ra
 between labels and images are those of Yang, Steinhardt and Hu (ICML 2023).
 """
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
 
+from ncjax.data.hierarchy import read_hierarchy
 from ncjax.errors import UserError
 from ncjax.paths import user_path
 
@@ -51,7 +51,7 @@ class LabelMap:
     seed: int = 0
 
     @classmethod
-    def parse(cls, spec: str, class_names: Sequence[str]) -> "LabelMap":
+    def parse(cls, spec: str, class_names: Sequence[str], super_classes: Sequence[str] = ()) -> "LabelMap":
         """The one label map that a spec names, such as `mod:5`; see `LABEL_MAPS`.
 
         Example:
@@ -61,11 +61,12 @@ class LabelMap:
         Args:
             spec: see `LABEL_MAPS`.
             class_names: names of the `f` fine classes.
+            super_classes: name of the super-class of each, for `superclass`; empty: not known.
 
         Raises:
             UserError: the spec is unknown, stands for several label maps, or does not fit the classes.
         """
-        maps = parse_label_maps((spec,), tuple(class_names))
+        maps = parse_label_maps((spec,), tuple(class_names), tuple(super_classes))
         if len(maps) > 1:
             raise UserError(f"label map {spec!r} stands for {len(maps)} label maps, but must be one")
         return maps[0]
@@ -101,13 +102,16 @@ class LabelMap:
         """A label map from a file; its name is `file:PATH`.
 
         Args:
-            path: JSON: a list of `f` coarse labels, or an object from each class name to the name of its super-class.
+            path: JSON: a list of `f` coarse labels, or an object from each class name to the name of its super-class;
+                or CSV with the columns class name and super-class.
             class_names: names of the `f` fine classes.
 
         Raises:
-            UserError: the file cannot be read, is no such JSON, or does not fit the classes.
+            UserError: the file cannot be read, is of neither kind, or does not fit the classes.
         """
-        return cls.merge(_from_file(user_path(path), tuple(class_names)), f"file:{path}")
+        content = read_hierarchy(user_path(path), tuple(class_names))
+        named = all(isinstance(one, str) for one in content)
+        return cls.merge(_in_order_of_appearance(content) if named else content, f"file:{path}")
 
     @property
     def merges(self) -> bool:
@@ -137,20 +141,31 @@ class LabelMap:
         return (labels * self.parts + part).astype(np.int32)
 
 
-Make = Callable[[str, str, tuple[str, ...]], Iterator[LabelMap]]
+class Classes(NamedTuple):
+    """The fine classes that a label map is made for."""
+
+    names: tuple[str, ...]
+    super_classes: tuple[str, ...]  # name of the super-class of each; empty: not known
 
 
-def parse_label_maps(specs: tuple[str, ...], class_names: tuple[str, ...]) -> tuple[LabelMap, ...]:
+Make = Callable[[str, str, Classes], Iterator[LabelMap]]
+
+
+def parse_label_maps(
+    specs: tuple[str, ...], class_names: tuple[str, ...], super_classes: tuple[str, ...] = ()
+) -> tuple[LabelMap, ...]:
     """The label maps that specs name, in order; `pairings` gives all ways of pairing the classes (945 for ten).
 
     Args:
         specs: see `LABEL_MAPS`.
         class_names: names of the `f` fine classes.
+        super_classes: name of the super-class of each, for `superclass`; empty: not known.
 
     Raises:
         UserError: a spec is unknown, occurs twice, or does not fit the number of classes.
     """
-    maps = tuple(label_map for spec in specs for label_map in _parse(spec, class_names))
+    classes = Classes(class_names, super_classes)
+    maps = tuple(label_map for spec in specs for label_map in _parse(spec, classes))
     counts = Counter(label_map.name for label_map in maps)
     for name, count in counts.items():
         if count > 1:
@@ -158,11 +173,11 @@ def parse_label_maps(specs: tuple[str, ...], class_names: tuple[str, ...]) -> tu
     return maps
 
 
-def _parse(spec: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
+def _parse(spec: str, classes: Classes) -> Iterator[LabelMap]:
     head, colon, rest = spec.partition(":")
     for form, make in LABEL_MAPS.items():
         if head == form.partition(":")[0] and bool(colon) == (":" in form):
-            return make(spec, rest, class_names)
+            return make(spec, rest, classes)
     raise UserError(f"unknown label map {spec!r}; use {_known()}")
 
 
@@ -171,58 +186,68 @@ def _known() -> str:
     return f"{', '.join(others)} or {last} (such as shuffled:mod:5:0)"
 
 
-def _fine(spec: str, _: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
-    yield LabelMap.merge(range(len(class_names)), spec)
+def _fine(spec: str, _: str, classes: Classes) -> Iterator[LabelMap]:
+    yield LabelMap.merge(range(len(classes.names)), spec)
 
 
-def _mod(spec: str, rest: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
-    fine = len(class_names)
+def _mod(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
+    fine = len(classes.names)
     count = _integer(spec, rest, 1, fine)
     yield LabelMap.merge([label % count for label in range(fine)], spec)
 
 
-def _adjacent(spec: str, rest: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
-    fine = len(class_names)
+def _adjacent(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
+    fine = len(classes.names)
     count = _groups(spec, rest, fine)
     yield LabelMap.merge([label * count // fine for label in range(fine)], spec)
 
 
-def _semantic(spec: str, _: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
+def _semantic(spec: str, _: str, classes: Classes) -> Iterator[LabelMap]:
     of = {name: pair for pair, names in enumerate(SEMANTIC_PAIRS) for name in names}
-    if set(class_names) != set(of):
-        raise UserError(f"label map semantic is for CIFAR-10, not for the classes {', '.join(class_names[:3])}, ...")
-    yield LabelMap.merge(_in_order_of_appearance([of[name] for name in class_names]), spec)
+    if set(classes.names) != set(of):
+        raise UserError(f"label map semantic is for CIFAR-10, not for the classes {', '.join(classes.names[:3])}, ...")
+    yield LabelMap.merge(_in_order_of_appearance([of[name] for name in classes.names]), spec)
 
 
-def _random(spec: str, rest: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
-    fine, (classes, seed) = len(class_names), _two(spec, rest)
-    count = _groups(spec, classes, fine)
+def _superclass(spec: str, _: str, classes: Classes) -> Iterator[LabelMap]:
+    if not classes.super_classes:
+        raise UserError(
+            "label map superclass needs a data set with super-classes, such as cifar100, or one with a file "
+            "superclasses.csv in its folder; or use file:PATH"
+        )
+    number = {name: i for i, name in enumerate(sorted(set(classes.super_classes)))}
+    yield LabelMap.merge([number[name] for name in classes.super_classes], spec)
+
+
+def _random(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
+    fine, (groups, seed) = len(classes.names), _two(spec, rest)
+    count = _groups(spec, groups, fine)
     order = np.random.default_rng(_integer(spec, seed, 0)).permutation(np.arange(fine) * count // fine)
     yield LabelMap.merge(_in_order_of_appearance(order.tolist()), spec)
 
 
-def _all_pairings(_: str, __: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
-    fine = len(class_names)
+def _all_pairings(_: str, __: str, classes: Classes) -> Iterator[LabelMap]:
+    fine = len(classes.names)
     if fine % 2:
         raise UserError(f"label map pairings needs an even number of classes, not {fine}")
     for pairing in _pairings(tuple(range(fine))):
         yield LabelMap.merge(pairing, "pairs:" + "-".join(map(str, pairing)))
 
 
-def _file(_: str, rest: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
-    yield LabelMap.from_json(rest, class_names)
+def _file(_: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
+    yield LabelMap.from_json(rest, classes.names)
 
 
-def _split(spec: str, rest: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
-    fine, (first, second) = len(class_names), _two(spec, rest)
+def _split(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
+    fine, (first, second) = len(classes.names), _two(spec, rest)
     parts, seed = _integer(spec, first, 2), _integer(spec, second, 0)
     merged = tuple(range(fine))
     yield LabelMap(name=spec, classes=fine * parts, super_class=None, merged=merged, parts=parts, seed=seed)
 
 
-def _shuffled(spec: str, rest: str, class_names: tuple[str, ...]) -> Iterator[LabelMap]:
+def _shuffled(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
     inner, seed = _two(spec, rest)
-    of = LabelMap.parse(inner, class_names)
+    of = LabelMap.parse(inner, *classes)
     if of.super_class is None:
         raise UserError(f"label map {spec} shuffles {of.name}, but can only shuffle one that merges classes")
     number = _integer(spec, seed, 0)
@@ -234,6 +259,7 @@ LABEL_MAPS: dict[str, Make] = {
     "mod:C": _mod,
     "adjacent:C": _adjacent,
     "semantic": _semantic,
+    "superclass": _superclass,
     "random:C:SEED": _random,
     "pairings": _all_pairings,
     "file:PATH": _file,
@@ -266,7 +292,7 @@ def _groups(spec: str, text: str, fine: int) -> int:
     return count
 
 
-def _in_order_of_appearance(groups: list[int]) -> tuple[int, ...]:
+def _in_order_of_appearance(groups: Sequence[Hashable]) -> tuple[int, ...]:
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return tuple(numbers[group] for group in groups)
 
@@ -285,25 +311,3 @@ def _pairings(labels: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     for pairing in pairs(labels):
         number = {label: n for n, pair in enumerate(pairing) for label in pair}
         yield tuple(number[label] for label in labels)
-
-
-def _from_file(path: Path, class_names: tuple[str, ...]) -> list[Any]:
-    """A JSON list of length f of coarse labels, or an object from each class name to the name of its super-class."""
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"label map file {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"label map file {path} is not JSON: {error}") from error
-    if isinstance(content, dict):
-        if set(content) != set(class_names):
-            odd = sorted(set(content) ^ set(class_names))[0]
-            raise UserError(f"label map file {path}: class {odd!r} is missing there or unknown to the data set")
-        content = [content[name] for name in class_names]
-        if not all(isinstance(name, str) for name in content):
-            raise UserError(f"label map file {path}: an object maps each class name to the name of a super-class")
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(content))}
-        return [numbers[name] for name in content]
-    if not isinstance(content, list) or len(content) != len(class_names):
-        raise UserError(f"label map file {path} must hold a list of {len(class_names)} coarse labels, one a class")
-    return content

@@ -1,45 +1,137 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays in an npz file."""
 
+import dataclasses
+import io
+import math
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from ncjax.config import DataConfig
-from ncjax.data.cache import fingerprint
+from ncjax.data.bounded import check_inflated, check_memory
+from ncjax.data.cache import fingerprint, with_options
 from ncjax.data.dataset import Arrays, Dataset, join_splits
+from ncjax.data.held_out import held_out_note, hold_out
 from ncjax.data.source import Source, source_file
-from ncjax.errors import UserError
+from ncjax.errors import UserError, first_line
 
-NAMES = ("x_train", "y_train", "x_test", "y_test")
+TRAIN, TEST = ("x_train", "y_train"), ("x_test", "y_test")
+OPTIONAL = ("class_names", "super_classes")
+LONGEST_HEADER = 10_000  # bytes of a header of npy; NumPy trusts no longer ones
 
 
-def read_npz(file: Path, fingerprint: str) -> Dataset:
-    """Arrays `x_train [n h w (ch)]` uint8, `y_train [n]` integers, `x_test`, `y_test`, and maybe `class_names [f]`.
+def read_npz(file: Path, fingerprint: str, test_fraction: float = 0.0) -> Dataset:
+    """Arrays `x_train`, `y_train`, `x_test`, `y_test`, and maybe `class_names [f]` and `super_classes [f]`.
+
+    Images are `[n h w]`, `[n h w ch]`, or `[n ch h w]` where that alone can be meant, of whole numbers from 0 to 255
+    or fractions from 0 to 1, of one type in both splits; labels are integers or names, `[n]` or `[n 1]`.
+
+    Args:
+        file: the npz file.
+        fingerprint: of the data set.
+        test_fraction: as for `hold_out`, of a file without `x_test`; 0: it has one.
 
     Raises:
-        UserError: the file is no npz, an array is missing, or has another type or shape.
+        UserError: the file is no npz, an array is missing, of another type or shape, or larger than the memory.
     """
+    arrays = _arrays(file, () if test_fraction else TEST)
+    if test_fraction and TEST[0] in arrays:
+        raise UserError(f"{file} has a test split, so data.test_fraction must be 0, not {test_fraction}")
+    names, supers = (_texts(arrays[name]) if name in arrays else None for name in OPTIONAL)
+    train, test = _parts(file, arrays, test_fraction)
+    dataset = join_splits(*_bytes(train, test), names, file.stem, fingerprint)
+    if supers is not None and len(supers) != len(dataset.class_names):
+        raise UserError(f"{file}: super_classes names {len(supers)} for {len(dataset.class_names)} classes; one each")
+    return dataclasses.replace(dataset, super_classes=supers or ())
+
+
+def _parts(file: Path, arrays: dict[str, np.ndarray], fraction: float) -> tuple[Arrays, Arrays]:
+    """The splits; with a test fraction that of the training arrays."""
+    images, labels = arrays["x_train"], arrays["y_train"]
+    if not fraction:
+        return Arrays(images, labels, f"{file}, train"), Arrays(arrays["x_test"], arrays["y_test"], f"{file}, test")
+    if images.ndim == 0 or labels.reshape(-1).shape != images.shape[:1]:
+        raise UserError(f"{file}: x_train is {images.shape}, y_train {labels.shape}; one label an image")
+    classes, numbers = np.unique(labels.reshape(-1), return_inverse=True)
+    held = hold_out(numbers.reshape(-1), fraction, tuple(map(str, classes)))
+    rest = ~held
+    train = Arrays(images[rest], labels[rest], f"{file}, train", (held_out_note(held, fraction),))
+    return train, Arrays(images[held], labels[held], f"{file}, test")
+
+
+def _arrays(file: Path, test: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            missing = [name for name in NAMES if name not in content]
+        with zipfile.ZipFile(file) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            missing = [name for name in (*TRAIN, *test) if name not in members]
             if missing:
-                raise UserError(f"{file} holds no array {missing[0]}; it needs {', '.join(NAMES)}")
-            arrays = {name: content[name] for name in content.files}
+                remedy = "; data.test_fraction makes a test split" if missing[0] in TEST else ""
+                raise UserError(f"{file} holds no array {missing[0]}; it needs {', '.join((*TRAIN, *TEST))}{remedy}")
+            wanted = {name: members[name] for name in (*TRAIN, *TEST, *OPTIONAL) if name in members}
+            sizes = {name: _promised(file, archive, info) for name, info in wanted.items()}
+            check_memory(sum(sizes.values()), f"{file}", "make the arrays smaller, or an image folder to stream")
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            return {name: content[name] for name in wanted}
     except UserError:
         raise
     except Exception as error:  # a damaged archive can raise anything
+        raise UserError(f"{file} is not an npz file that can be read ({first_line(error)}); save it again") from error
+
+
+def _promised(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    """The bytes of an array, as its header says; a header is read, and nothing else."""
+    name = info.filename.removesuffix(".npy")
+    with archive.open(info) as member:
+        start = io.BytesIO(member.read(LONGEST_HEADER + 12))
+    read: Any = npy.read_array_header_1_0 if npy.read_magic(start) == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(start)
+    if dtype.hasobject:
         raise UserError(
-            f"{file} is not an npz file that can be read without pickle ({error}); save it again"
-        ) from error
-    train, test = (Arrays(arrays[f"x_{name}"], arrays[f"y_{name}"], f"{file}, {name}") for name in ("train", "test"))
-    names = tuple(map(str, np.atleast_1d(arrays["class_names"]))) if "class_names" in arrays else None
-    return join_splits(train, test, names, file.stem, fingerprint)
+            f"{file}: {name} holds Python objects, which are not read without pickle; "
+            "save numbers, and names as an array of text: np.array(names, dtype=str)"
+        )
+    size = math.prod(shape) * dtype.itemsize
+    check_inflated(size, info.compress_size, f"{file}: {name}")
+    return size
+
+
+def _texts(array: np.ndarray) -> tuple[str, ...]:
+    return tuple(one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in np.atleast_1d(array))
+
+
+def _bytes(train: Arrays, test: Arrays) -> tuple[Arrays, Arrays]:
+    """Both splits as uint8, where their values say how: whole numbers from 0 to 255, or fractions from 0 to 1."""
+    kind, other = train.images.dtype, test.images.dtype
+    if kind == other == np.uint8 or {kind.kind, other.kind} - set("iuf"):
+        return train, test
+    where = f"{train.where}: images are {kind} {train.images.shape}"
+    if kind != other:
+        raise UserError(f"{where}, test images are {other}; save both as one type, best as uint8")
+    low = min(split.images.min(initial=0) for split in (train, test))
+    high = max(split.images.max(initial=0) for split in (train, test))
+    fractions = kind.kind == "f" and 0 <= low <= high <= 1
+    if not fractions and not (0 <= low <= high <= 255 and all(_are_whole(split.images) for split in (train, test))):
+        raise UserError(f"{where} from {low:g} to {high:g}; save whole numbers from 0 to 255, or fractions from 0 to 1")
+    scale = 255 if fractions else 1
+    return _scaled(train, scale), _scaled(test, scale)
+
+
+def _are_whole(images: np.ndarray) -> bool:
+    return images.dtype.kind != "f" or bool((images == np.floor(images)).all())
+
+
+def _scaled(split: Arrays, scale: int) -> Arrays:
+    images = split.images if scale == 1 else np.round(split.images * split.images.dtype.type(scale))
+    return split._replace(images=images.astype(np.uint8))
 
 
 def _read(config: DataConfig) -> Dataset:
     file = source_file(config)
-    return read_npz(file, fingerprint(file.parent, [file]))
+    return read_npz(file, with_options(fingerprint(file.parent, [file]), config), config.test_fraction)
 
 
-NPZ = Source(read=_read)
+NPZ = Source(read=_read, splits=True)

@@ -19,10 +19,12 @@ class Source:
     Attributes:
         read: reads all images; may use the cache. `load_dataset` checks the result and takes subsets.
         stream: opens the data set without holding its images, and takes the subsets; None: such sets are always read.
+        splits: whether it makes a test split by `data.test_fraction` where there is none.
     """
 
     read: Callable[[DataConfig], Dataset]
     stream: Callable[[DataConfig], Dataset] | None = None
+    splits: bool = False
 
 
 def source_folder(config: DataConfig) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from ncjax.config import DataConfig
-from ncjax.data.cache import cached_arrays
+from ncjax.data.cache import LAYOUT, cached_arrays
 from ncjax.data.dataset import Dataset, Reader, Split, Streamed, channel_counts, chosen_rows
 from ncjax.data.source import source_cache
 from ncjax.errors import UserError
@@ -38,8 +38,8 @@ def stream_dataset(
     examples = {"train": config.train_examples, "test": config.test_examples}
     rows = {split: chosen_rows(reader.count, examples[split], split) for split, reader in readers.items()}
     cache = source_cache(config)
-    splits = {split: stream_split(reader, rows[split], cache, key) for split, reader in readers.items()}
-    return Dataset(name=name, **splits, class_names=classes, fingerprint=key)
+    train, test = (stream_split(readers[split], rows[split], cache, key) for split in ("train", "test"))
+    return Dataset(name=name, train=train, test=test, class_names=classes, fingerprint=key)
 
 
 def stream_split(reader: Reader, rows: Int64[np.ndarray, "n"], cache: Path, key: str) -> Split:
@@ -78,7 +78,7 @@ def _scan(reader: Reader, first: np.int64, rows: Int64[np.ndarray, "part"]) -> M
             if image.shape != shape:
                 raise UserError(
                     f"{reader.name}: image {row} is {image.shape}, image {first} is {shape} (height, width, channels); "
-                    "ncjax reads sets of one size"
+                    "make them one size, or set data.image_size"
                 )
         return np.array([label for _, label in found], np.int32), channel_counts(
             np.stack([image for image, _ in found])
@@ -136,7 +136,7 @@ def stat_fingerprint(root: Path, files: tuple[Path, ...]) -> str:
     Raises:
         UserError: a file is not there.
     """
-    total = hashlib.sha256()
+    total = hashlib.sha256(LAYOUT.encode())
     for file in files:
         try:
             found = file.stat()

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ncjax.config import DataConfig
-from ncjax.data.cache import cached, fingerprint
+from ncjax.data.cache import cached, fingerprint, with_options
 from ncjax.data.dataset import Dataset, Reader, Split
+from ncjax.data.pictures import resize
 from ncjax.data.source import Source, source_cache
 from ncjax.data.streamed import stat_fingerprint, stream_dataset
 from ncjax.errors import UserError, first_line
@@ -54,7 +55,7 @@ def list_tfds(builder: Any) -> tuple[Path, ...]:
     return tuple(sorted(file for file in Path(builder.data_path).iterdir() if file.is_file()))
 
 
-def open_rows(builder: Any, split: str) -> Reader:
+def open_rows(builder: Any, split: str, image_size: int = 0) -> Reader:
     """Reader of a split, in the order of the prepared files; it raises a `UserError` with the file that is damaged."""
     name, source = builder.info.name, builder.as_data_source(split)
     shards = builder.info.splits[split].file_instructions
@@ -63,7 +64,7 @@ def open_rows(builder: Any, split: str) -> Reader:
     def read(row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
         try:
             found = source[row]
-            return found["image"], int(found["label"])
+            return resize(found["image"], image_size), int(found["label"])
         except Exception as error:  # a damaged file can raise anything
             file, reason = shards[int(np.searchsorted(ends, row, side="right"))].filename, first_line(error)
             raise UserError(f"TFDS set {name!r}: {file} cannot be read ({reason}); prepare the set again") from error
@@ -71,13 +72,13 @@ def open_rows(builder: Any, split: str) -> Reader:
     return Reader(name=f"TFDS set {name!r}, split {split}", count=int(ends[-1]), read=read)
 
 
-def read_tfds(builder: Any, fingerprint: str) -> Dataset:
+def read_tfds(builder: Any, fingerprint: str, image_size: int = 0) -> Dataset:
     """Decode the splits `train` and `test`, in the order of the prepared files.
 
     Raises:
         UserError: a record file is missing, truncated or corrupt (it is named), or images differ in size.
     """
-    train, test = (_split(builder, split) for split in SPLITS)
+    train, test = (_split(builder, split, image_size) for split in SPLITS)
     return Dataset(
         name=builder.info.name, train=train, test=test, class_names=tfds_classes(builder), fingerprint=fingerprint
     )
@@ -97,14 +98,14 @@ def _not_prepared(name: str, data_dir: str, error: Exception) -> str:
     )
 
 
-def _split(builder: Any, split: str) -> Split:
-    reader = open_rows(builder, split)
+def _split(builder: Any, split: str, image_size: int) -> Split:
+    reader = open_rows(builder, split, image_size)
     images, labels = zip(*map(reader.read, range(reader.count)), strict=True)
     shapes = sorted({image.shape for image in images})
     if len(shapes) > 1:
         raise UserError(
             f"{reader.name}: images are {shapes[0]} and {shapes[-1]} (height, width, channels); "
-            "ncjax reads sets of one size"
+            "make them one size, or set data.image_size"
         )
     return Split(images=np.stack(images), labels=np.array(labels, np.int32))
 
@@ -117,14 +118,14 @@ def _open(config: DataConfig) -> Any:
 
 def _read(config: DataConfig) -> Dataset:
     builder = _open(config)
-    key = fingerprint(Path(builder.data_path), list_tfds(builder))
-    return cached(source_cache(config), key, lambda: read_tfds(builder, key))
+    key = with_options(fingerprint(Path(builder.data_path), list_tfds(builder)), config)
+    return cached(source_cache(config), key, lambda: read_tfds(builder, key, config.image_size))
 
 
 def _stream(config: DataConfig) -> Dataset:
     builder = _open(config)
-    readers = {split: open_rows(builder, split) for split in SPLITS}
-    key = stat_fingerprint(Path(builder.data_path), list_tfds(builder))
+    readers = {split: open_rows(builder, split, config.image_size) for split in SPLITS}
+    key = with_options(stat_fingerprint(Path(builder.data_path), list_tfds(builder)), config)
     return stream_dataset(config, builder.info.name, tfds_classes(builder), readers, key)
 
 

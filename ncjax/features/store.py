@@ -60,7 +60,7 @@ def describe_members(config: Config, dataset: Dataset, *, from_memory: bool) -> 
         dataset=dataset.name,
         class_names=dataset.class_names,
         from_memory=from_memory,
-        default_map=default_label_map(config, dataset.class_names),
+        default_map=default_label_map(config, dataset.class_names, dataset.super_classes),
         members={member.name: member for member in list_members(config, dataset)},
     )
 

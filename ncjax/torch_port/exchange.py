@@ -94,7 +94,7 @@ def import_checkpoints(
     save_features(workdir, extract(prepared, state, dataset, layers, config.optim.epochs, described))
     pairs = zip(prepared.members, paths, strict=True)
     imported = tuple(f"The weights of {member.name} were imported from {path.name}." for member, path in pairs)
-    summary = TrainingSummary(compile_secs=None, train_secs=None, imported=imported)
+    summary = TrainingSummary(compile_secs=None, train_secs=None, imported=imported, data=dataset.notes)
     write_json(workdir / "results" / "training.json", unstructure(summary))
 
 

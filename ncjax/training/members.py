@@ -96,7 +96,7 @@ def list_members(config: Config, dataset: Dataset) -> tuple[Member, ...]:
     examples = dataset.train.labels.size
     if config.optim.batch > examples:
         raise UserError(f"optim.batch is {config.optim.batch}, but {dataset.name} has {examples} training images")
-    maps = parse_label_maps(config.labels, dataset.class_names)
+    maps = parse_label_maps(config.labels, dataset.class_names, dataset.super_classes)
     settings = product(maps, config.optim.lr, config.optim.weight_decay, range(config.seeds))
     return tuple(
         Member(seed=seed, lr=lr, weight_decay=weight_decay, label_map=label_map)
@@ -104,7 +104,9 @@ def list_members(config: Config, dataset: Dataset) -> tuple[Member, ...]:
     )
 
 
-def default_label_map(config: Config, class_names: tuple[str, ...]) -> LabelMap | None:
+def default_label_map(
+    config: Config, class_names: tuple[str, ...], super_classes: tuple[str, ...] = ()
+) -> LabelMap | None:
     """The label map whose super-classes serve members whose own merges no classes.
 
     That is `evaluate.labels`; where it is empty, the first of `labels` that merges classes, else mod:5, or mod:2 of
@@ -115,11 +117,12 @@ def default_label_map(config: Config, class_names: tuple[str, ...]) -> LabelMap 
     """
     asked = config.evaluate.labels
     if asked:
-        (found, *_) = maps = parse_label_maps((asked,), class_names)
+        (found, *_) = maps = parse_label_maps((asked,), class_names, super_classes)
         if len(maps) > 1 or not found.merges:
             raise UserError(f"evaluate.labels is {asked}, but must merge classes, such as mod:5")
         return found
-    own = next((found for found in parse_label_maps(config.labels, class_names) if found.merges), None)
+    maps = parse_label_maps(config.labels, class_names, super_classes)
+    own = next((found for found in maps if found.merges), None)
     if own is not None or len(class_names) < 3:
         return own
     return LabelMap.parse("mod:5" if len(class_names) > 5 else "mod:2", class_names)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Super-classes of classes, from a file: `superclasses.csv` or `superclasses.json` in a data set, or any by path."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ncjax.data.bounded import read_bounded
+from ncjax.errors import UserError, first_line
+
+NAMES = ("superclasses.csv", "superclasses.json")
+LARGEST = 2**26  # bytes
+
+
+def find_hierarchy(root: Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """Name of the super-class of each class, from the file of `NAMES` in a folder; empty: there is none.
+
+    Raises:
+        UserError: both are there, or `read_hierarchy` refuses the file.
+    """
+    found = [root / name for name in NAMES if (root / name).is_file()]
+    if len(found) > 1:
+        raise UserError(f"{root} holds {' and '.join(NAMES)}; keep the one that is meant")
+    if not found:
+        return ()
+    content = read_hierarchy(found[0], class_names)
+    if not isinstance(content[0], str):
+        raise UserError(f"{found[0]} must map each class name to the name of its super-class")
+    return tuple(content)
+
+
+def read_hierarchy(path: Path, class_names: tuple[str, ...]) -> list[Any]:
+    """What a file says of each of the classes, in their order: the name of its super-class, or its coarse label.
+
+    Args:
+        path: CSV with the columns class name and super-class, with or without a line of headings; or JSON: an object
+            from each class name to the name of its super-class, or a list of coarse labels.
+        class_names: names of the `f` fine classes.
+
+    Raises:
+        UserError: the file cannot be read, or names other classes.
+    """
+    try:
+        text = read_bounded(path, LARGEST).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"label map file {path} is not text in UTF-8; save it again") from error
+    content = _from_csv(path, text, class_names) if path.suffix.lower() == ".csv" else _from_json(path, text)
+    if isinstance(content, Mapping):
+        if set(content) != set(class_names):
+            odd = sorted(set(content) ^ set(class_names))[0]
+            raise UserError(f"label map file {path}: class {odd!r} is missing there or unknown to the data set")
+        if not all(isinstance(name, str) and name for name in content.values()):
+            raise UserError(f"label map file {path}: an object maps each class name to the name of a super-class")
+        return [content[name] for name in class_names]
+    if not isinstance(content, list) or len(content) != len(class_names) or any(isinstance(c, str) for c in content):
+        raise UserError(f"label map file {path} must hold a list of {len(class_names)} coarse labels, one a class")
+    return content
+
+
+def _from_json(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=lambda pairs: _once(path, [(str(a), b) for a, b in pairs]))
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"label map file {path} is not JSON: {first_line(error)}") from error
+
+
+def _from_csv(path: Path, text: str, class_names: tuple[str, ...]) -> Mapping[str, str]:
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    except csv.Error as error:
+        raise UserError(f"label map file {path} is not CSV: {error}") from error
+    if rows and rows[0][0] not in class_names:
+        rows = rows[1:]
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2:
+            raise UserError(
+                f"label map file {path}: row {number} has {len(row)} cells, not a class and its super-class"
+            )
+    return _once(path, [(one, other) for one, other in rows])
+
+
+def _once(path: Path, pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found and found[name] != value:
+            raise UserError(f"label map file {path}: class {name!r} occurs twice, with two super-classes")
+        found[name] = value
+    return found
