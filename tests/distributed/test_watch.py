@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.runs import ROOT, command, ended, start
+from tests.runs import DEMO, ROOT, ended, start
 
 WAITS = """
 import hashlib, time
@@ -59,10 +59,11 @@ mesh.check_threads = lambda _: None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_devices_that_wait_for_each_other_are_named_and_sigterm_ends_them(tmp_path) -> None:
     """With as many threads as devices, the first look at collapse never ends."""
-    options = ["--optim.epochs", 12, "--model.name", "cnn", "--model.width", 16, "--seeds", 2, "--mesh.data", 2]
-    process = start(command("train", tmp_path, *options), devices=2, before=UNGUARDED, NPROC=2)
+    arguments = ["train", DEMO, "--workdir", tmp_path, "--optim.epochs", 12, "--mesh.data", 2]
+    process = start(arguments, devices=2, before=UNGUARDED, NPROC=2)
     line = ""
     while "for the measures of epoch 10 to end" not in line:
         line = process.stderr.readline()
