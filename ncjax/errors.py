@@ -11,8 +11,11 @@ class UserError(ValueError):
     """Bad input, in one line: what is wrong, where, and what to do. The command line prints it and exits with 2."""
 
 
-class Stopped(Exception):
-    """A signal asked a run to end, or another process did not come; the same command goes on from what is written."""
+class Stopped(BaseException):
+    """A signal asked a run to end, or another process did not come; the same command goes on from what is written.
+
+    As KeyboardInterrupt it is no Exception: a signal comes anywhere, and what handles errors must not take it for one.
+    """
 
 
 def find_named(table: Mapping[str, T], name: str, field: str) -> T:

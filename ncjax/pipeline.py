@@ -4,14 +4,16 @@
 import dataclasses
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ncjax.config import Config
+from ncjax.config import Config, to_dict
 from ncjax.data import Dataset, load_dataset
 from ncjax.data.label_maps import LabelMap
-from ncjax.distributed.environment import environment
+from ncjax.distributed.agreement import check_agreement, check_devices, is_joined
+from ncjax.distributed.environment import environment, versions
 from ncjax.distributed.processes import broadcast_message, is_main_process, on_main_process
 from ncjax.errors import UserError, find_named
 from ncjax.evaluation.controls import (
@@ -71,9 +73,14 @@ def train(
         >>> [member.name for member in run.members]
         ['mod:5/lr=0.1/wd=5e-4/seed=0']
     """
+    if workdir is None and is_joined():
+        raise UserError("several processes need a work directory that all of them see; give workdir")
+    check_agreement({"config": to_dict(config), "workdir": Path(workdir or "").absolute(), "versions": versions()})
+    check_devices()
     check_views(config.evaluate.variants)
     find_named(VIEWS, config.evaluate.headline, "evaluate.headline")
     images = dataset or load_dataset(config.data)
+    check_agreement({"data": _describe_data(images)})
     prepared = prepare(config, images)
     described = describe_members(config, images, from_memory=dataset is not None)
     check_layers(prepared, config.evaluate.layers)
@@ -111,6 +118,14 @@ def _mend_features(run: Run, prepared: PreparedRun, epoch: int, keep: Callable[[
     except UserError as error:
         line = f"features of epoch {epoch} cannot be read ({reason}), nor be made again: {error}"
     on_main_process(lambda: print(f"ncjax: warning: {line}", file=sys.stderr))
+
+
+def _describe_data(dataset: Dataset) -> dict[str, object]:
+    """What tells two data sets apart without reading their images."""
+    found: dict[str, object] = {"name": dataset.name, "classes": dataset.class_names, "files": dataset.fingerprint}
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        found[name] = {"shape": split.images.shape, "labels": f"CRC-32 {zlib.crc32(split.labels.tobytes()):08x}"}
+    return found
 
 
 def _write_summary(workdir: Path, outcome: Outcome, data: tuple[str, ...]) -> None:
@@ -160,6 +175,9 @@ def evaluate_run(
     most = run.config.evaluate.control_maps if control_maps is None else control_maps
     if most < 1:
         raise UserError(f"control_maps is {most}, but must be 1 or more")
+    asked = {"views": chosen, "controls": controls, "control_maps": most, "bootstrap": bootstrap}
+    check_agreement({"config": to_dict(run.config), "evaluation": asked, "versions": versions()})
+    check_devices()
     maps = distinct_maps(run.described)
     pixels = pixels_left_out(run) if controls else []
     found = join(list(_evaluated(run, epochs, chosen, maps[:most], controls and not pixels, bootstrap)))

@@ -150,3 +150,15 @@ def _reason(path: str, cause: BaseException) -> str:
         case KeyError():
             return f"missing field {path}"
     return f"{path} {first_line(cause)}".lstrip()
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Where two JSON objects differ: dotted names, in order, with the value of each; None where there is none."""
+    found: list[tuple[str, Any, Any]] = []
+    for name in sorted(set(one) | set(other)):
+        first, second = one.get(name), other.get(name)
+        if isinstance(first, dict) and isinstance(second, dict):
+            found += differences(first, second, f"{prefix}{name}.")
+        elif first != second:
+            found.append((f"{prefix}{name}", first, second))
+    return found

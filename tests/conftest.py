@@ -22,6 +22,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["NPROC"] = "9"  # threads of XLA, more than the fake devices: ncjax/distributed/threads.py says why
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as ncjax/user_cache.py says why
 
 import jax

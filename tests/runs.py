@@ -41,9 +41,10 @@ def start(
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
     }
+    ours = {name: value for name, value in os.environ.items() if name != "NPROC"}  # of tests/conftest.py
     return subprocess.Popen(
         [sys.executable, "-c", f"{before}\nfrom ncjax.cli.main import main\nmain()", *map(str, arguments)],
-        env=os.environ | flags | {"PYTHONPATH": str(ROOT)} | {k: str(v) for k, v in environment.items()},
+        env=ours | flags | {"PYTHONPATH": str(ROOT)} | {k: str(v) for k, v in environment.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -2,17 +2,15 @@
 """The command line: it calls one verb, and ends with an exit code and at most one line on stderr."""
 
 import errno
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 
 from ncjax.cli.verbs import VERBS, dispatch, shows_overview
-from ncjax.errors import Stopped, UserError
+from ncjax.distributed.signals import AGAIN, INTERRUPTED, STOPPED, ends_on_signals
+from ncjax.errors import Stopped, UserError, first_line
 
-STOPPED = 75  # EX_TEMPFAIL
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-AGAIN = "the same command goes on from the last checkpoint"
 
 
 def main() -> None:
@@ -23,69 +21,65 @@ def main() -> None:
     """
     arguments = sys.argv[1:]
     if not shows_overview(arguments):
+        from ncjax.distributed.threads import reserve_threads
         from ncjax.storage.caches import keep_compiled_programs
 
         keep_compiled_programs()
-    before = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        code = _exit_code(arguments)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if code:
-        _leave(code)
-        raise SystemExit(code)
+        reserve_threads()
+    with ends_on_signals():
+        code, why = _outcome(arguments)
+        if code:
+            print(f"ncjax: {why}", file=sys.stderr, flush=True)
+            _leave(code, why)
+            raise SystemExit(code)
 
 
-def _terminated(number: int, frame: object) -> None:
-    raise Stopped("stopped by SIGTERM")
-
-
-def _exit_code(arguments: Sequence[str]) -> int:
+def _outcome(arguments: Sequence[str]) -> tuple[int, str]:
+    """The exit code, and what a code that is not 0 means."""
     try:
         dispatch("ncjax", "verb", VERBS, arguments)
     except UserError as error:
-        print(f"ncjax: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return 2, f"error: {' '.join(str(error).split())}"
     except KeyboardInterrupt:
-        print(f"ncjax: interrupted; {AGAIN}", file=sys.stderr)
-        return 130
+        return INTERRUPTED, f"interrupted; {AGAIN}"
     except Stopped as stop:
-        print(f"ncjax: {stop}; the same command goes on from there", file=sys.stderr)
-        return STOPPED
+        return STOPPED, f"{stop}; the same command goes on from there"
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        print(f"ncjax: error: cannot write {error.filename or 'a file'}: {error.strerror}; {AGAIN}", file=sys.stderr)
-        return 2
+        return 2, f"error: cannot write {error.filename or 'a file'}: {error.strerror}; {AGAIN}"
     except Exception as error:
         if not _is_distributed():
             raise
         return _failed_process(error)
-    return 0
+    return 0, ""
 
 
 def _is_distributed() -> bool:
     if "jax" not in sys.modules:
         return False
-    from ncjax.distributed.processes import is_distributed
+    from ncjax.distributed.agreement import is_joined
 
-    return is_distributed()
+    return is_joined()
 
 
-def _failed_process(error: Exception) -> int:
+def _failed_process(error: Exception) -> tuple[int, str]:
     """A process that fails leaves the others at once, for they would wait in vain; one that lost a peer can go on."""
+    from ncjax.distributed.agreement import others_ended
     from ncjax.distributed.processes import lost_peer
 
     if not lost_peer(error):
         traceback.print_exception(error)
-        return 1
-    print(f"ncjax: another process of this run ended or cannot be reached; {AGAIN}", file=sys.stderr)
-    return STOPPED
+        return 1, f"error: {type(error).__name__}: {first_line(error)}"
+    ended = "; ".join(f"process {process}: {why}" for process, (_, why) in others_ended().items())
+    return STOPPED, f"another process of this run ended or cannot be reached{f' ({ended})' if ended else ''}; {AGAIN}"
 
 
-def _leave(code: int) -> None:
+def _leave(code: int, why: str) -> None:
     """One process of a distributed run ends at once when it fails: the others would wait for it at their end."""
-    if "jax" in sys.modules:
+    if _is_distributed():
+        from ncjax.distributed.agreement import say_why_ended
         from ncjax.distributed.processes import exit_immediately
 
+        say_why_ended(code, why)
         exit_immediately(code)

@@ -18,10 +18,15 @@ def environment() -> Environment:
     """The environment of this process; it starts JAX's devices."""
     devices = jax.devices()
     return Environment(
-        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        versions=versions(),
         commit=_commit(),
         device=f"{len(devices)} x {devices[0].device_kind} ({jax.default_backend()}), {os.cpu_count()} CPU cores",
     )
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that results depend on; starts no device."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def _commit() -> str | None:

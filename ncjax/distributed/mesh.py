@@ -9,6 +9,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from ncjax.config import MeshConfig
+from ncjax.distributed.threads import check_threads, reserve_threads
 from ncjax.errors import UserError
 
 MEMBER_BATCH = PartitionSpec("member", "data")
@@ -36,9 +37,10 @@ def make_mesh(config: MeshConfig, batch: int) -> Mesh:
         batch: global batch of one member.
 
     Raises:
-        UserError: more devices are asked for than there are, a process would be left without work, or the batch does
-            not divide evenly.
+        UserError: more devices are asked for than there are, a process would be left without work, the batch does not
+            divide evenly, or CPU devices have too few threads.
     """
+    reserve_threads()
     devices = jax.devices()
     found = len(devices)
     member, data = mesh_shape(config, found)
@@ -55,6 +57,7 @@ def make_mesh(config: MeshConfig, batch: int) -> Mesh:
         )
     if batch % data:
         raise UserError(f"mesh.data is {data}, but must be a divisor of optim.batch = {batch}")
+    check_threads(devices[:wanted])
     return Mesh(_arranged(devices[:wanted], (member, data), whole=wanted == found), ("member", "data"))
 
 
@@ -62,10 +65,15 @@ def row_mesh(config: MeshConfig) -> Mesh | None:
     """A mesh with the axis `("rows",)` over as many devices as the run's mesh has; None where that is one device.
 
     All devices are used where there are fewer than the config asks for, or several processes.
+
+    Raises:
+        UserError: CPU devices have too few threads.
     """
+    reserve_threads()
     devices = jax.devices()
     member, data = mesh_shape(config, len(devices))
     wanted = len(devices) if jax.process_count() > 1 else min(member * data, len(devices))
+    check_threads(devices[:wanted])
     return Mesh(np.array(devices[:wanted]), (ROWS,)) if wanted > 1 else None
 
 

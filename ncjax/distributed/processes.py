@@ -5,11 +5,8 @@ import inspect
 import os
 import signal
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +14,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from ncjax.distributed.agreement import end_with_others
+from ncjax.distributed.threads import reserve_threads
 from ncjax.errors import Stopped, UserError, first_line
 
 EXPLICIT = ("NCJAX_COORDINATOR", "NCJAX_PROCESSES", "NCJAX_PROCESS")
@@ -37,6 +36,7 @@ def initialize() -> None:
         Stopped: the processes did not find each other; they may when the same command is started again. Where one
             never starts, JAX ends the others by SIGABRT.
     """
+    reserve_threads()
     arguments = _arguments()
     if arguments is not None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -54,6 +54,7 @@ def initialize() -> None:
         except RuntimeError as error:
             raise Stopped(f"the processes of this run did not find each other ({first_line(error)})") from error
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # JAX replaced it, for a service of its own
+        end_with_others()
     _check_devices()
 
 
@@ -157,30 +158,6 @@ def _whole(array: jax.Array) -> np.ndarray:
     if array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
-
-
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGTERM or SIGINT has been received; a second signal ends the process as usual.
-
-    Slurm, Kubernetes and machines about to be preempted send SIGTERM. Outside the main thread it is always False.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def take(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-    before = {name: signal.signal(name, take) for name in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
 
 def lost_peer(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from ncjax.errors import UserError, first_line
 from ncjax.results import Environment
 from ncjax.storage.atomic import remove_drafts, write_json, write_text
 from ncjax.storage.failures import why_not_written
-from ncjax.typed_json import structure, unstructure
+from ncjax.typed_json import differences, structure, unstructure
 
 CONFIG = "config.json"
 LOCK = ".lock"
@@ -154,22 +154,11 @@ def open_workdir(workdir: Path, config: Any, command: str, environment: Environm
 
 def _check_same(there: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> None:
     before, after = ({name: item for name, item in config.items() if name not in FREE} for config in (there, now))
-    differing = _differences(before, after)
+    differing = [f"{name}: {old!r} there, {new!r} now" for name, old, new in differences(before, after)]
     if differing:
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(differing)}); choose another work directory"
         )
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for name in sorted(set(old) | set(new)):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            found.append(f"{prefix}{name}: {before!r} there, {after!r} now")
-    return found
 
 
 def read_run_file(workdir: Path) -> RunFile:

@@ -18,8 +18,10 @@ from tqdm import tqdm
 from ncjax.config import Config
 from ncjax.data import Dataset
 from ncjax.distributed.mesh import REPLICATED, make_mesh
-from ncjax.distributed.processes import is_main_process, on_any_process, stop_requests, to_host
+from ncjax.distributed.processes import is_main_process, on_any_process, to_host
 from ncjax.distributed.sharding import put
+from ncjax.distributed.signals import patience, stop_requests
+from ncjax.distributed.watch import watched
 from ncjax.errors import Stopped
 from ncjax.ops.xla import compiler_options
 from ncjax.storage.metrics import Record, keep_until
@@ -102,7 +104,8 @@ def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
     """
     spec, state = run.spec, init_state(run.spec, run.ensemble)
     started = time.perf_counter()
-    step_chunk = compile_chunk(spec, state, run.images, run.ensemble)
+    with watched("the compilation of the training step"):
+        step_chunk = compile_chunk(spec, state, run.images, run.ensemble)
     measure = partial(_measured, run, _make_test(run), make_observer(spec, run.dataset, run.ensemble, run.images))
     compile_secs = time.perf_counter() - started
     keep_steps = run.config.checkpoint_epochs * spec.steps_per_epoch
@@ -119,18 +122,24 @@ def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         writer, images = open_metrics(workdir, tensorboard=run.config.tensorboard), chunk_images(run, at)
         with writer as write, _progress(run, at) as bar, closing(images):
             while at < spec.total_steps:
-                state, at = _advance(run, state, step_chunk, at, images, bar)
+                with patience(), watched(f"the steps after step {at}"):
+                    state, at = _advance(run, state, step_chunk, at, images, bar)
                 if at % spec.steps_per_epoch == 0:
-                    write(measure(state, at, started))
-                    on_epoch(at // spec.steps_per_epoch, state)
+                    epoch = at // spec.steps_per_epoch
+                    with watched(f"the measures of epoch {epoch}"):
+                        write(measure(state, at, started))
+                    with watched(f"what is kept of epoch {epoch}"):
+                        on_epoch(epoch, state)
                 stop, due = on_any_process((asked_to_stop(), is_due() and is_main_process()))
-                if stop or due or at == spec.total_steps or (keep_steps and at % keep_steps == 0):
-                    checkpoint.save(checkpoints, state)
-                if stop:
-                    checkpoint.finish(checkpoints)
-                    raise Stopped(f"stopped after step {at} of {spec.total_steps}")
+                with patience(), watched(f"the checkpoint of step {at}"):
+                    if stop or due or at == spec.total_steps or (keep_steps and at % keep_steps == 0):
+                        checkpoint.save(checkpoints, state)
+                    if stop:
+                        checkpoint.finish(checkpoints)
+                        raise Stopped(f"stopped after step {at} of {spec.total_steps}")
         train_secs = time.perf_counter() - started
-        checkpoint.finish(checkpoints)
+        with patience(), watched("the last checkpoint"):
+            checkpoint.finish(checkpoints)
     return Outcome(state=state, compile_secs=compile_secs, train_secs=train_secs, failures=_failures(run, state))
 
 

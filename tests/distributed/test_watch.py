@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where nothing ends for long, a line says what waits; otherwise nothing is said."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.runs import DEMO, ROOT, ended, start
+
+WAITS = """
+import hashlib, time
+from ncjax.distributed import watch
+watch.SILENT_SECS = 0.2
+
+def wait(secs):
+    until = time.monotonic() + secs
+    while time.monotonic() < until:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 10**5)
+"""
+
+
+def said(body: str) -> list[str]:
+    ended = subprocess.run(
+        [sys.executable, "-c", WAITS + body],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return re.findall(r"ncjax: process \d+ has waited for .* s for (.*) to end; where it never does", ended.stderr)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("with watch.watched('a step'): wait(0.3)", ["a step"]),
+        ("with watch.watched('a step'): wait(0.6)", ["a step", "a step"]),  # after 0.2 and 0.4 s
+        ("with watch.watched('a step'): wait(0.3)\nwith watch.watched('a look'): wait(0.3)", ["a step", "a look"]),
+        ("with watch.watched('all'):\n  with watch.watched('a step'): wait(0.3)", ["a step"]),
+        ("for i in range(20):\n  with watch.watched('a step'): wait(0.02)", []),
+        ("with watch.watched('a step'): pass\nwait(0.5)", []),
+    ],
+)
+def test_what_waits_is_named(body: str, expected: list[str]) -> None:
+    assert said(body) == expected
+
+
+UNGUARDED = """
+from ncjax.distributed import mesh, processes, threads, watch
+import ncjax.cli.main
+watch.SILENT_SECS = 8
+threads.reserve_threads = processes.reserve_threads = mesh.reserve_threads = lambda: None
+mesh.check_threads = lambda _: None
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_devices_that_wait_for_each_other_are_named_and_sigterm_ends_them(tmp_path) -> None:
+    """With as many threads as devices, the first look at collapse never ends."""
+    arguments = ["train", DEMO, "--workdir", tmp_path, "--optim.epochs", 12, "--mesh.data", 2]
+    process = start(arguments, devices=2, before=UNGUARDED, NPROC=2)
+    line = ""
+    while "for the measures of epoch 10 to end" not in line:
+        line = process.stderr.readline()
+        assert line, "it ended"
+    process.send_signal(signal.SIGTERM)
+    assert ended([process], timeout=60)[0][0] == 75
