@@ -81,7 +81,8 @@ def run_lloyd_with_swaps(
         trial = now.phase == TRIAL
         most = jnp.where(now.phase == RANK, 1, jnp.where(trial, now.best.iterations[0] + STEPS, max_iterations))
         batch = run_lloyd(points, now.batch, limit, jnp.minimum(most, max_iterations), axis_name)
-        found, compared = best_restarts(batch, 1), batch.inertia[:count]
+        found = best_restarts(batch, 1)
+        ranking = jnp.where(now.phase == first, batch.inertia[:count], now.ranking)
         better = ~trial | (found.inertia[0] < (1 - MIN_GAIN) * now.best.inertia[0])
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, now.best)
         settled = ~trial & _agree(batch) & (not from_sample)
@@ -92,15 +93,14 @@ def run_lloyd_with_swaps(
             lambda: _keep(best_restarts(batch, size), jnp.where(trial, jnp.int32(1), jnp.int32(BATCH))),
             lambda: _swapped((shares + now.trials * GOLDEN_RATIO) % 1, points, best, size, axis_name),
         )
-        ranking = jnp.where(now.phase == first, compared, now.ranking)
         phase = jnp.where(converges, jnp.int32(CONVERGE), jnp.int32(TRIAL))
         return _Search(now.trials + 1, best, batch, phase, failures, ranking)
 
     def goes_on(now: _Search) -> Bool[Array, ""]:
         return (now.failures < TRIALS) & ((now.phase != TRIAL) | (now.best.iterations[0] < max_iterations))
 
-    batch = _pad(restarts, size)
-    start = _Search(jnp.int32(0), best_restarts(batch, 1), batch, first, jnp.int32(0), restarts.inertia)
+    batch, none = _pad(restarts, size), jnp.int32(0)
+    start = _Search(none, best_restarts(batch, 1), batch, first, none, restarts.inertia)
     end = lax.while_loop(goes_on, descend, start)
     return end.best, end.ranking
 
