@@ -100,8 +100,7 @@ def run_lloyd_with_swaps(
         return (now.failures < TRIALS) & ((now.phase != TRIAL) | (now.best.iterations[0] < max_iterations))
 
     batch, none = _pad(restarts, size), jnp.int32(0)
-    start = _Search(none, best_restarts(batch, 1), batch, first, none, restarts.inertia)
-    end = lax.while_loop(goes_on, descend, start)
+    end = lax.while_loop(goes_on, descend, _Search(none, best_restarts(batch, 1), batch, first, none, restarts.inertia))
     return end.best, end.ranking
 
 
