@@ -98,7 +98,7 @@ def test_damage_is_noticed_and_not_read(workdir, way, epoch):
         UserError, match=f"features in .*/{epoch} cannot be read|no features of epoch {epoch} in "
     ) as error:
         load_features(workdir, epoch)
-    assert "delete" not in str(error.value)
+    assert "delete that" not in str(error.value)
     assert "\n" not in str(error.value)
 
 

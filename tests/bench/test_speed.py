@@ -119,7 +119,7 @@ def test_without_pytorch_ours_alone_is_really_measured(without_torch, tmp_path, 
         (("train", CONFIG, "--data.streamed"), "ncjax bench input measures streaming"),
         (("ensemble", CONFIG, "--labels", "mod:11"), "mod:11"),
         (("ensemble", CONFIG, "--seeds", 0), "seeds is 0"),
-        (("train", CONFIG, "--output", "a_file/out.json"), "cannot write a_file/out.json: File exists"),
+        (("train", CONFIG, "--output", "a_file/out.json"), "cannot write a_file/out.json; choose another --output"),
         (("train", CONFIG, "--output", "."), "cannot write .; choose another --output"),
     ],
 )

@@ -131,10 +131,7 @@ def places(
     return folder, output, files
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["~/a", "b", "--output=~/c", "--files", "~/d", "e"], ["~/a", "b", "--output", "~/c", "--files=~/d", "e"]],
-)
+@pytest.mark.parametrize("line", ["~/a b --output=~/c --files ~/d e", "~/a b --output ~/c --files=~/d e"])
 def test_home_folders_are_expanded_in_every_path(line, monkeypatch):
     monkeypatch.setenv("HOME", "/home/of one")
     home = Path("/home/of one")
