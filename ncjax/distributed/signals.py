@@ -40,7 +40,8 @@ def ends_on_signals() -> Iterator[None]:
     numbers: list[int] = []
     before = signal.signal(signal.SIGTERM, _terminated)
     descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(reader, numbers), name="ncjax-signals", daemon=True).start()
+    watch = threading.Thread(target=_watch, args=(reader, numbers), name="ncjax-signals", daemon=True)
+    watch.start()
     try:
         yield
     finally:
@@ -48,6 +49,7 @@ def ends_on_signals() -> Iterator[None]:
             signal.set_wakeup_fd(descriptor)
             signal.signal(signal.SIGTERM, before)
             writer.close()
+            watch.join()
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
@@ -58,6 +60,7 @@ def _watch(reader: socket.socket, numbers: list[int]) -> None:
     while not numbers:
         content = reader.recv(1)
         if not content:
+            reader.close()
             return
         numbers += [number for number in content if number in NUMBERS]
     came, left = time.monotonic(), GRACE_SECS
