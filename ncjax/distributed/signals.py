@@ -38,7 +38,14 @@ def ends_on_signals() -> Iterator[None]:
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     numbers: list[int] = []
-    before = signal.signal(signal.SIGTERM, _terminated)
+    stopped = threading.Event()
+
+    def terminated(number: int, frame: FrameType | None) -> None:
+        if not stopped.is_set():  # the thread ends a process that is told again
+            stopped.set()
+            raise Stopped("stopped by SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, terminated)
     descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     watch = threading.Thread(target=_watch, args=(reader, numbers), name="ncjax-signals", daemon=True)
     watch.start()
@@ -50,10 +57,6 @@ def ends_on_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
             writer.close()
             watch.join()
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise Stopped("stopped by SIGTERM")
 
 
 def _watch(reader: socket.socket, numbers: list[int]) -> None:
@@ -69,12 +72,15 @@ def _watch(reader: socket.socket, numbers: list[int]) -> None:
     reader.settimeout(TICK_SECS)
     while left > 0:
         try:
-            again = reader.recv(1)[0]
+            again = reader.recv(1)
         except TimeoutError:
             left = GRACE_SECS if _patient.is_set() else left - TICK_SECS
             continue
-        if again in NUMBERS and _insists(again, time.monotonic() - came):
-            _end(again, "interrupted twice")
+        if not again:  # the command has ended
+            reader.close()
+            return
+        if again[0] in NUMBERS and _insists(again[0], time.monotonic() - came):
+            _end(again[0], "interrupted twice")
     _end(numbers[0], "interrupted" if numbers[0] == signal.SIGINT else "stopped by SIGTERM")
 
 

@@ -302,21 +302,23 @@ def test_work_directory_of_another_config_is_refused_and_kept(digits, capsys):
 def test_damaged_features_are_named(digits, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(digits, copy)
+    shutil.rmtree(copy / "checkpoints")  # from which they would be made again
     for file in (copy / "features" / "6").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    assert "features/6 cannot be read" in refused(capsys, "evaluate", copy)
+    assert "features/6 cannot be read" in refused(capsys, "features", copy, "--epochs", 6)
     assert "no features of epoch 3" in refused(capsys, "features", copy, "--epochs", 3)
 
 
 def test_features_with_one_bit_changed_are_refused(digits, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(digits, copy)
+    shutil.rmtree(copy / "checkpoints")
     file = max((copy / "features" / "6" / "d").iterdir(), key=lambda path: path.stat().st_size)
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    assert f"d/{file.name} is not what was written" in refused(capsys, "evaluate", copy)
+    assert f"d/{file.name} is not what was written" in refused(capsys, "features", copy, "--epochs", 6)
 
 
 def test_class_without_an_example_is_named(capsys, tmp_path):
