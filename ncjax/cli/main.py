@@ -2,6 +2,7 @@
 """The command line: it calls one verb, and ends with an exit code and at most one line on stderr."""
 
 import errno
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ def main() -> None:
     with ends_on_signals():
         code, why = _outcome(arguments)
         if code:
+            signal.signal(signal.SIGTERM, lambda *_: None)  # said already; who insists is answered by the thread
             print(f"ncjax: {why}", file=sys.stderr, flush=True)
             _leave(code, why)
             raise SystemExit(code)
