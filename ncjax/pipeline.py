@@ -75,7 +75,9 @@ def train(
     """
     if workdir is None and is_joined():
         raise UserError("several processes need a work directory that all of them see; give workdir")
-    check_agreement({"config": to_dict(config), "workdir": Path(workdir or "").absolute(), "versions": versions()})
+    folder = TemporaryFolder() if workdir is None else None
+    path = folder.path if folder else user_path(workdir or "").absolute()
+    check_agreement({"config": to_dict(config), "workdir": path, "versions": versions()})
     check_devices()
     check_views(config.evaluate.variants)
     find_named(VIEWS, config.evaluate.headline, "evaluate.headline")
@@ -84,8 +86,6 @@ def train(
     prepared = prepare(config, images)
     described = describe_members(config, images, from_memory=dataset is not None)
     check_layers(prepared, config.evaluate.layers)
-    folder = TemporaryFolder() if workdir is None else None
-    path = folder.path if folder else user_path(workdir or "").absolute()
     run = Run(path, config, described, images, folder)
     missing = {*config.evaluate.epochs, config.optim.epochs}
     layers = tuple(dict.fromkeys((*config.evaluate.layers, FEATURES)))  # what the classifier reads is always kept

@@ -107,9 +107,9 @@ def _find(folder: Path) -> _Found:
             continue
         if not _is_text(path.name):
             raise UserError(f"the name of class folder {str(path)!r} is no text in UTF-8; rename it")
-        files = list(_walk(path, frozenset()))
-        pictures[path.name] = tuple(file for file in files if _is_read(file))
-        skipped += [file for file in files if file not in set(pictures[path.name])]
+        files = [(file, _is_read(file)) for file in _walk(path, frozenset())]
+        pictures[path.name] = tuple(file for file, read in files if read)
+        skipped += [file for file, read in files if not read]
         if not pictures[path.name]:
             raise UserError(f"class folder {path} holds no images")
     if not pictures:
