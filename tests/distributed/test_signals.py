@@ -23,10 +23,19 @@ from ncjax.errors import Stopped
 
 signals.GRACE_SECS = {grace}
 
+def ready():
+    print("ready", flush=True)
+
+def wait():
+    ready()
+    time.sleep(60)
+
 def compile(rounds=2**31 - 1):  # does not come back to Python, as a compilation
+    ready()
     hashlib.pbkdf2_hmac("sha256", b"", b"", rounds)
 
 def swallow():
+    ready()
     while True:
         try:
             time.sleep(0.01)
@@ -40,6 +49,7 @@ def in_steps():
 def steps_that_end():
     with signals.stop_requests() as asked:
         with signals.patience():
+            ready()
             until = time.monotonic() + 1.5
             while time.monotonic() < until:
                 time.sleep(0.01)
@@ -48,10 +58,10 @@ def steps_that_end():
 
 def after_the_last_steps():
     with signals.stop_requests():
+        ready()
         time.sleep(1)
 
 def dispatch(*_):
-    print("ready", flush=True)
     {body}
 
 cli.dispatch = dispatch
@@ -82,8 +92,8 @@ def outcome(body: str, grace: float, numbers: list[int], pause: float = 0.3, **o
 @pytest.mark.parametrize(
     ("body", "grace", "numbers", "code", "message"),
     [
-        ("time.sleep(60)", LONG, [INT], 130, "interrupted;"),
-        ("time.sleep(60)", LONG, [TERM], 75, "stopped by SIGTERM;"),
+        ("wait()", LONG, [INT], 130, "interrupted;"),
+        ("wait()", LONG, [TERM], 75, "stopped by SIGTERM;"),
         ("compile()", SHORT, [INT], 130, "interrupted;"),
         ("compile()", SHORT, [TERM], 75, "stopped by SIGTERM;"),
         ("compile()", LONG, [INT, INT], 130, "interrupted twice;"),
