@@ -141,7 +141,8 @@ def _refill(points: Points, centroids: Array, moved: Array, mass: Array, axis_na
 
     def fill(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         moved, empty = carry
-        far = take_rows(points, _farthest(points, centroids, axis_name), axis_name)
+        now = lax.optimization_barrier((centroids, empty))[0]  # or XLA takes the pass out of the loop, into each step
+        far = take_rows(points, _farthest(points, now, axis_name), axis_name)
         rank = jnp.where(empty, jnp.cumsum(empty, axis=1, dtype=jnp.int32) - 1, 0)
         filled = jnp.where(empty[:, :, None], jnp.take_along_axis(far, rank[:, :, None], axis=1), moved)
         return filled, jnp.zeros_like(empty)

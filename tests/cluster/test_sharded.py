@@ -18,7 +18,8 @@ def test_eight_devices_give_the_answer_of_one(points):
     many = sharded_kmeans(KEY, jnp.asarray(points), 4, mesh=mesh)
     one = ours(points, 4)
     assert adjusted_rand_score(many.labels, one.labels) > 0.995  # rounding decides between two
-    np.testing.assert_allclose(np.sort(many.centroids, axis=0), np.sort(one.centroids, axis=0), atol=1e-2)
+    # a group in two halves, between which the inertia hardly changes
+    np.testing.assert_allclose(np.sort(many.centroids, axis=0), np.sort(one.centroids, axis=0), atol=0.05)
     assert float(many.inertia) == pytest.approx(float(one.inertia), rel=1e-5)
     np.testing.assert_allclose(many.restart_inertia, one.restart_inertia, rtol=1e-2)
 
