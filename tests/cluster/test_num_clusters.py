@@ -42,16 +42,16 @@ def two_groups(dead, unit=1.0, offset=0.0):
         pytest.param(two_groups(0), 2, marks=pytest.mark.slow),
         pytest.param(two_groups(6), 2, marks=pytest.mark.slow),
         (two_groups(6, 1e-20), 2),
-        (two_groups(0, 1e15), 2),
+        pytest.param(two_groups(0, 1e15), 2, marks=pytest.mark.slow),
         pytest.param(two_groups(0, 1.0, 1e7), 2, marks=pytest.mark.slow),
         (np.repeat(np.random.default_rng(0).normal(size=(3, 4)), 30, axis=0), 3),
     ],
     ids=["two features", "dead ones beside", "small", "large", "far from 0", "three points, repeated"],
 )
 def test_axes_that_are_rounding_are_no_evidence(points, truth):
-    found = choose_num_clusters(jax.random.key(0), points, 4, restarts=2, references=1)
+    found = choose_num_clusters(jax.random.key(0), points, truth + 1, restarts=2, references=1)
     assert (found.eigen_gap, found.silhouette) == (truth, truth)
-    variances = np.sort(np.linalg.eigvalsh(np.cov(points.T, bias=True)))[::-1][:4]
+    variances = np.sort(np.linalg.eigvalsh(np.cov(points.T, bias=True)))[::-1][: truth + 1]
     np.testing.assert_allclose(found.variances[: len(variances)], variances, atol=1e-9 * variances[0])
 
 

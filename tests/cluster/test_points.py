@@ -6,7 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncjax.cluster.points import centre_if_small, centred_rows, make_points, subsample
+from ncjax.cluster import points as points_module
+from ncjax.cluster.points import centre_if_small, centred_rows, make_points
+
+subsample = jax.jit(points_module.subsample, static_argnums=(2, 3))
 
 
 def points_of(rows, weights):

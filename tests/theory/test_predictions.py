@@ -110,6 +110,7 @@ def test_leaky_gates_without_noise_are_frozen():
         np.testing.assert_allclose(leaky, still, rtol=0.01, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_leaky_gates_hold_in_the_simulation():
     config = sweep_config(
         "leaky", width=512, seeds=2, steps=600, noise=(0.2, 0.4), network={"init_scale": (1.0,)}, lr=(0.1,),

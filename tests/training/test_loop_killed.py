@@ -81,6 +81,7 @@ def test_run_killed_in_the_middle_of_a_write_ends_bit_for_bit_like_an_undisturbe
     assert_goes_on_like(undisturbed, tmp_path)
 
 
+@pytest.mark.slow
 def test_signal_is_answered_with_a_checkpoint_and_code_75(undisturbed: Path, tmp_path: Path) -> None:
     for number, first_step in ((signal.SIGTERM, 7), (signal.SIGINT, 22)):
         process = go(tmp_path)
