@@ -4,6 +4,7 @@
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
@@ -26,6 +27,8 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.setattr(kmeans, "interleave", interleave)
     monkeypatch.setattr(kmeans, "MEASURED_SECS", 0.0)
+    with jax.numpy_rank_promotion("allow"):  # of ott-jax
+        yield
 
 
 @pytest.fixture

@@ -204,6 +204,7 @@ def test_standard_deviations_are_of_seeds_or_of_resamples(digits):
     assert "nc3 and nc4: there are no classifier weights" in rows_of(digits, kind="raw_pixels")[0].left_out
 
 
+@pytest.mark.slow
 def test_features_of_earlier_versions_are_measured_without_their_classifier(digits, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(digits, copy)

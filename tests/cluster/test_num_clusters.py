@@ -22,6 +22,7 @@ def test_silhouette_is_scikit_learns():
     assert silhouette(points, labels, 4) == pytest.approx(silhouette_score(points.astype(np.float64), labels), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_two_clusters_are_two_for_all_methods():
     centres = 10 * np.eye(2, 6)
     points = make_blobs(600, centers=centres, cluster_std=0.5, random_state=0)[0].astype(np.float32)
@@ -44,7 +45,7 @@ def two_groups(dead, unit=1.0, offset=0.0):
         (two_groups(6, 1e-20), 2),
         pytest.param(two_groups(0, 1e15), 2, marks=pytest.mark.slow),
         pytest.param(two_groups(0, 1.0, 1e7), 2, marks=pytest.mark.slow),
-        (np.repeat(np.random.default_rng(0).normal(size=(3, 4)), 30, axis=0), 3),
+        pytest.param(np.repeat(np.random.default_rng(0).normal(size=(3, 4)), 30, axis=0), 3, marks=pytest.mark.slow),
     ],
     ids=["two features", "dead ones beside", "small", "large", "far from 0", "three points, repeated"],
 )

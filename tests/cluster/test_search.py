@@ -16,6 +16,7 @@ from tests.kinds import KINDS, MASKED, make
 
 CASES = [(kind, False) for kind in KINDS] + [(kind, True) for kind in MASKED]
 QUICK = [case for case in CASES if case[0] not in ("rare", "fewer distinct than clusters")]  # "rare" is of three points
+LIKE_OTHERS = [("blobs", False), ("no clusters", False), ("Student t", True), ("overlapping", True)]
 IDS = [kind + (", most of weight 0" if masked else "") for kind, masked in CASES]
 
 
@@ -44,7 +45,9 @@ def sampled(monkeypatch):
     return 3001, 8, 6
 
 
-@pytest.mark.parametrize(("kind", "masked"), QUICK)
+@pytest.mark.parametrize(
+    ("kind", "masked"), [pytest.param(*case, marks=pytest.mark.slow) if case in LIKE_OTHERS else case for case in QUICK]
+)
 def test_a_search_on_a_sample_is_as_good_as_scikit_learns_on_all_points(sampled, kind, masked):
     n, d, k = sampled
     points, weights = make(kind, n, d, k, masked=masked)

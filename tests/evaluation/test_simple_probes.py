@@ -84,7 +84,7 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "one feature" else n for n in INPUTS])
 def test_probes_of_any_features_are_scikit_learns(name):
     """On the same features without offset and unit, for float64 loses them too."""
     (x, y), unit, offset = INPUTS[name]

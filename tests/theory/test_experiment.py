@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ncjax.theory.config import DescentConfig, MixtureConfig, NetworkConfig
 from ncjax.theory.experiment import TheorySummary, read_summary, run_theory
@@ -78,6 +79,7 @@ def command_line(workdir: Path, before: str = "") -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.slow
 def test_killed_sweep_goes_on_and_ends_bit_for_bit_like_one_left_alone(tmp_path):
     assert command_line(tmp_path / "killed", DIES_AFTER_TWO).returncode == -signal.SIGKILL
     parts = sorted((tmp_path / "killed" / "parts").glob("[!.]*.npz"))

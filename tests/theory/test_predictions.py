@@ -69,7 +69,10 @@ def simulated_and_predicted(config):
         yield {name: x[rows].mean(axis=0) for name, x in found.metrics.items()}, predict(config, shape, setting, steps)
 
 
-@pytest.mark.parametrize("network", [{}, {"scaling": "sqrt", "symmetric": True, "gain": (0.02,)}])
+@pytest.mark.parametrize(
+    "network",
+    [{}, pytest.param({"scaling": "sqrt", "symmetric": True, "gain": (0.02,)}, marks=pytest.mark.slow)],
+)
 def test_frozen_gates_hold_in_the_simulation(network):
     config = sweep_config("frozen", width=2048, seeds=16, steps=600, weight_decay=(0.0, 0.05), network=network)
     for found, expected in simulated_and_predicted(config):

@@ -108,11 +108,13 @@ def test_weights_survive_the_way_there_and_back_bit_for_bit(architecture, weight
     [
         (ModelConfig(name="resnet18"), 11_173_962),
         (ModelConfig(name="resnet34"), 21_282_122),
-        (ModelConfig(name="resnet50"), 23_520_842),
+        pytest.param(ModelConfig(name="resnet50"), 23_520_842, marks=pytest.mark.slow),
         (ModelConfig(name="vgg11"), 9_231_114),
         (ModelConfig(name="vgg16"), 14_728_266),
-        (ModelConfig(name="densenet", width=32), 6_956_298),
-        (ModelConfig(name="densenet", width=12, dense_blocks=(16, 16, 16)), 769_162),
+        pytest.param(ModelConfig(name="densenet", width=32), 6_956_298, marks=pytest.mark.slow),
+        pytest.param(
+            ModelConfig(name="densenet", width=12, dense_blocks=(16, 16, 16)), 769_162, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_parameter_counts_are_the_published_ones(config, published):
