@@ -1,25 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """A linear probe: multinomial logistic regression on frozen features, to convergence."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import lax
-from jax.scipy.linalg import solve_triangular
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int32
 
 from ncjax.distributed.sharding import ROWS, shard_map
 from ncjax.errors import UserError
+from ncjax.evaluation.probe_solver import (
+    Optimum,
+    Parameters,
+    Rows,
+    diagonal_preconditioner,
+    make_preconditioner,
+    minimise,
+)
 from ncjax.features.frames import framed
 from ncjax.ops.products import matmul
 
 CONSTANT = 4  # roundings of its mean: a feature that deviates less from it is constant
+SAMPLE_ROWS = 4096  # of the preconditioner, and of the problem whose optimum is the start
+FEWEST_SAMPLES = 4  # as many times more rows there are where a sample is taken
+SAMPLE_TOL = 1e-3  # nats
+GOLDEN_RATIO = 0.6180339887  # multiples of it, modulo 1, fill [0, 1) evenly
 Points: TypeAlias = Float[Array, "n d"] | Float[np.ndarray, "n d"]
 
 
@@ -32,8 +40,9 @@ class LinearProbe(NamedTuple):
     weights: Float[Array, "*p d c"]
     bias: Float[Array, "*p c"]
     loss: Float[Array, "*p"]  # mean cross-entropy in nats plus the penalty
-    gradient_norm: Float[Array, "*p"]  # of the preconditioned problem
-    iterations: Int32[Array, "*p"]
+    gradient_norm: Float[Array, "*p"]  # by standardized weights and the bias
+    suboptimality: Float[Array, "*p"]  # an estimate of how far the loss is above the least one, in nats
+    iterations: Int32[Array, "*p"]  # passes over the examples, for all labellings together
     converged: Bool[Array, "*p"]
     origin: Float[Array, "d"] | Float[np.ndarray, "d"]  # the mean of the features; float64 where they are of NumPy
 
@@ -58,9 +67,8 @@ def fit_linear_probe(
 ) -> LinearProbe:
     """Minimizes `mean_i -log softmax(z_i W + b)[y_i] + l2/2 |W|^2`, where `z` are the standardized features.
 
-    The same as scikit-learn's `StandardScaler` and `LogisticRegression(C=1 / (n * l2))`. Solved by L-BFGS in the
-    coordinates `V = L^T W`, `L L^T = S / 10 + l2 I` with `S` the correlation matrix of the features: there the problem
-    is well conditioned, however collapsed the features are.
+    The same as scikit-learn's `StandardScaler` and `LogisticRegression(C=1 / (n * l2))`. Solved by Newton's method with
+    conjugate gradients (`ncjax.evaluation.probe_solver`); all labellings share each pass over the examples.
 
     Args:
         features: `n` examples; float64 of NumPy is centred before it is rounded to float32.
@@ -69,11 +77,12 @@ def fit_linear_probe(
         weights: of the examples, such as 0 for padding; None: all 1.
         mesh: over which the examples are sharded (`ncjax.distributed.sharding`); None: one device.
         l2: strength of the penalty on standardized weights; the bias is free.
-        max_iterations: L-BFGS steps at most.
-        tol: largest gradient norm that counts as converged.
+        max_iterations: passes over the examples at most.
+        tol: estimated suboptimality at which a probe has converged [nats].
 
     Returns:
-        Weights and bias for the features as they are, with loss, gradient norm, iterations and whether it converged.
+        Weights and bias for the features as they are, with loss, gradient norm, suboptimality, passes and
+        whether it converged.
 
     Raises:
         UserError: a label is out of `0..c-1`; not checked inside `jit`.
@@ -118,28 +127,42 @@ def fit_in_frame(
 ) -> LinearProbe:
     """`fit_linear_probe` of features for which float32 is long enough; one program."""
     z, mean, std = standardise(features, weights)
-    counted, count = (z, z.shape[0]) if weights is None else (z * weights[:, None], weights.sum())
-    correlation = matmul(counted.T, z) / count
-    lower = jnp.linalg.cholesky(0.1 * correlation + l2 * jnp.eye(z.shape[1]))
-    whitened = _whitener(mesh)(lower, z)
+    shares = jnp.full(z.shape[0], 1 / z.shape[0], z.dtype) if weights is None else weights / weights.sum()
+    rows = Rows(z, z.T, labels if labels.ndim == 2 else labels[None, :], shares)
+    found = _solve(rows, classes, l2, tol, max_iterations, mesh)
+    weights_of = found.parameters.weights.mT / std[:, None][None]
+    fields = weights_of, found.parameters.bias, found.loss, found.gradient_norm, found.suboptimality
+    passes = jnp.full(found.converged.shape, found.passes)
+    probes = LinearProbe(*fields, iterations=passes, converged=found.converged, origin=mean)
+    one = jax.tree.map(lambda leaf: leaf[0], probes)._replace(origin=mean)
+    return probes if labels.ndim == 2 else one
 
-    def weights_of(v: Array) -> Array:
-        return solve_triangular(lower.T, v, lower=False)
 
-    def solve(labels: Array) -> LinearProbe:
-        def loss(parameters: tuple[Array, Array]) -> Array:
-            v, bias = parameters
-            logits = whitened @ v + bias[None, :]
-            cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return _mean(cross_entropy, weights) + 0.5 * l2 * (weights_of(v) ** 2).sum()
+def _solve(rows: Rows, classes: int, l2: Array | float, tol: Array | float, most: int, mesh: Mesh | None) -> Optimum:
+    """Where rows are many, from the optimum of a sample, whose penalty is larger as its rows are fewer."""
+    (p, n), d = rows.labels.shape, rows.features.shape[1]
+    start = Parameters(jnp.zeros((p, classes, d)), jnp.zeros((p, classes)))
+    if n < FEWEST_SAMPLES * SAMPLE_ROWS:
+        return minimise(rows, start, make_preconditioner(rows, classes, l2), l2, tol, most)
+    sample, stronger = _sample(rows, mesh), l2 * n / SAMPLE_ROWS
+    near = minimise(sample, start, diagonal_preconditioner(sample, stronger), stronger, SAMPLE_TOL, most)
+    return minimise(rows, near.parameters, make_preconditioner(sample, classes, l2), l2, tol, most)
 
-        start = (jnp.zeros((z.shape[1], classes)), jnp.zeros(classes))
-        (v, bias), value, norm, iterations = _lbfgs(loss, start, max_iterations, tol)
-        found = weights_of(v) / std[:, None]
-        return LinearProbe(found, bias, value, norm, iterations, norm <= tol, mean)
 
-    found = solve(labels) if labels.ndim == 1 else lax.map(solve, labels)
-    return found._replace(origin=mean)
+def _sample(rows: Rows, mesh: Mesh | None) -> Rows:
+    """A row of each of as many equal parts, of every device alike; which of a part, follows no period."""
+
+    def take(features: Array, labels: Array, shares: Array) -> tuple[Array, Array, Array]:
+        count, n = SAMPLE_ROWS // (1 if mesh is None else mesh.shape[ROWS]), features.shape[0]
+        part = jnp.arange(count, dtype=jnp.float32)
+        index = jnp.minimum(((part + part * GOLDEN_RATIO % 1) * (n / count)).astype(jnp.int32), n - 1)
+        return features[index], labels[:, index], shares[index]
+
+    if mesh is not None:
+        specs = PartitionSpec(ROWS), PartitionSpec(None, ROWS), PartitionSpec(ROWS)
+        take = shard_map(take, mesh=mesh, in_specs=specs, out_specs=specs)
+    features, labels, shares = take(rows.features, rows.labels, rows.shares)
+    return Rows(features, features.T, labels, shares / shares.sum())
 
 
 class Standardised(NamedTuple):
@@ -171,42 +194,6 @@ def standardise(features: Float[Array, "n d"], weights: Float[Array, "n"] | None
 
 def _mean(values: Array, weights: Array | None) -> Array:
     return values.mean(axis=0) if weights is None else matmul(weights, values) / weights.sum()
-
-
-def _whitener(mesh: Mesh | None) -> Callable[[Array, Array], Array]:
-    """`L^-1` times each example; on each device its own, for XLA would gather all examples for it."""
-
-    def whiten(lower: Array, z: Array) -> Array:
-        return solve_triangular(lower, z.T, lower=True).T
-
-    if mesh is None:
-        return whiten
-    sharded = PartitionSpec(ROWS)
-    return shard_map(whiten, mesh=mesh, in_specs=(PartitionSpec(), sharded), out_specs=sharded)
-
-
-def _lbfgs(
-    loss: Callable[..., Array], start: tuple[Array, Array], max_iterations: int, tol: float | Array
-) -> tuple[Any, ...]:
-    solver = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(loss)
-
-    def norm_of(gradient: tuple[Array, Array]) -> Array:
-        return jnp.sqrt((gradient[0] ** 2).sum() + (gradient[1] ** 2).sum())
-
-    def unfinished(carry: tuple[Any, ...]) -> Array:
-        _, _, _, norm, iteration = carry
-        return (iteration == 0) | ((norm > tol) & (iteration < max_iterations))
-
-    def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        parameters, state, _, _, iteration = carry
-        value, gradient = value_and_grad(parameters, state=state)
-        updates, state = solver.update(gradient, state, parameters, value=value, grad=gradient, value_fn=loss)
-        return optax.apply_updates(parameters, updates), state, value, norm_of(gradient), iteration + 1
-
-    carry: tuple[Any, ...] = (start, solver.init(start), jnp.float32(0), jnp.float32(jnp.inf), jnp.int32(0))
-    parameters, _, value, norm, iterations = lax.while_loop(unfinished, step, carry)
-    return parameters, value, norm, iterations
 
 
 @jax.jit

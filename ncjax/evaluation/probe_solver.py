@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several multinomial logistic regressions on the same features at once, by Newton's method.
+
+All labellings share both products of a pass over the rows. A step is found by preconditioned conjugate gradients; the
+preconditioner is the Hessian's diagonal block of each class, from a sample of the rows.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int32
+
+from ncjax.ops.products import gram, matmul
+
+REDUCTION = 0.1  # of the preconditioned norm of the residual, by which a step is found
+MOST_PRODUCTS = 12  # of the Hessian, for a step
+MOST_HALVINGS = 20
+ENOUGH = 1e-4  # of the decrease that the slope promises, for a step to be taken
+CAUTION = 4.0  # by which the preconditioner's estimate of the suboptimality is multiplied
+BLOCK_BYTES = 2**30  # of all blocks; where they are larger, they are replaced by their diagonals in a common basis
+
+
+class Rows(NamedTuple):
+    """Standardised features with the labellings of the examples."""
+
+    features: Float[Array, "n d"]
+    transposed: Float[Array, "d n"]  # the same numbers; products of a CPU that sum over rows are thrice as fast
+    labels: Int32[Array, "p n"]
+    shares: Float[Array, "n"]  # weights of the examples; their sum is 1
+
+
+class Parameters(NamedTuple):
+    """Of all labellings; gradients and steps too."""
+
+    weights: Float[Array, "p c d"]
+    bias: Float[Array, "p c"]
+
+
+class Optimum(NamedTuple):
+    """Where the solver has ended."""
+
+    parameters: Parameters
+    loss: Float[Array, "p"]
+    gradient_norm: Float[Array, "p"]
+    suboptimality: Float[Array, "p"]  # an estimate: nats above the least loss
+    converged: Bool[Array, "p"]
+    passes: Int32[Array, ""]  # over all rows, each two products
+
+
+Preconditioner: TypeAlias = Callable[[Parameters], Parameters]
+
+
+class _State(NamedTuple):
+    parameters: Parameters
+    step: Parameters
+    scale: Float[Array, "p"]  # of the step that is tried
+    slope: Float[Array, "p"]  # along the step
+    loss: Float[Array, "p"]
+    gradient_norm: Float[Array, "p"]
+    suboptimality: Float[Array, "p"]
+    halvings: Int32[Array, "p"]
+    converged: Bool[Array, "p"]
+    passes: Int32[Array, ""]
+
+
+def minimise(
+    rows: Rows,
+    start: Parameters,
+    precondition: Callable[[Parameters], Preconditioner],
+    l2: Float[Array, ""] | float,
+    tol: Float[Array, ""] | float,
+    most_passes: int,
+) -> Optimum:
+    """Minimises the mean cross-entropy plus `l2/2 |W|^2` of every labelling, until all are within `tol` of their least.
+
+    A step that does not lower the loss as its slope promises is halved. The suboptimality is estimated by
+    `4 * g^T M^-1 g / 2`, `M` being the preconditioner, and believed where the last step promised at most ten times
+    `tol`.
+
+    Args:
+        rows: the examples.
+        start: parameters.
+        precondition: makes the preconditioner at some parameters.
+        l2: strength of the penalty.
+        tol: suboptimality at which a labelling ends [nats].
+        most_passes: over the rows; it ends behind them.
+    """
+
+    def advance(now: _State) -> _State:
+        tried = _add(now.parameters, now.scale, now.step)
+        loss, probabilities = _loss(rows, tried, l2)
+        gradient = _gradient(rows, tried, probabilities, l2)
+        rounding = 8 * jnp.finfo(loss.dtype).eps * (1 + jnp.abs(now.loss))
+        taken = (loss <= now.loss + ENOUGH * now.scale * now.slope + rounding) | ~jnp.isfinite(now.loss)
+        apply = precondition(_select(taken, tried, now.parameters))
+        estimate = CAUTION * _dot(gradient, apply(gradient)) / 2
+        converged = now.converged | (taken & (estimate <= tol) & (-now.slope / 2 <= 10 * tol))
+        active = taken & ~converged & (now.halvings < MOST_HALVINGS)
+        found, products = _newton_step(rows, probabilities, gradient, apply, active, l2, tol)
+        return _State(
+            parameters=_select(taken & ~now.converged, tried, now.parameters),
+            step=_select(active, found, now.step),
+            scale=jnp.where(active, 1.0, now.scale / 2),
+            slope=jnp.where(active, _dot(gradient, found), now.slope),
+            loss=jnp.where(taken & ~now.converged, loss, now.loss),
+            gradient_norm=jnp.where(taken & ~now.converged, jnp.sqrt(_dot(gradient, gradient)), now.gradient_norm),
+            suboptimality=jnp.where(taken & ~now.converged, estimate, now.suboptimality),
+            halvings=jnp.where(taken, 0, now.halvings + 1),
+            converged=converged,
+            passes=now.passes + 1 + products,
+        )
+
+    def goes_on(now: _State) -> Array:
+        return (~now.converged & (now.halvings < MOST_HALVINGS)).any() & (now.passes < most_passes)
+
+    end = lax.while_loop(goes_on, advance, _initial(start))
+    return Optimum(end.parameters, end.loss, end.gradient_norm, end.suboptimality, end.converged, end.passes)
+
+
+def _initial(start: Parameters) -> _State:
+    zero, none = jnp.zeros_like(start.bias[:, 0]), jnp.zeros(start.bias.shape[0], jnp.int32)
+    still = jax.tree.map(jnp.zeros_like, start)
+    return _State(start, still, zero, zero, zero + jnp.inf, zero, zero, none, none > 0, jnp.int32(0))
+
+
+def _loss(rows: Rows, parameters: Parameters, l2: Array | float) -> tuple[Float[Array, "p"], Float[Array, "p c n"]]:
+    logits = _logits(rows, parameters)
+    highest = logits.max(axis=1, keepdims=True)
+    powers = jnp.exp(logits - highest)
+    total = powers.sum(axis=1, keepdims=True)
+    own = jnp.where(_is_label(rows, logits.shape[1]), logits, 0.0).sum(axis=1)
+    cross_entropy = matmul((highest + jnp.log(total))[:, 0] - own, rows.shares)
+    return cross_entropy + l2 / 2 * (parameters.weights**2).sum(axis=(1, 2)), powers / total
+
+
+def _logits(rows: Rows, parameters: Parameters) -> Float[Array, "p c n"]:
+    p, c, d = parameters.weights.shape
+    logits = matmul(rows.features, parameters.weights.reshape(p * c, d).T)
+    return logits.T.reshape(p, c, -1) + parameters.bias[:, :, None]
+
+
+def _is_label(rows: Rows, classes: int) -> Bool[Array, "p c n"]:
+    return rows.labels[:, None, :] == jnp.arange(classes, dtype=jnp.int32)[None, :, None]
+
+
+def _sum_over_rows(rows: Rows, values: Float[Array, "p c n"]) -> Parameters:
+    p, c, n = values.shape
+    sums = matmul(rows.transposed, values.reshape(p * c, n).T)
+    return Parameters(sums.T.reshape(p, c, -1), values.sum(axis=2))
+
+
+def _gradient(rows: Rows, parameters: Parameters, probabilities: Array, l2: Array | float) -> Parameters:
+    residuals = (probabilities - _is_label(rows, probabilities.shape[1])) * rows.shares[None, None, :]
+    sums = _sum_over_rows(rows, residuals)
+    return sums._replace(weights=sums.weights + l2 * parameters.weights)
+
+
+def _hessian_product(rows: Rows, probabilities: Array, direction: Parameters, l2: Array | float) -> Parameters:
+    changes = _logits(rows, direction)
+    changes = probabilities * (changes - (probabilities * changes).sum(axis=1, keepdims=True))
+    sums = _sum_over_rows(rows, changes * rows.shares[None, None, :])
+    return sums._replace(weights=sums.weights + l2 * direction.weights)
+
+
+class _Search(NamedTuple):
+    step: Parameters
+    residual: Parameters
+    direction: Parameters
+    norm: Float[Array, "p"]  # squared, preconditioned, of the residual
+    products: Int32[Array, ""]
+
+
+def _newton_step(
+    rows: Rows,
+    probabilities: Float[Array, "p c n"],
+    gradient: Parameters,
+    apply: Preconditioner,
+    active: Bool[Array, "p"],
+    l2: Array | float,
+    tol: Array | float,
+) -> tuple[Parameters, Int32[Array, ""]]:
+    """Conjugate gradients for the active labellings together; the others are left at 0."""
+    residual = jax.tree.map(jnp.negative, gradient)
+    direction = apply(residual)
+    first, enough = _dot(residual, direction), tol / (2 * CAUTION)
+
+    def unfinished(now: _Search) -> Array:
+        return active & (now.norm > jnp.maximum(REDUCTION**2 * first, enough))
+
+    def iterate(now: _Search) -> _Search:
+        go, product = unfinished(now), _hessian_product(rows, probabilities, now.direction, l2)
+        length = jnp.where(go, now.norm / _dot(now.direction, product), 0.0)
+        residual = _add(now.residual, -length, product)
+        preconditioned = apply(residual)
+        norm = _dot(residual, preconditioned)
+        turned = _add(preconditioned, norm / now.norm, now.direction)
+        return _Search(
+            _add(now.step, length, now.direction),
+            residual,
+            _select(go, turned, now.direction),
+            jnp.where(go, norm, now.norm),
+            now.products + 1,
+        )
+
+    start = _Search(jax.tree.map(jnp.zeros_like, gradient), residual, direction, first, jnp.int32(0))
+    end = lax.while_loop(lambda now: unfinished(now).any() & (now.products < MOST_PRODUCTS), iterate, start)
+    return end.step, end.products
+
+
+def make_preconditioner(sample: Rows, classes: int, l2: Array | float) -> Callable[[Parameters], Preconditioner]:
+    """The Hessian's block of each class over a sample; where blocks are too large, `diagonal_preconditioner`."""
+    labellings, d = sample.labels.shape[0], sample.features.shape[1]
+    if 4 * labellings * classes * d * d > BLOCK_BYTES:
+        return diagonal_preconditioner(sample, l2)
+
+    def precondition(parameters: Parameters) -> Preconditioner:
+        curvature = _curvature(sample, parameters, l2)
+        flat = curvature.reshape(-1, curvature.shape[2])
+        inverse = lax.map(lambda one: _inverse_factor(sample.features, one, l2), flat)
+        beside = matmul(flat, sample.features)  # of the weights with the bias
+        coupling = _solve(inverse, beside)
+        rest = jnp.maximum(flat.sum(axis=1) - (beside * coupling).sum(axis=1), jnp.finfo(flat.dtype).eps)
+
+        def apply(gradient: Parameters) -> Parameters:
+            one, two = gradient.weights.reshape(beside.shape), gradient.bias.reshape(-1)
+            bias = (two - (coupling * one).sum(axis=1)) / rest
+            weights = _solve(inverse, one) - coupling * bias[:, None]
+            return _balanced(Parameters(weights.reshape(gradient.weights.shape), bias.reshape(gradient.bias.shape)))
+
+        return apply
+
+    return precondition
+
+
+def _curvature(sample: Rows, parameters: Parameters, l2: Array | float) -> Float[Array, "p c m"]:
+    probabilities = _loss(sample, parameters, l2)[1]
+    return probabilities * (1 - probabilities) * sample.shares[None, None, :]
+
+
+def _inverse_factor(features: Float[Array, "m d"], curvature: Float[Array, "m"], l2: Array | float) -> Array:
+    """`L^-1`, where `L L^T` is the block of a class."""
+    identity = jnp.eye(features.shape[1], dtype=features.dtype)
+    block = gram(features * jnp.sqrt(curvature)[:, None])
+    block += (l2 + jnp.finfo(block.dtype).eps * jnp.trace(block)) * identity
+    return lax.linalg.triangular_solve(jnp.linalg.cholesky(block), identity, left_side=True, lower=True)
+
+
+def _solve(inverse: Float[Array, "k d d"], right: Float[Array, "k d"]) -> Float[Array, "k d"]:
+    half = matmul(inverse, right[:, :, None])
+    return matmul(inverse.mT, half)[:, :, 0]
+
+
+def diagonal_preconditioner(sample: Rows, l2: Array | float) -> Callable[[Parameters], Preconditioner]:
+    """The diagonal of each class's block in the basis of the principal axes, which all classes share."""
+    axes = jnp.linalg.eigh(gram(sample.features * jnp.sqrt(sample.shares)[:, None]))[1]
+    squares = matmul(sample.features, axes) ** 2
+
+    def precondition(parameters: Parameters) -> Preconditioner:
+        curvature = _curvature(sample, parameters, l2)
+        along = matmul(curvature, squares) + l2
+        bias = jnp.maximum(curvature.sum(axis=2), jnp.finfo(along.dtype).eps)
+
+        def apply(gradient: Parameters) -> Parameters:
+            return _balanced(Parameters(matmul(matmul(gradient.weights, axes) / along, axes.T), gradient.bias / bias))
+
+        return apply
+
+    return precondition
+
+
+def _balanced(step: Parameters) -> Parameters:
+    """Without what all classes have in common: it changes no probability, and at the optimum it is 0."""
+    return jax.tree.map(lambda leaf: leaf - leaf.mean(axis=1, keepdims=True), step)
+
+
+def _add(one: Parameters, scale: Float[Array, "p"], other: Parameters) -> Parameters:
+    return jax.tree.map(lambda a, b: a + _spread(scale, b) * b, one, other)
+
+
+def _select(mask: Bool[Array, "p"], one: Parameters, other: Parameters) -> Parameters:
+    return jax.tree.map(lambda a, b: jnp.where(_spread(mask, a), a, b), one, other)
+
+
+def _spread(values: Array, like: Array) -> Array:
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _dot(one: Parameters, other: Parameters) -> Float[Array, "p"]:
+    products: Any = jax.tree.map(lambda a, b: (a * b).reshape(a.shape[0], -1).sum(axis=1), one, other)
+    return products.weights + products.bias
