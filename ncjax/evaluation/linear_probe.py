@@ -63,7 +63,7 @@ def fit_linear_probe(
     mesh: Mesh | None = None,
     l2: float | Float[Array, ""] = 1e-4,
     max_iterations: int = 1000,
-    tol: float | Float[Array, ""] = 1e-4,
+    tol: float | Float[Array, ""] = 1e-5,
 ) -> LinearProbe:
     """Minimizes `mean_i -log softmax(z_i W + b)[y_i] + l2/2 |W|^2`, where `z` are the standardized features.
 
