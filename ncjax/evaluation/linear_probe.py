@@ -162,7 +162,8 @@ def _sample(rows: Rows, mesh: Mesh | None) -> Rows:
         specs = PartitionSpec(ROWS), PartitionSpec(None, ROWS), PartitionSpec(ROWS)
         take = shard_map(take, mesh=mesh, in_specs=specs, out_specs=specs)
     features, labels, shares = take(rows.features, rows.labels, rows.shares)
-    return Rows(features, features.T, labels, shares / shares.sum())
+    total = jnp.maximum(shares.sum(), jnp.finfo(shares.dtype).tiny)  # weights may be 0 in all rows of it
+    return Rows(features, features.T, labels, shares / total)
 
 
 class Standardised(NamedTuple):

@@ -134,6 +134,17 @@ def test_weights_count_examples(kind):
     assert float(whole.loss) == pytest.approx(float(part.loss), abs=1e-5)
 
 
+@pytest.mark.usefixtures("small_sample")
+def test_a_sample_without_a_row_that_counts_is_no_answer():
+    points, labels = made(apart=3.0)
+    counted = np.zeros(600, np.float32)
+    counted[[598, 599]] = 1  # behind the last row of the sample, or beside it
+    labels[[598, 599]] = [0, 1]
+    found = fit_linear_probe(jnp.asarray(points), jnp.asarray(labels), 4, weights=jnp.asarray(counted))
+    assert np.isfinite(float(found.loss))
+    assert (np.asarray(found.predict(jnp.asarray(points[598:]))) == [0, 1]).all()
+
+
 def test_one_class_has_nothing_to_learn():
     points, labels = made()
     found = fit_linear_probe(jnp.asarray(points), jnp.zeros_like(labels), 1)
