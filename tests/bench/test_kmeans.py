@@ -39,6 +39,7 @@ def file(tmp_path):
     return tmp_path / "features.npz"
 
 
+@pytest.mark.slow
 def test_peers_are_judged_by_their_labels(file, tmp_path, capsys):
     ncjax("bench", "kmeans", "cifar10", "--data", file, "--rounds", 2, "--output", tmp_path / "out.json")
     result = json.loads((tmp_path / "out.json").read_text())

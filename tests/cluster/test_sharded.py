@@ -12,7 +12,13 @@ from ncjax.cluster import sharded_kmeans
 from tests.cluster.test_in_memory import KEY, blobs, ours, wide
 
 
-@pytest.mark.parametrize("points", [wide(), blobs(1003, 5, 4, spread=3.0)], ids=["searched", "uneven"])
+@pytest.mark.parametrize(
+    "points",
+    [
+        pytest.param(wide(), id="searched", marks=pytest.mark.slow),
+        pytest.param(blobs(1003, 5, 4, spread=3.0), id="uneven"),
+    ],
+)
 def test_eight_devices_give_the_answer_of_one(points):
     mesh = Mesh(np.array(jax.devices()), ("data",))
     many = sharded_kmeans(KEY, jnp.asarray(points), 4, mesh=mesh)

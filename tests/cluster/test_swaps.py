@@ -35,7 +35,7 @@ def test_inertia_after_an_exchange_is_that_of_all_distances(seed):
             assert float(found[i, j]) == pytest.approx(wanted, rel=1e-4)
 
 
-@pytest.mark.parametrize("dimensions", [1, 2, 16, 64])
+@pytest.mark.parametrize("dimensions", [1, 16, *(pytest.param(d, marks=pytest.mark.slow) for d in (2, 64))])
 def test_two_centroids_in_one_blob_and_none_in_another_are_mended(dimensions):
     rng = np.random.default_rng(0)
     centres = 8 * rng.normal(size=(5, dimensions)) / np.sqrt(dimensions) + 20 * np.arange(5)[:, None]
@@ -53,7 +53,7 @@ def test_two_centroids_in_one_blob_and_none_in_another_are_mended(dimensions):
 
 
 @pytest.mark.parametrize("kind", ["blobs", "Student t", "repeated", "fewer distinct than clusters"])
-@pytest.mark.parametrize("k", [1, 6])
+@pytest.mark.parametrize("k", [pytest.param(1, marks=pytest.mark.slow), 6])
 def test_the_inertia_never_rises_and_the_limit_of_iterations_holds(kind, k):
     rows, weights = make(kind, 500, 4, 6)
     points = points_of(rows, weights)

@@ -99,6 +99,7 @@ def pair(first: list, second: list, options: tuple[dict, dict] = ({}, {})) -> li
     return ended([start(line, NCJAX_PROCESS=process, **given, **more) for process, (line, more) in both])
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_ends_the_other_with_its_reason(tmp_path: Path) -> None:
     line = command("train", tmp_path / "new", "--mesh.data", 0)
     (code, err), (other, why) = pair(line, line, ({"before": FAILS}, {}))

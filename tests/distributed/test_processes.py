@@ -25,6 +25,7 @@ def all_well(processes: list) -> None:
         assert code == 0, err
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one_with_a_member_too_many(tmp_path: Path) -> None:
     """Three members on a mesh of 2 x 2, where a fourth fills up: the same losses and features, and three of each."""
     all_well([start(command("train", tmp_path / "one"))])

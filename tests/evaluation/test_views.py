@@ -32,6 +32,7 @@ def test_residual_pca_is_white_in_each_super_class():
         np.testing.assert_allclose(own.T @ own / len(own), np.eye(8), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_tsne_embeds_some_examples_and_the_others_vote(monkeypatch):
     monkeypatch.setattr("ncjax.evaluation.views.TSNE_POINTS", 30)

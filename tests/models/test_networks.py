@@ -32,7 +32,7 @@ def test_resnet18_has_the_published_number_of_weights():
 
 
 @pytest.mark.parametrize(("name", "width", "features"), [("resnet18", 2, 16), ("cnn", 3, 12), ("mlp", 7, 7)])
-@pytest.mark.parametrize("image", [(8, 8, 1), (13, 9, 3)])
+@pytest.mark.parametrize("image", [pytest.param((8, 8, 1), marks=pytest.mark.slow), (13, 9, 3)])
 def test_shapes_and_modes(name, width, features, image):
     model = make_model(ModelConfig(name=name, width=width), image, 5, FLOAT32, nnx.Rngs(params=0))
     x = jax.random.normal(jax.random.key(1), (4, *image))

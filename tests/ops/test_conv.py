@@ -126,7 +126,7 @@ def test_training_in_a_loop_reaches_the_fast_kernel():
     assert all("dim_labels=b01f_01io->b01f" in line for line in convolutions)
 
 
-@pytest.mark.parametrize("images", [1, 4, 5])
+@pytest.mark.parametrize("images", [pytest.param(1, marks=pytest.mark.slow), 4, 5])
 @pytest.mark.parametrize("members", [0, 2])
 def test_wide_convolutions_are_the_direct_ones_in_blocks_and_under_vmap(monkeypatch, images, members):
     """Within 1e-5 of the largest entry, of values and of both gradients."""

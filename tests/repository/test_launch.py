@@ -163,6 +163,7 @@ def test_repairs_after_a_kill_a_move_and_a_new_pyproject(project: Path) -> None:
     assert done.stdout.splitlines()[-1] == f"ncjax demo in {moved.resolve()}"
 
 
+@pytest.mark.slow
 def test_failed_installation_is_reported_and_tried_again(project: Path) -> None:
     add_python(project, "python3")
     backend = project / "backend.py"

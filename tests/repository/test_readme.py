@@ -3,7 +3,7 @@
 
 A ```bash or ```python block that follows the line `<!-- test -->` is run, all blocks of a page in order in one folder
 that holds a copy of configs/, with the commands of this environment on the path. `<!-- test: slow -->` marks one that
-takes long.
+takes long; the others are compiled as quickly as tests are.
 """
 
 import os

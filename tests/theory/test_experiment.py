@@ -34,6 +34,7 @@ def test_diverged_runs_are_marked_and_the_others_are_sound(tmp_path):
     assert read_summary(tmp_path) == TheorySummary(runs=8, diverged=4, wall_secs=written["wall_secs"])
 
 
+@pytest.mark.slow
 def test_results_hold_every_run_of_every_shape(tmp_path):
     config = small(mixture=MixtureConfig(dimension=(4, 6), train=(8,), test=8, noise=(0.1, 0.2)), seeds=2)
     config = dataclasses.replace(config, memory_gib=1e-9, descent=DescentConfig(steps=3, lr=(0.1, 0.2), restarts=0))

@@ -54,7 +54,7 @@ CASES = {
     "resnet18": (ModelConfig(name="resnet18", width=4), True, "one_cycle", 0.002),
 }
 DOUBLE = ("cnn, plain momentum", "densenet", "vgg11", "resnet18")
-SLOW = ("cnn, plain momentum", "densenet", "vgg11", "resnet18")
+SLOW = ("cnn", "cnn, plain momentum", "densenet", "vgg11", "resnet18")
 
 
 @pytest.mark.parametrize("case", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])

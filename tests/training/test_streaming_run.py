@@ -140,6 +140,7 @@ def ended(config, workdir, on_epoch=lambda epoch, state: None):
     return [{**line, "wall_secs": 0} for line in records(workdir)], outcome.state, extract(run, outcome.state, dataset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "mesh"),
     [
