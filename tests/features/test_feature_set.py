@@ -14,7 +14,8 @@ from tests.features.arrays import D, N, some
 
 
 @pytest.mark.parametrize("make", [
-    pytest.param(lambda x: x.astype(np.float16), marks=pytest.mark.slow), lambda x: x.astype(np.float64), lambda x: x.astype(jnp.bfloat16), jnp.asarray,
+    pytest.param(lambda x: x.astype(np.float16), marks=pytest.mark.slow),
+    lambda x: x.astype(np.float64), lambda x: x.astype(jnp.bfloat16), jnp.asarray,
     lambda x: torch.tensor(x), lambda x: torch.tensor(x).bfloat16().requires_grad_(),
 ])  # fmt: skip
 def test_every_type_gives_nearly_the_same(make):
