@@ -4,7 +4,6 @@
 import dataclasses
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from ncjax.config import Config, to_dict
 from ncjax.data import Dataset, load_dataset
 from ncjax.data.label_maps import LabelMap
+from ncjax.data.record import keep_record, record_of
 from ncjax.distributed.agreement import check_agreement, check_devices, is_joined
 from ncjax.distributed.environment import environment, versions
 from ncjax.distributed.processes import broadcast_message, is_main_process, on_main_process
@@ -55,15 +55,16 @@ def train(
     Args:
         config: the experiment.
         dataset: the images; None: what `config.data` names.
-        workdir: gets config.json, members.json, metrics.jsonl, checkpoints/, features/EPOCH/ and results/training.json;
-            a stopped run in it goes on. None: a temporary folder, deleted when the run is no longer used.
+        workdir: gets config.json, data.json, members.json, metrics.jsonl, checkpoints/, features/EPOCH/ and
+            results/training.json; a stopped run in it goes on. None: a temporary folder, deleted when the run is no
+            longer used.
         command: kept in config.json.
 
     Returns:
         The run: `.members`, `.metrics()`, `.features(epoch)`, `.state(epoch)`.
 
     Raises:
-        UserError: the config does not fit its data, the devices or the work directory.
+        UserError: the config does not fit its data, the devices or the work directory, or the run began on other data.
         Stopped: a signal asked for the end; a checkpoint was written.
 
     Example:
@@ -82,7 +83,7 @@ def train(
     check_views(config.evaluate.variants)
     find_named(VIEWS, config.evaluate.headline, "evaluate.headline")
     images = dataset or load_dataset(config.data)
-    check_agreement({"data": _describe_data(images)})
+    check_agreement({"data": {"name": images.name, **unstructure(record_of(images))}})
     prepared = prepare(config, images)
     described = describe_members(config, images, from_memory=dataset is not None)
     check_layers(prepared, config.evaluate.layers)
@@ -98,6 +99,7 @@ def train(
     with ExitStack() as held:
         on_main_process(lambda: held.enter_context(locked(path)))
         on_main_process(lambda: open_workdir(path, config, command, environment()))
+        on_main_process(lambda: keep_record(path, images))
         on_main_process(lambda: write_members(path, described))
         outcome = fit(prepared, path, keep_features)
         for epoch in sorted(missing):
@@ -118,14 +120,6 @@ def _mend_features(run: Run, prepared: PreparedRun, epoch: int, keep: Callable[[
     except UserError as error:
         line = f"features of epoch {epoch} cannot be read ({reason}), nor be made again: {error}"
     on_main_process(lambda: print(f"ncjax: warning: {line}", file=sys.stderr))
-
-
-def _describe_data(dataset: Dataset) -> dict[str, object]:
-    """What tells two data sets apart without reading their images."""
-    found: dict[str, object] = {"name": dataset.name, "classes": dataset.class_names, "files": dataset.fingerprint}
-    for name, split in (("train", dataset.train), ("test", dataset.test)):
-        found[name] = {"shape": split.images.shape, "labels": f"CRC-32 {zlib.crc32(split.labels.tobytes()):08x}"}
-    return found
 
 
 def _write_summary(workdir: Path, outcome: Outcome, data: tuple[str, ...]) -> None:

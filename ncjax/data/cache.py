@@ -14,7 +14,7 @@ from ncjax.data.dataset import Dataset, Split
 from ncjax.errors import UserError
 from ncjax.storage.atomic import write_arrays
 
-LAYOUT = "2"  # of the cache entries; changes when decoding does
+LAYOUT = "3"  # of the cache entries; changes when decoding does
 NAMES = ("name", "class_names", "train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -24,7 +24,7 @@ def fingerprint(root: Path, files: Iterable[Path]) -> str:
     Raises:
         UserError: a file cannot be read.
     """
-    total = hashlib.sha256(LAYOUT.encode())
+    total = hashlib.sha256()
     for file in files:
         try:
             with file.open("rb") as stream:
@@ -60,7 +60,7 @@ def cached_arrays(
     Raises:
         UserError: the cache cannot be written.
     """
-    path = folder / f"{key}.npz"
+    path = folder / f"{key}.{LAYOUT}.npz"
     if path.exists():
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

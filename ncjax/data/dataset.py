@@ -58,7 +58,7 @@ class Dataset:
         train: split that members are trained on.
         test: split that they are tested on.
         class_names: of the `f` fine classes.
-        fingerprint: SHA-256 of what the images and labels were read from.
+        fingerprint: SHA-256 of what the images and labels were read from; of streamed ones, of its names and sizes.
         super_classes: name of the super-class of each fine class, for the label map `superclass`; empty: not known.
         notes: what was skipped, turned or made while reading, for a person.
     """

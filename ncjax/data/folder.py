@@ -20,7 +20,7 @@ from ncjax.data.held_out import held_out_note, hold_out
 from ncjax.data.hierarchy import NAMES as HIERARCHIES
 from ncjax.data.pictures import decode, is_grey, is_picture
 from ncjax.data.source import Source, source_cache, source_folder
-from ncjax.data.streamed import stat_fingerprint, stream_dataset
+from ncjax.data.streamed import stream_dataset
 from ncjax.errors import UserError
 
 SPLITS = ("train", "test")
@@ -224,8 +224,8 @@ def _read(config: DataConfig) -> Dataset:
 def _stream(config: DataConfig) -> Dataset:
     root = source_folder(config)
     listing = list_folder(root, config.test_fraction)
-    key = with_options(stat_fingerprint(root, listing.all_files), config)
-    dataset = stream_dataset(config, root.name, listing.classes, open_folder(listing, config.image_size), key)
+    readers = open_folder(listing, config.image_size)
+    dataset = stream_dataset(config, root.name, listing.classes, readers, root, listing.all_files)
     return dataclasses.replace(dataset, notes=listing.notes)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from ncjax.config import DataConfig
-from ncjax.data.cache import LAYOUT, cached_arrays
+from ncjax.data.cache import cached_arrays, with_options
 from ncjax.data.dataset import Dataset, Reader, Split, Streamed, channel_counts, chosen_rows
 from ncjax.data.source import source_cache
 from ncjax.errors import UserError
@@ -21,7 +21,12 @@ BLOCK = 64  # consecutive images that one thread scans
 
 
 def stream_dataset(
-    config: DataConfig, name: str, classes: tuple[str, ...], readers: Mapping[str, Reader], key: str
+    config: DataConfig,
+    name: str,
+    classes: tuple[str, ...],
+    readers: Mapping[str, Reader],
+    root: Path,
+    files: tuple[Path, ...],
 ) -> Dataset:
     """A data set whose images stay in their files.
 
@@ -30,16 +35,18 @@ def stream_dataset(
         name: of the data set.
         classes: names of the `f` fine classes.
         readers: of the splits train and test.
-        key: changes when the files do.
+        root: of the files.
+        files: all of them.
 
     Raises:
         UserError: as `stream_split`.
     """
     examples = {"train": config.train_examples, "test": config.test_examples}
     rows = {split: chosen_rows(reader.count, examples[split], split) for split, reader in readers.items()}
-    cache = source_cache(config)
+    cache, key = source_cache(config), with_options(stat_fingerprint(root, files, times=True), config)
     train, test = (stream_split(readers[split], rows[split], cache, key) for split in ("train", "test"))
-    return Dataset(name=name, train=train, test=test, class_names=classes, fingerprint=key)
+    lasting = with_options(stat_fingerprint(root, files), config)
+    return Dataset(name=name, train=train, test=test, class_names=classes, fingerprint=lasting)
 
 
 def stream_split(reader: Reader, rows: Int64[np.ndarray, "n"], cache: Path, key: str) -> Split:
@@ -130,17 +137,18 @@ def in_order(read: Callable[[int], T], numbers: range, ahead: int) -> Generator[
         iterator.close()
 
 
-def stat_fingerprint(root: Path, files: tuple[Path, ...]) -> str:
-    """SHA-256 over the names (from `root`), sizes and times of files: no file is read.
+def stat_fingerprint(root: Path, files: tuple[Path, ...], *, times: bool = False) -> str:
+    """SHA-256 over the names (from `root`) and sizes of files, and their times where asked for: no file is read.
 
     Raises:
         UserError: a file is not there.
     """
-    total = hashlib.sha256(LAYOUT.encode())
+    total = hashlib.sha256()
     for file in files:
         try:
             found = file.stat()
         except OSError as error:
             raise UserError(f"cannot read {file}: {error.strerror}") from error
-        total.update(os.fsencode(file.relative_to(root)) + f"\0{found.st_size} {found.st_mtime_ns}\0".encode())
+        told = f"{found.st_size} {found.st_mtime_ns}" if times else f"{found.st_size}"
+        total.update(os.fsencode(file.relative_to(root)) + f"\0{told}\0".encode())
     return total.hexdigest()

@@ -12,7 +12,7 @@ from ncjax.data.cache import cached, fingerprint, with_options
 from ncjax.data.dataset import Dataset, Reader, Split
 from ncjax.data.pictures import resize
 from ncjax.data.source import Source, source_cache
-from ncjax.data.streamed import stat_fingerprint, stream_dataset
+from ncjax.data.streamed import stream_dataset
 from ncjax.errors import UserError, first_line
 from ncjax.paths import user_path
 
@@ -125,8 +125,8 @@ def _read(config: DataConfig) -> Dataset:
 def _stream(config: DataConfig) -> Dataset:
     builder = _open(config)
     readers = {split: open_rows(builder, split, config.image_size) for split in SPLITS}
-    key = with_options(stat_fingerprint(Path(builder.data_path), list_tfds(builder)), config)
-    return stream_dataset(config, builder.info.name, tfds_classes(builder), readers, key)
+    root, files = Path(builder.data_path), list_tfds(builder)
+    return stream_dataset(config, builder.info.name, tfds_classes(builder), readers, root, files)
 
 
 TFDS = Source(read=_read, stream=_stream)

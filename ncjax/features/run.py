@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ncjax.config import Config, MeshConfig
 from ncjax.data import Dataset, load_dataset
+from ncjax.data.record import check_record
 from ncjax.errors import UserError
 from ncjax.features.feature_set import FeatureSet
 from ncjax.features.store import RunMembers, load_features, read_members, saved_epochs
@@ -85,7 +86,7 @@ class Run:
         """The data set that the run was trained on; read once.
 
         Raises:
-            UserError: it cannot be read, or was made of arrays that are gone.
+            UserError: it cannot be read, has changed since, or was made of arrays that are gone.
         """
         if self.in_memory is not None:
             return self.in_memory
@@ -94,7 +95,9 @@ class Run:
                 f"{self.workdir} was trained on arrays from memory, which are not kept; give the data set again "
                 "(dataset=...)"
             )
-        return load_dataset(self.config.data)
+        found = load_dataset(self.config.data)
+        check_record(self.workdir, found)
+        return found
 
     def metrics(self) -> tuple[MetricPoint, ...]:
         """Everything that training wrote to metrics.jsonl so far, in long form: one point a member, epoch and metric.

@@ -2,7 +2,6 @@
 """Features of a run on disk: `features/EPOCH`, by Orbax, with checksums; and who the members are: `members.json`."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,13 +65,26 @@ def describe_members(config: Config, dataset: Dataset, *, from_memory: bool) -> 
 
 
 def write_members(workdir: Path, members: RunMembers) -> None:
-    """Write members.json, where there is none that can be read: it follows from the config and the data."""
+    """Write members.json, where there is none that can be read: it follows from the config and the data.
+
+    Raises:
+        UserError: the members there are trained on other labels: a file that a label map was read from has changed.
+    """
     path = workdir / MEMBERS_FILE
-    if path.is_file():
-        with suppress(UserError):
-            read_members(workdir)
-            return
-    write_json(path, unstructure(members))
+    if not path.is_file():
+        write_json(path, unstructure(members))
+        return
+    try:
+        there = read_members(workdir).members
+    except UserError:
+        write_json(path, unstructure(members))
+        return
+    for name, member in members.members.items():
+        if name in there and there[name].label_map != member.label_map:
+            raise UserError(
+                f"{workdir} holds a run whose label map {member.label_map.name} gave the classes other labels; "
+                "put back the file that it is read from, or choose another work directory"
+            )
 
 
 def read_members(workdir: Path) -> RunMembers:
