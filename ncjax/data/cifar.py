@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncjax.config import DataConfig
-from ncjax.data.bounded import check_size, read_bounded
 from ncjax.data.cache import fingerprint, with_options
 from ncjax.data.dataset import Dataset, Split
 from ncjax.data.source import Source, source_folder
 from ncjax.errors import UserError, first_line
+from ncjax.storage.bounded import check_size, read_bounded
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PIXELS = 3 * 32 * 32

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from ncjax.config import DataConfig
-from ncjax.data.bounded import check_memory
 from ncjax.data.cache import cached, fingerprint, with_options
 from ncjax.data.dataset import Dataset, Reader, Split
 from ncjax.data.held_out import held_out_note, hold_out
@@ -22,6 +21,7 @@ from ncjax.data.pictures import decode, is_grey, is_picture
 from ncjax.data.source import Source, source_cache, source_folder
 from ncjax.data.streamed import stream_dataset
 from ncjax.errors import UserError
+from ncjax.storage.bounded import check_memory
 
 SPLITS = ("train", "test")
 

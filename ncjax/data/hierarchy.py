@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ncjax.data.bounded import read_bounded
 from ncjax.errors import UserError, first_line
+from ncjax.storage.bounded import read_bounded
 
 NAMES = ("superclasses.csv", "superclasses.json")
 LARGEST = 2**26  # bytes

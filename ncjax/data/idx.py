@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ncjax.config import DataConfig
-from ncjax.data.bounded import check_inflated, check_memory
 from ncjax.data.cache import fingerprint, with_options
 from ncjax.data.dataset import Arrays, Dataset, join_splits
 from ncjax.data.source import Source, source_folder
 from ncjax.errors import UserError
+from ncjax.storage.bounded import check_inflated, check_memory
 
 NAMES = ("train-images", "train-labels", "t10k-images", "t10k-labels")
 

@@ -2,26 +2,21 @@
 """Arrays in an npz file."""
 
 import dataclasses
-import io
-import math
-import zipfile
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 
 from ncjax.config import DataConfig
-from ncjax.data.bounded import check_inflated, check_memory
 from ncjax.data.cache import fingerprint, with_options
 from ncjax.data.dataset import Arrays, Dataset, join_splits
 from ncjax.data.held_out import held_out_note, hold_out
 from ncjax.data.source import Source, source_file
-from ncjax.errors import UserError, first_line
+from ncjax.errors import UserError
+from ncjax.storage.npy import load_npz
 
 TRAIN, TEST = ("x_train", "y_train"), ("x_test", "y_test")
 OPTIONAL = ("class_names", "super_classes")
-LONGEST_HEADER = 10_000  # bytes of a header of npy; NumPy trusts no longer ones
 
 
 def read_npz(file: Path, fingerprint: str, test_fraction: float = 0.0) -> Dataset:
@@ -64,39 +59,14 @@ def _parts(file: Path, arrays: dict[str, np.ndarray], fraction: float) -> tuple[
 
 
 def _arrays(file: Path, test: tuple[str, ...]) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            missing = [name for name in (*TRAIN, *test) if name not in members]
-            if missing:
-                remedy = "; data.test_fraction makes a test split" if missing[0] in TEST else ""
-                raise UserError(f"{file} holds no array {missing[0]}; it needs {', '.join((*TRAIN, *TEST))}{remedy}")
-            wanted = {name: members[name] for name in (*TRAIN, *TEST, *OPTIONAL) if name in members}
-            sizes = {name: _promised(file, archive, info) for name, info in wanted.items()}
-            check_memory(sum(sizes.values()), f"{file}", "make the arrays smaller, or an image folder to stream")
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            return {name: content[name] for name in wanted}
-    except UserError:
-        raise
-    except Exception as error:  # a damaged archive can raise anything
-        raise UserError(f"{file} is not an npz file that can be read ({first_line(error)}); save it again") from error
+    def choose(names: Collection[str]) -> Iterable[str]:
+        missing = [name for name in (*TRAIN, *test) if name not in names]
+        if missing:
+            remedy = "; data.test_fraction makes a test split" if missing[0] in TEST else ""
+            raise UserError(f"{file} holds no array {missing[0]}; it needs {', '.join((*TRAIN, *TEST))}{remedy}")
+        return [name for name in (*TRAIN, *TEST, *OPTIONAL) if name in names]
 
-
-def _promised(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
-    """The bytes of an array, as its header says; a header is read, and nothing else."""
-    name = info.filename.removesuffix(".npy")
-    with archive.open(info) as member:
-        start = io.BytesIO(member.read(LONGEST_HEADER + 12))
-    read: Any = npy.read_array_header_1_0 if npy.read_magic(start) == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(start)
-    if dtype.hasobject:
-        raise UserError(
-            f"{file}: {name} holds Python objects, which are not read without pickle; "
-            "save numbers, and names as an array of text: np.array(names, dtype=str)"
-        )
-    size = math.prod(shape) * dtype.itemsize
-    check_inflated(size, info.compress_size, f"{file}: {name}")
-    return size
+    return load_npz(file, choose, remedy="make the arrays smaller, or an image folder to stream")
 
 
 def _texts(array: np.ndarray) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 """Results of an evaluation in a work directory; views that were evaluated earlier are kept."""
 
 import dataclasses
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -13,13 +12,13 @@ from jaxtyping import Shaped
 from ncjax.errors import UserError
 from ncjax.results import Clusters, Evaluation, Measurement, Row
 from ncjax.storage.atomic import set_aside, write_arrays, write_text
+from ncjax.storage.npy import load_npz
 
 PARTS = tuple(field.name for field in dataclasses.fields(Clusters))
 WITHOUT_EPOCH = "raw_pixels"  # the file of rows that belong to no epoch
 
 
 ROW_ARRAYS = ("names", "layers", "super_classes")
-UNREADABLE = (OSError, ValueError, zipfile.BadZipFile)
 T = TypeVar("T")
 Identity = tuple[str, str, int | None, str, tuple[int, ...]]  # of a row: name, kind, epoch, layer, super-classes
 ByRow = dict[Identity, np.ndarray]
@@ -118,8 +117,8 @@ def _clusters_before(
     """What a file holds of the rows of an earlier evaluation, but for the views that its rows have anew."""
     rows = [_identity(row) for row in earlier.rows if row.epoch == epoch] if earlier else []
     try:
-        arrays = _read(file)
-    except UNREADABLE:
+        arrays = load_npz(file)
+    except UserError:
         return {}
     if len(arrays.get("names", ())) != len(rows):
         return {}
@@ -145,11 +144,6 @@ def _stacked(of_rows: ByRow, rows: Sequence[Row]) -> Shaped[np.ndarray, "s ..."]
     return whole
 
 
-def _read(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
-
-
 def read_clusters(workdir: Path, epoch: int | None) -> dict[str, Clusters]:
     """The reconstructed labels that results/clusters/EPOCH.npz holds, by view; None: those of raw pixels.
 
@@ -158,8 +152,8 @@ def read_clusters(workdir: Path, epoch: int | None) -> dict[str, Clusters]:
     """
     file = cluster_file(workdir, epoch)
     try:
-        arrays = _read(file)
-    except UNREADABLE as error:
+        arrays = load_npz(file)
+    except UserError as error:
         raise UserError(f"{file} cannot be read ({error}); run: ncjax evaluate {workdir}") from error
     views = [name.removesuffix("_matching") for name in arrays if name.endswith("_matching")]
     return {view: Clusters(**{part: arrays.get(f"{view}_{part}") for part in PARTS}) for view in views}  # type: ignore[arg-type]

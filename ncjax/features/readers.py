@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ncjax.errors import UserError, first_line
+from ncjax.errors import UserError
 from ncjax.paths import user_path
+from ncjax.storage.npy import load_npz, map_npy
 
 SUFFIXES = (".npz", ".npy", ".safetensors", ".pt", ".pth")
 FEATURES = ("train_features", "train", "features")
@@ -78,23 +79,15 @@ def read_arrays(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is of no known kind; give a run's folder or a file {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise UserError(f"no file at {path}")
-    if path.suffix in (".npz", ".npy"):
-        return _read_numpy(path)
+    if path.suffix == ".npy":
+        return {"": map_npy(path)}
+    if path.suffix == ".npz":
+        return load_npz(path, remedy="save arrays as .npy, which are read from disk, or fewer of them")
     try:
         from ncjax.features.torch_files import read_tensors
     except ImportError as error:
         raise UserError(f"reading {path} needs PyTorch; install it with: pip install 'ncjax[torch]'") from error
     return dict(read_tensors(path))
-
-
-def _read_numpy(path: Path) -> dict[str, Any]:
-    try:
-        if path.suffix == ".npy":
-            return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except Exception as error:  # a damaged archive makes its reader stumble anywhere
-        raise UserError(f"{path} cannot be read ({first_line(error)}); was it written by NumPy?") from error
 
 
 def _named(source: str, content: Mapping[str, Any], names: tuple[str, ...], path: Path) -> Any:

@@ -3,7 +3,9 @@
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ def load_torch(path: Path) -> object:
     """
     if not path.is_file():
         raise UserError(f"no file at {path}")
+    _check_stored(path)
     try:
         import torch
         from safetensors.torch import load_file
@@ -38,6 +41,17 @@ def load_torch(path: Path) -> object:
         ) from error
     except Exception as error:  # a damaged file makes the reader stumble anywhere
         raise UserError(f"{path} cannot be read as a checkpoint ({first_line(error)}); is it truncated?") from error
+
+
+def _check_stored(path: Path) -> None:
+    """Refuses archives that are compressed, which `torch.save` never does: they could hold more than the memory."""
+    with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+        packed = [one for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]
+        if packed:
+            raise UserError(
+                f"{path}: {packed[0].filename} is compressed, as torch.save never does it; load it in PyTorch and save "
+                "it again"
+            )
 
 
 def read_tensors(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from ncjax.errors import UserError, first_line
+from ncjax.storage.npy import load_npz
 from ncjax.storage.workdir import RunFile, read_json, read_run_file
 
 SIZES = ("dimension", "train", "width")
@@ -68,8 +69,7 @@ def read_sweep(workdir: Path) -> Sweep:
     """
     try:
         run, summary = read_run_file(workdir), read_json(workdir / "results" / "theory.json")
-        with np.load(workdir / "results" / "theory.npz") as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        arrays = load_npz(workdir / "results" / "theory.npz")
         found = (_under(arrays, f"pictures/{number}/") for number in (0, 1))
         return Sweep(
             name=str(run.config["name"]),

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from ncjax.errors import UserError, first_line
+from ncjax.storage.bounded import check_memory
 
 
 @runtime_checkable
@@ -33,10 +34,12 @@ def tensor_to_numpy(name: str, tensor: Any) -> np.ndarray:
         tensor: of `torch.Tensor`.
 
     Raises:
-        UserError: it holds no plain numbers: it is sparse, nested, quantised, float8, or has no data; says what to do.
+        UserError: it holds no plain numbers: it is sparse, nested, quantised, float8, or has no data; or more of them
+            than the memory; says what to do.
     """
     if reason := _why_no_numbers(tensor):
         raise UserError(f"{name} is {reason}")
+    check_memory(tensor.numel() * tensor.element_size(), name, "give fewer numbers")  # a view may repeat one number
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     try:
         return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())

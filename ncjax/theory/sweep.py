@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from ncjax.distributed.sharding import shard_map
 from ncjax.errors import UserError, first_line
+from ncjax.paths import user_path
 from ncjax.storage.atomic import write_arrays
+from ncjax.storage.npy import load_npz, map_npy
 from ncjax.theory.config import Settings, Shape, TheoryConfig, settings_of, shapes_of
 from ncjax.theory.simulate import Trajectory, simulate
 
@@ -149,7 +151,7 @@ def read_means(config: TheoryConfig, dimension: int) -> Float[np.ndarray, "k d"]
         return None
     path, wanted = config.mixture.means_file, (config.mixture.labels * config.mixture.components, dimension)
     try:
-        means = np.asarray(np.load(path, allow_pickle=False), np.float32)
+        means = np.asarray(map_npy(user_path(path)), np.float32)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"cannot read the means in {path}: {first_line(error)}; give an array of numbers as .npy"
@@ -169,9 +171,8 @@ def read_part(path: Path) -> dict[str, np.ndarray]:
         UserError: it is damaged.
     """
     try:
-        with np.load(path) as stored:
-            return {name: stored[name] for name in stored.files}
-    except Exception as error:
+        return load_npz(path)
+    except UserError as error:
         raise UserError(
             f"{path} is damaged ({first_line(error)}); move it away and run the same command again"
         ) from error

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features from every kind of file; nothing in one is executed."""
 
+import io
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +73,7 @@ class Trap:
 
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("f.pt", pickle.dumps(Trap()), "nothing of it was executed"),
-    ("f.npz", b"no archive", "cannot be read"),
+    ("f.npz", b"no archive", "is not an npz file that can be read"),
     ("f.txt", b"", "is of no known kind"),
     ("gone.npz", None, "no file at gone.npz"),
 ])  # fmt: skip
@@ -86,9 +88,32 @@ def test_bad_files_are_named(name, content, message):
 
 def test_pickled_arrays_are_not_read():
     np.save("f.npy", np.array([Trap()], dtype=object))
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"f\.npy holds Python objects, which are not read"):
         FeatureSet.open("f.npy")
     assert not Path("executed").exists()
+
+
+def test_npz_bombs_are_refused_from_their_header():
+    (x, y), file = some(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (2**30, 2**20)})
+    np.savez("f.npz", features=x, labels=y)
+    with zipfile.ZipFile("f.npz", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("test_features.npy", file.getvalue() + bytes(2**20))
+    with pytest.raises(UserError, match=r"f\.npz: test_features promises 4503599627370496 bytes, but \d+ bytes cannot"):
+        FeatureSet.open("f.npz")
+
+
+def test_compressed_files_of_pytorch_are_refused():
+    """A thousandth of the size of what they hold."""
+    x, y = some()
+    torch.save({"features": torch.tensor(x), "labels": torch.tensor(y), "more": torch.zeros(2**20)}, "whole.pt")
+    with zipfile.ZipFile("whole.pt") as whole, zipfile.ZipFile("f.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for member in whole.namelist():
+            packed.writestr(member, whole.read(member))
+    assert Path("f.pt").stat().st_size < Path("whole.pt").stat().st_size / 10
+    FeatureSet.open("whole.pt")
+    with pytest.raises(UserError, match=r"f\.pt: .* is compressed, as torch\.save never does it; load it in PyTorch"):
+        FeatureSet.open("f.pt")
 
 
 def test_missing_names_are_listed():

@@ -45,6 +45,11 @@ def test_what_holds_no_plain_numbers_is_one_line(tensor):
     assert len(str(caught.value)) < 200
 
 
+def test_a_view_that_repeats_a_number_beyond_the_memory_is_refused():
+    with pytest.raises(UserError, match=r"x takes [\d,.]+ GiB, but this machine has"):
+        tensor_to_numpy("x", ROWS[:1].expand(2**50, 2))
+
+
 ROOM = {
     "features": lambda odd: ncjax.FeatureSet.from_arrays(odd, [0, 1, 1]),
     "labels": lambda odd: ncjax.FeatureSet.from_arrays(ROWS, odd),

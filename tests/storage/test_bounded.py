@@ -4,8 +4,8 @@ import zlib
 
 import pytest
 
-from ncjax.data.bounded import check_inflated, check_memory, read_bounded
 from ncjax.errors import UserError
+from ncjax.storage.bounded import check_inflated, check_memory, read_bounded
 
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100])
