@@ -32,7 +32,7 @@ from ncjax.evaluation.uncertainty import MOST_NETWORKS
 from ncjax.evaluation.views import VIEWS
 from ncjax.features.extraction import check_can_extract_again, check_layers, extract, load_or_extract
 from ncjax.features.feature_set import FEATURES, FeatureSet
-from ncjax.features.run import Run, state_of
+from ncjax.features.run import Run, normalised, state_of
 from ncjax.features.store import describe_members, missing_features, save_features, write_members
 from ncjax.paths import user_path
 from ncjax.results import Evaluation, Provenance, TrainingSummary, join
@@ -84,10 +84,10 @@ def train(
     find_named(VIEWS, config.evaluate.headline, "evaluate.headline")
     images = dataset or load_dataset(config.data)
     check_agreement({"data": {"name": images.name, **unstructure(record_of(images))}})
-    prepared = prepare(config, images)
     described = describe_members(config, images, from_memory=dataset is not None)
-    check_layers(prepared, config.evaluate.layers)
     run = Run(path, config, described, images, folder)
+    prepared = normalised(run, prepare(config, images))
+    check_layers(prepared, config.evaluate.layers)
     missing = {*config.evaluate.epochs, config.optim.epochs}
     layers = tuple(dict.fromkeys((*config.evaluate.layers, FEATURES)))  # what the classifier reads is always kept
 
@@ -130,9 +130,10 @@ def _write_summary(workdir: Path, outcome: Outcome, data: tuple[str, ...]) -> No
         compile_secs=round(outcome.compile_secs, 2),
         train_secs=round(outcome.train_secs, 2),
         failures=outcome.failures,
-        imported=earlier.imported if earlier else (),
         data=data,
     )
+    if earlier is not None:
+        summary = dataclasses.replace(summary, imported=earlier.imported, mean=earlier.mean, std=earlier.std)
     write_json(path, unstructure(summary))
 
 
@@ -177,7 +178,8 @@ def evaluate_run(
     found = join(list(_evaluated(run, epochs, chosen, maps[:most], controls and not pixels, bootstrap)))
     if all(row.epoch is None for row in found.rows):
         raise UserError(found.notes[0])
-    notes = [*unfinished, *training.failures, *training.imported, *training.data, *pixels, *maps_left_out(maps, most)]
+    notes = [*unfinished, *training.failures, *_imported(training), *training.data]
+    notes += [*pixels, *maps_left_out(maps, most)]
     secs = {
         "compile": training.compile_secs,
         "train": training.train_secs,
@@ -203,6 +205,14 @@ def _training(run: Run) -> tuple[TrainingSummary, tuple[str, ...]]:
     last = max(run.epochs, default=0)
     note = f"Training has not ended: evaluated are the features kept so far, up to epoch {last} of "
     return TrainingSummary(compile_secs=None, train_secs=None), (f"{note}{run.config.optim.epochs}.",)
+
+
+def _imported(training: TrainingSummary) -> tuple[str, ...]:
+    """Where weights came from, and how the images that they are measured on were normalised."""
+    if not training.mean:
+        return training.imported
+    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (training.mean, training.std))
+    return (*training.imported, f"Their images were normalised with mean {mean} and deviation {std} (full scale 1).")
 
 
 def _evaluated(

@@ -231,6 +231,8 @@ class TrainingSummary:
     train_secs: float | None
     failures: tuple[str, ...] = ()  # members whose loss or gradient was not finite
     imported: tuple[str, ...] = ()  # members whose weights came from files
+    mean: tuple[float, ...] = ()  # channel means that their images were normalised with, full scale = 1
+    std: tuple[float, ...] = ()  # the same for standard deviations
     data: tuple[str, ...] = ()  # what was skipped, turned or split off while the images were read
 
 

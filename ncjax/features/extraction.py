@@ -15,7 +15,7 @@ from ncjax.data import Dataset, Split, Streamed
 from ncjax.distributed.processes import is_distributed, to_host
 from ncjax.errors import UserError
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
-from ncjax.features.run import Run, prepare_run, state_of
+from ncjax.features.run import Run, prepare_again, state_of
 from ncjax.features.store import AGAIN, RunMembers, describe_members, label_features, load_features
 from ncjax.ops.xla import compiler_options
 from ncjax.training.forward import forward, forward_batches
@@ -48,7 +48,7 @@ def extract_features(
         kept = load_or_extract(run, epoch).features
         if set(layers) <= set(kept.layers):
             return kept.choose_layers(layers)
-    prepared = prepare_run(run.config, run.dataset)
+    prepared = prepare_again(run)
     state = state_of(run.workdir, prepared, epoch)
     return extract(prepared, state, dataset or run.dataset, layers, epoch, run.described)
 
@@ -83,20 +83,20 @@ def _extract_again(run: Run, epoch: int) -> FeatureSet:
     if is_distributed():
         raise UserError("several processes do not; run this command in one process")
     check_can_extract_again(run)
-    prepared = prepare_run(run.config, run.dataset)
+    prepared = prepare_again(run)
     state = state_of(run.workdir, prepared, epoch)
     found = extract(prepared, state, run.dataset, run.config.evaluate.layers, epoch, run.described)
     return dataclasses.replace(found, mesh=run.config.mesh)
 
 
 def check_can_extract_again(run: Run) -> None:
-    """Refuses imported runs: how their images were normalized is not kept.
+    """Refuses runs that an earlier version imported: how their images were normalised is not kept.
 
     Raises:
-        UserError: the weights of the run were imported.
+        UserError: the weights of the run were imported, and it does not say how the images were normalised.
     """
-    if run.has_ended and run.training.imported:
-        raise UserError("its weights were imported; import the files again into another work directory")
+    if run.has_ended and run.training.imported and not run.training.mean:
+        raise UserError("its weights were imported by an earlier version; import them into another work directory")
 
 
 def extract(

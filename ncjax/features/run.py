@@ -20,7 +20,7 @@ from ncjax.storage.temporary import TemporaryFolder
 from ncjax.storage.workdir import read_config, read_json
 from ncjax.training.checkpoints import read_state
 from ncjax.training.loop import PreparedRun, prepare
-from ncjax.training.members import Member
+from ncjax.training.members import Member, with_statistics
 from ncjax.training.state import TrainState, blank_state, init_state
 from ncjax.typed_json import structure
 
@@ -162,6 +162,23 @@ class Run:
 def prepare_run(config: Config, dataset: Dataset) -> PreparedRun:
     """What `ncjax.training.loop.prepare` makes, on one device: for readers of a run."""
     return prepare(dataclasses.replace(config, mesh=MeshConfig()), dataset)
+
+
+def prepare_again(run: Run) -> PreparedRun:
+    """`prepare_run` of a run, as `normalised` has it."""
+    return normalised(run, prepare_run(run.config, run.dataset))
+
+
+def normalised(run: Run, prepared: PreparedRun) -> PreparedRun:
+    """A run whose images are normalised as those of imported weights were; the same where none were imported.
+
+    Raises:
+        UserError: results/training.json is damaged.
+    """
+    training = run.training if run.has_ended else None
+    if training is None or not training.mean:
+        return prepared
+    return dataclasses.replace(prepared, images=with_statistics(prepared.images, training.mean, training.std))
 
 
 def state_of(workdir: Path, prepared: PreparedRun, epoch: int = -1) -> TrainState:

@@ -2,7 +2,7 @@
 """Networks of a run out to PyTorch, and PyTorch checkpoints in as a run."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 
 from ncjax.config import Config
 from ncjax.data import load_dataset
+from ncjax.data.record import keep_record
 from ncjax.distributed.environment import environment
 from ncjax.errors import UserError
 from ncjax.features.extraction import extract
@@ -20,13 +21,13 @@ from ncjax.features.store import describe_members, save_features, write_members
 from ncjax.paths import user_path
 from ncjax.results import TrainingSummary
 from ncjax.storage.atomic import write_json
-from ncjax.storage.workdir import open_workdir, read_config
+from ncjax.storage.workdir import locked, open_workdir, read_config
 from ncjax.torch_port.files import read_state_dict, write_state_dict
 from ncjax.torch_port.foreign import to_torchvision_names
 from ncjax.torch_port.weights import from_state_dict, to_state_dict
 from ncjax.training import checkpoints as checkpoint
 from ncjax.training.loop import PreparedRun
-from ncjax.training.members import Images
+from ncjax.training.members import with_statistics
 from ncjax.training.state import TrainState, blank_state
 from ncjax.typed_json import unstructure
 
@@ -66,13 +67,14 @@ def import_checkpoints(
     Args:
         config: the network and the data that the checkpoints belong to.
         files: one checkpoint for each member of the config, in the order of its members.
-        workdir: to be made.
+        workdir: to be made; results/training.json there says what the images were normalised with.
         command: kept in config.json.
         mean: channel means that images were normalised with, in units of the full scale; none: those of the data.
         std: the same for standard deviations.
 
     Raises:
-        UserError: a file cannot be read or does not fit the network, or the number of files or channels does not fit.
+        UserError: a file cannot be read or does not fit the network, the number of files or channels does not fit, or
+            the work directory holds a run or is in use.
     """
     paths, workdir = tuple(map(user_path, files)), user_path(workdir)
     dataset = load_dataset(config.data)
@@ -81,21 +83,45 @@ def import_checkpoints(
         raise UserError(
             f"{len(paths)} checkpoints for the {len(prepared.members)} members of this config; give one each"
         )
+    _check_free(workdir)
+    prepared = dataclasses.replace(prepared, images=with_statistics(prepared.images, mean, std))
+    state = _state_of(prepared, paths)
+    with locked(workdir):
+        _check_free(workdir)
+        open_workdir(workdir, config, command, environment())
+        _write_run(workdir, prepared, state)
+        write_json(workdir / "results" / "training.json", unstructure(_summary(prepared, paths)))
+
+
+def _check_free(workdir: Path) -> None:
     if (workdir / "checkpoints").exists():
         raise UserError(f"{workdir} holds a run already; choose another --workdir")
-    prepared = dataclasses.replace(prepared, images=_with_statistics(prepared.images, {"mean": mean, "std": std}))
-    state, described = _state_of(prepared, paths), describe_members(config, dataset, from_memory=False)
-    open_workdir(workdir, config, command, environment())
+
+
+def _write_run(workdir: Path, prepared: PreparedRun, state: TrainState) -> None:
+    """All that training writes but for the summary, which is last: it says that the run is whole."""
+    config, dataset = prepared.config, prepared.dataset
+    described = describe_members(config, dataset, from_memory=False)
+    keep_record(workdir, dataset)
     write_members(workdir, described)
     with checkpoint.open_checkpoints(workdir) as checkpoints:
         checkpoint.save(checkpoints, state)
         checkpoint.finish(checkpoints)
     layers = tuple(dict.fromkeys((*config.evaluate.layers, FEATURES)))
     save_features(workdir, extract(prepared, state, dataset, layers, config.optim.epochs, described))
-    pairs = zip(prepared.members, paths, strict=True)
-    imported = tuple(f"The weights of {member.name} were imported from {path.name}." for member, path in pairs)
-    summary = TrainingSummary(compile_secs=None, train_secs=None, imported=imported, data=dataset.notes)
-    write_json(workdir / "results" / "training.json", unstructure(summary))
+
+
+def _summary(prepared: PreparedRun, files: Sequence[Path]) -> TrainingSummary:
+    pairs = zip(prepared.members, files, strict=True)
+    mean, std = (tuple(np.asarray(one).tolist()) for one in (prepared.images.mean, prepared.images.std))
+    return TrainingSummary(
+        compile_secs=None,
+        train_secs=None,
+        imported=tuple(f"The weights of {member.name} were imported from {path.name}." for member, path in pairs),
+        mean=mean,
+        std=std,
+        data=prepared.dataset.notes,
+    )
 
 
 def _state_of(prepared: PreparedRun, files: Sequence[Path]) -> TrainState:
@@ -111,16 +137,3 @@ def _state_of(prepared: PreparedRun, files: Sequence[Path]) -> TrainState:
     blank = blank_state(spec, prepared.ensemble)
     members = blank.members._replace(params=params, batch_stats=batch_stats)
     return TrainState(members, jnp.asarray(spec.total_steps, jnp.int32))
-
-
-def _with_statistics(images: Images, imported: Mapping[str, Sequence[float]]) -> Images:
-    """The images with other channel statistics, where there are some."""
-    channels, statistics = images.mean.size, {"mean": images.mean, "std": images.std}
-    for name, values in imported.items():
-        if values and len(values) != channels:
-            raise UserError(f"{name} has {len(values)} numbers, but the images have {channels} channels")
-        if not np.isfinite(values).all() or (name == "std" and min(values, default=1) <= 0):
-            raise UserError(f"{name} is {tuple(values)}, but must be {'above 0 and ' if name == 'std' else ''}finite")
-        if values:
-            statistics[name] = jnp.asarray(values, jnp.float32)
-    return images._replace(mean=statistics["mean"], std=statistics["std"])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The members of a run by name, as arrays, and the data that they share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import IntEnum
@@ -156,6 +157,23 @@ def put_images(dataset: Dataset, mesh: Mesh, *, streamed: bool = False) -> Image
         "std": std,
     }
     return Images(**put(arrays, NamedSharding(mesh, REPLICATED)))
+
+
+def with_statistics(images: Images, mean: Sequence[float], std: Sequence[float]) -> Images:
+    """The images with other channel statistics, in units of the full scale; none: those that they have.
+
+    Raises:
+        UserError: there are more or fewer than channels, or one is not finite, or a deviation is not above 0.
+    """
+    channels, statistics = images.mean.size, {"mean": images.mean, "std": images.std}
+    for name, values in (("mean", mean), ("std", std)):
+        if values and len(values) != channels:
+            raise UserError(f"{name} has {len(values)} numbers, but the images have {channels} channels")
+        if not np.isfinite(values).all() or (name == "std" and min(values, default=1) <= 0):
+            raise UserError(f"{name} is {tuple(values)}, but must be {'above 0 and ' if name == 'std' else ''}finite")
+        if values:
+            statistics[name] = jax.device_put(np.asarray(values, np.float32), images.mean.sharding)
+    return images._replace(mean=statistics["mean"], std=statistics["std"])
 
 
 def streamed_pixels(step: StreamedChunk) -> UInt8[Array, "s b h w ch"]:

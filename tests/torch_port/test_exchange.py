@@ -14,8 +14,10 @@ import torch
 from ncjax.cli.main import main
 from ncjax.config import ModelConfig
 from ncjax.data import load_dataset
+from ncjax.features.extraction import extract_features
+from ncjax.features.run import Run
 from ncjax.features.store import load_features, saved_epochs
-from ncjax.storage.workdir import read_config
+from ncjax.storage.workdir import locked, read_config
 from ncjax.torch_port.files import read_state_dict
 from ncjax.torch_port.networks import logits_and_features, make_network
 
@@ -136,6 +138,7 @@ def test_evaluation_of_an_imported_run_says_where_its_weights_come_from(imported
         ]
         assert measured["value"] == pytest.approx(accuracy, abs=0.011)  # one image of a hundred at a tie
         assert row["epoch"] == 1
+    assert any(note.startswith("Their images were normalised with mean 0.3") for note in written["notes"])
     assert written["provenance"]["command"].startswith("ncjax import ")
     ncjax("report", imported)
     assert "were imported from member_1.pt" in (imported / "report.html").read_text()
@@ -151,6 +154,33 @@ def test_files_of_pytorch_code_are_imported_in_order_with_their_normalisation(im
     assert_features_are_those_of(tmp_path / "run", given, **statistics)
     found, of_the_data = (load_features(workdir, 1).test.layers["features"] for workdir in (tmp_path / "run", imported))
     assert np.abs(found[::-1] - of_the_data).max() > 1e-3
+    if "std" in statistics:
+        assert_kept_and_used_again(tmp_path / "run", given, statistics)
+
+
+def assert_kept_and_used_again(workdir, files, statistics):
+    """results/training.json names the statistics, and features that are lost are made again with them."""
+    run = Run.open(workdir)
+    pixels = run.dataset.train.images / 255
+    wanted = {"mean": pixels.mean(), "std": pixels.std(), **statistics}
+    for name, value in wanted.items():
+        assert getattr(run.training, name) == pytest.approx((value,), rel=1e-6)
+    logits = extract_features(run, layers=("logits",)).test.layers["logits"]
+    np.testing.assert_allclose(logits, load_features(workdir, 1).test.logits, rtol=1e-5, atol=1e-5)
+    shutil.rmtree(workdir / "features" / "1")
+    ncjax("train", DIGITS, *OPTIONS, "--workdir", workdir)
+    assert_features_are_those_of(workdir, files, **statistics)
+    assert run.training.mean == pytest.approx((wanted["mean"],), rel=1e-6)
+
+
+def test_an_import_takes_the_lock_and_removes_nothing(files, tmp_path, capsys):
+    arguments = ("import", DIGITS, *OPTIONS, "--checkpoints", *files, "--workdir", tmp_path / "run")
+    with locked(tmp_path / "run"):
+        before = everything_under(tmp_path)
+        assert "is in use by process" in refused(capsys, *arguments)
+        assert everything_under(tmp_path) == before
+    ncjax(*arguments)
+    assert json.loads((tmp_path / "run" / "data.json").read_text())["train"]["image"] == [8, 8, 1]
 
 
 def test_importing_into_a_finished_run_leaves_what_belongs_together(trained, files, tmp_path):
