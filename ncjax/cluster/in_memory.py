@@ -16,6 +16,7 @@ from ncjax.cluster.search import KMeansOptions
 from ncjax.cluster.solver import KMeansResult, Solved, solve
 from ncjax.distributed.processes import to_host
 from ncjax.ops.precision import double_precision
+from ncjax.storage.arrays import takes_tensors
 
 Run = Callable[[Array, Any, Any, Any, Array, KMeansOptions], Solved]
 EXACT = ("float32", "float16", "bfloat16", "int8", "uint8", "int16", "uint16")  # as float32
@@ -23,6 +24,7 @@ EXACT = ("float32", "float16", "bfloat16", "int8", "uint8", "int16", "uint16")  
 run_solve: Run = jax.jit(solve, static_argnames=("options",))
 
 
+@takes_tensors
 def kmeans(
     key: Key[Array, "*s"],
     points: Num[Array | np.ndarray, "*s n d"],
@@ -56,8 +58,9 @@ def kmeans(
 
     Args:
         key: randomness of the initial centroids; one for each problem where there is a leading axis `s`.
-        points: one problem `[n d]`, or several problems `[s n d]`, which are solved sequentially. NumPy arrays of a
-            type wider than float32 are centred in float64, and their centroids and inertia are float64.
+        points: one problem `[n d]`, or several problems `[s n d]`, which are solved sequentially; of JAX, NumPy or
+            PyTorch, as all arrays here. Those outside JAX of a type wider than float32 are centred in float64, and
+            their centroids and inertia are float64.
         k: number of clusters, from 1 to the number of points of positive weight.
         weights: at least 0; points of weight 0 are ignored, and cost nothing behind the last one of positive weight.
             None: all 1.

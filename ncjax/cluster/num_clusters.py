@@ -16,6 +16,7 @@ from ncjax.cluster.points import squared_norms
 from ncjax.errors import UserError
 from ncjax.ops.precision import double_precision
 from ncjax.ops.products import matmul
+from ncjax.storage.arrays import takes_tensors
 
 SILHOUETTE_POINTS = 2000
 REFERENCES = 5  # of the gap statistic
@@ -43,6 +44,7 @@ class NumClusters(NamedTuple):
     variances: Float[np.ndarray, "k"]
 
 
+@takes_tensors
 def choose_num_clusters(
     key: Key[Array, ""],
     points: Num[Array | np.ndarray, "n d"],

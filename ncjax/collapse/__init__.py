@@ -3,6 +3,8 @@
 
 statistics = class_statistics(features, labels, classes)
 nc1(statistics).nc1, nc2(statistics).nc2_etf, cdnv(statistics)
+
+Arrays may be of JAX, NumPy or PyTorch.
 """
 
 from ncjax.collapse.metrics import METRICS

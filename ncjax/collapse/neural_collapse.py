@@ -30,6 +30,7 @@ from ncjax.collapse.statistics import (
 from ncjax.collapse.variability import effective_rank
 from ncjax.ops.products import HIGHEST, matmul
 from ncjax.results import MetricInfo
+from ncjax.storage.arrays import takes_tensors
 
 ROUNDINGS = 8.4  # of numbers of length 1, which the difference of two of them may be
 
@@ -135,6 +136,7 @@ def nc2(statistics: ClassStatistics) -> NC2:
     return where_defined(k > 1, found)
 
 
+@takes_tensors
 @jax.jit
 def nc3(statistics: ClassStatistics, weights: Float[Array, "k d"]) -> NC3:
     """NC3, self-duality of a linear classifier `x -> W x + b` and the class means (Papyan, Han and Donoho, PNAS 2020).
@@ -167,6 +169,7 @@ def nc3(statistics: ClassStatistics, weights: Float[Array, "k d"]) -> NC3:
     return where_defined(k > 1, found)
 
 
+@takes_tensors
 @jax.jit
 def nc4(
     features: Float[Array, "n d"], means: ClassStatistics, weights: Float[Array, "k d"], bias: Float[Array, "k"]
@@ -194,6 +197,7 @@ def nc4(
     return where_defined((means.counts > 0).sum() > 1, _disagree(features, means, weights, bias).mean())
 
 
+@takes_tensors
 @partial(jax.jit, static_argnames="classes")
 def kernel_nc1(gram: Float[Array, "n n"], labels: Int32[Array, "n"], classes: int) -> NC1:
     """NC1 in the feature space of a kernel, from its Gram matrix alone (Kothapalli and Tirer 2025).

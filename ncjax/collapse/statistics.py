@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from ncjax.ops.products import gram, matmul
+from ncjax.storage.arrays import takes_tensors
 
 
 class ClassStatistics(NamedTuple):
@@ -49,6 +50,7 @@ class ClassStatistics(NamedTuple):
         return self.counts @ self.means / at_least_one(self.counts.sum())
 
 
+@takes_tensors
 @partial(jax.jit, static_argnames="classes")
 def class_statistics(
     features: Float[Array, "n d"],
@@ -126,6 +128,7 @@ def merge(a: ClassStatistics, b: ClassStatistics) -> ClassStatistics:
     )
 
 
+@takes_tensors
 @partial(jax.jit, static_argnames="classes")
 def merge_classes(statistics: ClassStatistics, super_class: Int32[Array, "f"], classes: int) -> ClassStatistics:
     """Statistics of super-classes from those of their fine classes, without the examples.

@@ -19,6 +19,7 @@ from ncjax.collapse.statistics import (
 )
 from ncjax.ops.products import matmul
 from ncjax.results import MetricInfo
+from ncjax.storage.arrays import takes_tensors
 
 FLOOR = 8.4  # roundings, of the largest within-class variance: that of a covariance; 1e-6 in float32
 
@@ -95,6 +96,7 @@ def vci(statistics: ClassStatistics) -> Float[Array, ""]:
     return within_class_spectrum(statistics).vci
 
 
+@takes_tensors
 @jax.jit
 def effective_rank(eigenvalues: Float[Array, "d"]) -> Float[Array, ""]:
     """Effective rank `exp(-sum p log p)` of eigenvalues `p`, scaled to sum 1 (Roy and Vetterli 2007).

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from ncjax.distributed.sharding import ROWS, shard_map
 from ncjax.errors import UserError
@@ -22,6 +22,7 @@ from ncjax.evaluation.probe_solver import (
 )
 from ncjax.features.frames import framed
 from ncjax.ops.products import matmul
+from ncjax.storage.arrays import takes_tensors
 
 CONSTANT = 4  # roundings of its mean: a feature that deviates less from it is constant
 SAMPLE_ROWS = 4096  # of the preconditioner, and of the problem whose optimum is the start
@@ -46,6 +47,7 @@ class LinearProbe(NamedTuple):
     converged: Bool[Array, "*p"]
     origin: Float[Array, "d"] | Float[np.ndarray, "d"]  # the mean of the features; float64 where they are of NumPy
 
+    @takes_tensors
     def predict(self, features: Points) -> Int32[Array, "*p n"]:
         """The most probable class of each example, by each classifier."""
         if isinstance(features, np.ndarray):
@@ -54,9 +56,10 @@ class LinearProbe(NamedTuple):
         return _predict(self, features)
 
 
+@takes_tensors
 def fit_linear_probe(
     features: Points,
-    labels: Int32[Array, "*p n"] | Int32[np.ndarray, "*p n"],
+    labels: Int[Array, "*p n"] | Int[np.ndarray, "*p n"],
     classes: int,
     *,
     weights: Float[Array, "n"] | Float[np.ndarray, "n"] | None = None,
@@ -71,7 +74,8 @@ def fit_linear_probe(
     conjugate gradients (`ncjax.evaluation.probe_solver`); all labellings share each pass over the examples.
 
     Args:
-        features: `n` examples; float64 of NumPy is centred before it is rounded to float32.
+        features: `n` examples, of JAX, NumPy or PyTorch; float64 outside JAX is centred before it is rounded to
+            float32.
         labels: classes in `0..c-1`; with a leading axis, a probe for each labelling of the examples.
         classes: number of classes `c`.
         weights: of the examples, such as 0 for padding; None: all 1.
@@ -95,11 +99,12 @@ def fit_linear_probe(
         True
     """
     _check_labels(labels, classes)
+    labels = jnp.asarray(labels, jnp.int32)
     options = {"weights": weights, "mesh": mesh, "l2": l2, "max_iterations": max_iterations, "tol": tol}
     if not isinstance(features, np.ndarray):
         return fit_in_frame(features, labels, classes, **options)
     rows = framed(features)
-    found, frame = fit_in_frame(jnp.asarray(rows[:]), jnp.asarray(labels), classes, **options), rows.frame
+    found, frame = fit_in_frame(jnp.asarray(rows[:]), labels, classes, **options), rows.frame
     origin = frame.origin + frame.scale * np.asarray(found.origin, np.float64)
     return found._replace(origin=origin, weights=found.weights / frame.scale)
 

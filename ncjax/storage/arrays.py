@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays that may lie on disk."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
 from ncjax.errors import UserError, first_line
 from ncjax.storage.bounded import check_memory
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -46,6 +52,27 @@ def tensor_to_numpy(name: str, tensor: Any) -> np.ndarray:
     except (TypeError, RuntimeError) as error:
         kind = str(tensor.dtype)
         raise UserError(f"{name} is {kind}, which cannot be read as numbers ({first_line(error)})") from error
+
+
+def takes_tensors(function: Callable[P, T]) -> Callable[P, T]:
+    """A function whose arguments may be tensors of PyTorch: it is passed their numbers, half precision as float32.
+
+    What holds no plain numbers is a UserError that names the argument, as `tensor_to_numpy` says.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if not any(map(is_tensor, (*args, *kwargs.values()))):
+            return function(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            if is_tensor(value):
+                numbers = tensor_to_numpy(f"{function.__name__}: {name}", value)
+                bound.arguments[name] = numbers.astype(np.float32) if numbers.dtype == np.float16 else numbers
+        return function(*bound.args, **bound.kwargs)
+
+    return call
 
 
 def _why_no_numbers(tensor: Any) -> str:
