@@ -6,7 +6,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -24,10 +24,11 @@ from ncjax.distributed.environment import environment
 from ncjax.errors import UserError
 from ncjax.features.store import describe_members, save_features, write_members
 from ncjax.pipeline import evaluate_run, train
+from ncjax.report.read import read_comparison
 from ncjax.results import Comparison, Evaluation, Provenance, Row, Speed, TimeToAccuracy, TrainingSummary
 from ncjax.storage.atomic import write_json
-from ncjax.storage.metrics import Record, read_records
-from ncjax.storage.workdir import open_workdir, read_json
+from ncjax.storage.metrics import read_records
+from ncjax.storage.workdir import open_workdir
 from ncjax.torch_port import train as torch_train
 from ncjax.torch_port.step import TorchOptions
 from ncjax.training.loop import prepare
@@ -38,6 +39,7 @@ ROUNDS = 5
 SPEED_SHARE = 0.4  # of the budget, for measuring speed
 TRAINING_SHARE = 0.75  # of what is left then, for both trainings; the rest is for evaluating them
 OURS, THEIRS = "ncjax", "PyTorch"
+AGAIN = "move it away and compare again"
 
 
 def compare_with_torch(config: Config, workdir: Path, command: str, *, budget_minutes: float) -> Comparison:
@@ -65,10 +67,10 @@ def compare_with_torch(config: Config, workdir: Path, command: str, *, budget_mi
         raise UserError("data.streamed must be no in a comparison: both sides hold the data set on the device")
     started = time.monotonic()
     end = started + 60 * budget_minutes
-    found = _speed_of(workdir, config, budget_minutes, started)
+    found = _kept(workdir, _speed_of(workdir, config, budget_minutes, started))
     config = _shorter(config, found.epochs)
     train(config, workdir=workdir, command=command)
-    found = _write(workdir, dataclasses.replace(_kept(workdir, found), provenance=_provenance(config, command)))
+    found = _write(workdir, dataclasses.replace(found, provenance=_provenance(config, command)))
     folders = {OURS: workdir, THEIRS: workdir / "torch"}
     if not _is_trained(folders[THEIRS]) and time.monotonic() < end:
         options = TorchOptions(**found.torch_options)
@@ -91,8 +93,9 @@ def _kept(workdir: Path, measured: Comparison) -> Comparison:
     path = workdir / "results" / "comparison.json"
     if not path.exists():
         return measured
-    earlier: Comparison = structure(Comparison, read_json(path), f"{path} does not fit; move it away and compare again")
-    return dataclasses.replace(earlier, left_out=()) if earlier.speed == measured.speed else measured
+    earlier = read_comparison(path, AGAIN)
+    same = (earlier.speed, earlier.epochs) == (measured.speed, measured.epochs)
+    return dataclasses.replace(earlier, left_out=()) if same else measured
 
 
 def _is_trained(workdir: Path) -> bool:
@@ -115,8 +118,8 @@ def _speed_of(workdir: Path, config: Config, budget_minutes: float, started: flo
     path = workdir / "results" / "speed.json"
     if not path.exists():
         write_json(path, unstructure(_measure_speed(config, members, budget_minutes, started)))
-    where = f"{path} does not fit; move it away and compare again"
-    measured: Comparison = structure(Comparison, read_json(path), where)
+    measured = read_comparison(path, AGAIN)
+    structure(TorchOptions, dict(measured.torch_options), f"{path} does not fit; {AGAIN}: torch_options")
     if measured.asked_epochs != config.optim.epochs:
         raise UserError(
             f"{workdir} holds a comparison of {measured.asked_epochs} epochs, not {config.optim.epochs}; "
@@ -191,9 +194,7 @@ def _train_with_torch(config: Config, workdir: Path, command: str, options: Torc
 
 def _time_to_accuracy(measured: Comparison, folders: Mapping[str, Path]) -> TimeToAccuracy:
     """When every member is as good as both sides end up: our members train at once, theirs one after the other."""
-    records = {side: read_records(folder / "metrics.jsonl") for side, folder in folders.items()}
-    names = list(records[OURS][0].values["test_accuracy"])
-    histories = {side: _test_accuracies(of_side, names) for side, of_side in records.items()}
+    histories = _histories({side: folder / "metrics.jsonl" for side, folder in folders.items()}, measured.epochs)
     target = np.minimum(*(history[-1] for history in histories.values()))
     epochs = {side: 1 + (history >= target).argmax(axis=0) for side, history in histories.items()}
     one_member = measured.images_per_epoch / measured.members
@@ -209,9 +210,19 @@ def _time_to_accuracy(measured: Comparison, folders: Mapping[str, Path]) -> Time
     )
 
 
-def _test_accuracies(records: Sequence[Record], members: Sequence[str]) -> Float[np.ndarray, "t s"]:
-    """On the labels that each member was trained with; 0 where there is none, for a loss that was not finite."""
-    return np.array([[record.values["test_accuracy"].get(name) or 0.0 for name in members] for record in records])
+def _histories(files: Mapping[str, Path], epochs: int) -> dict[str, Float[np.ndarray, "t s"]]:
+    """Accuracy on the test labels that each member was trained with; 0 where its loss was not finite.
+
+    Raises:
+        UserError: a file does not hold it of every epoch.
+    """
+    known = {}
+    for side, path in files.items():
+        known[side] = [record.values.get("test_accuracy", {}) for record in read_records(path)]
+        if len(known[side]) != epochs or not all(known[side]):
+            raise UserError(f"{path} holds no test accuracy of each of the {epochs} epochs; compare in another folder")
+    members = list(known[OURS][0])
+    return {side: np.array([[one.get(name) or 0.0 for name in members] for one in of]) for side, of in known.items()}
 
 
 def _last_rows(workdir: Path, epochs: int) -> tuple[Row, ...]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ncjax.bench.interleave import Measured
 from ncjax.distributed.environment import environment
+from ncjax.errors import UserError
 from ncjax.report.markdown import markdown_table
 from ncjax.storage.atomic import write_json
 from ncjax.storage.workdir import read_json
@@ -182,7 +183,13 @@ def read_result(path: Path) -> BenchResult:
     Raises:
         UserError: the file is missing, or is not a result of `ncjax bench`.
     """
-    return structure(BenchResult, read_json(path), f"{path} is not a result of ncjax bench")
+    where = f"{path} is not a result of ncjax bench"
+    found: BenchResult = structure(BenchResult, read_json(path), where)
+    names = {row.name for row in found.rows}
+    for one in found.comparisons:
+        if not {one.ours, one.theirs} <= names:
+            raise UserError(f"{where}: it compares {one.ours!r} and {one.theirs!r}, but its rows are {sorted(names)}")
+    return found
 
 
 def machine() -> Machine:

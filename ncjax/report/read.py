@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the result files of a work directory; nothing in it is written, moved or deleted."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ncjax.config import EvaluateConfig
 from ncjax.errors import UserError
+from ncjax.report.comparison import SIDES
 from ncjax.results import Comparison, Evaluation
 from ncjax.storage.metrics import Record, read_records
 from ncjax.storage.workdir import read_json, read_run_file
@@ -52,14 +53,51 @@ def read_results(workdir: Path) -> Results:
         evaluation=evaluation,
         config=config,
         metrics=_read_metrics(workdir / "metrics.jsonl", evaluation),
-        comparison=_read_comparison(workdir / "results" / "comparison.json"),
+        comparison=_comparison_of(workdir),
     )
 
 
-def _read_comparison(path: Path) -> Comparison | None:
-    if not path.is_file():
-        return None
-    return structure(Comparison, read_json(path), f"{path} does not fit; run `ncjax compare` again")
+def _comparison_of(workdir: Path) -> Comparison | None:
+    path = workdir / "results" / "comparison.json"
+    return read_comparison(path, "move it away and run `ncjax compare` again") if path.is_file() else None
+
+
+def read_comparison(path: Path, remedy: str) -> Comparison:
+    """Reads a file that `ncjax compare` wrote.
+
+    Args:
+        path: Of comparison.json or speed.json.
+        remedy: What to do where the file is not whole.
+
+    Raises:
+        UserError: The file is missing or damaged, or its parts do not fit together; names the file and the field.
+    """
+    where = f"{path} does not fit; {remedy}"
+    found: Comparison = structure(Comparison, read_json(path), where)
+    reason = next(_misfits(found), "")
+    if reason:
+        raise UserError(f"{where}: {reason}")
+    return found
+
+
+def _misfits(found: Comparison) -> Iterator[str]:
+    """What a comparison lacks that its tables show, field by field."""
+    for name in ("members", "images_per_epoch", "epochs"):
+        if getattr(found, name) < 1:
+            yield f"{name} is {getattr(found, name)}, but must be 1 or more"
+    if found.epochs > found.asked_epochs:
+        yield f"epochs is {found.epochs}, but must be at most asked_epochs, {found.asked_epochs}"
+    for side in (SIDES[0], found.torch_chosen):
+        if side not in found.speed:
+            yield f"speed holds no {side!r}"
+        elif not found.speed[side].images_per_sec:
+            yield f"speed.{side}.images_per_sec is empty"
+    for name, speed in found.speed.items():
+        if any(rate <= 0 for rate in speed.images_per_sec):
+            yield f"speed.{name}.images_per_sec must be above 0"
+    reached = found.time_to_accuracy
+    if reached is not None and not set(SIDES) <= reached.secs.keys() & reached.epochs.keys():
+        yield f"time_to_accuracy must have secs and epochs of {' and '.join(SIDES)}"
 
 
 def _read_metrics(path: Path, evaluation: Evaluation) -> tuple[Record, ...]:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the results of a sweep of the synthetic setting: results/theory.npz, results/theory.json and config.json."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -68,7 +69,7 @@ def read_sweep(workdir: Path) -> Sweep:
         UserError: a file is missing or damaged.
     """
     try:
-        run, summary = read_run_file(workdir), read_json(workdir / "results" / "theory.json")
+        run, summary = read_run_file(workdir), _read_summary(workdir / "results" / "theory.json")
         arrays = load_npz(workdir / "results" / "theory.npz")
         found = (_under(arrays, f"pictures/{number}/") for number in (0, 1))
         return Sweep(
@@ -79,15 +80,24 @@ def read_sweep(workdir: Path) -> Sweep:
             steps=arrays["steps"],
             settings=tuple(_setting(arrays, int(number)) for number in np.unique(arrays["runs/setting"])),
             pictures=tuple(Picture(p["steps"], p["points"], p["component"]) for p in found if p),
-            runs=int(summary["runs"]),
-            diverged=int(summary["diverged"]),
-            wall_secs=float(summary["wall_secs"]),
+            **summary,
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         reason = first_line(error)
         raise UserError(
             f"the results in {workdir} cannot be read ({reason}): move results/ away and run again"
         ) from error
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """Runs, diverged runs and seconds."""
+    content, found = read_json(path), {}
+    for name, kinds in (("runs", (int,)), ("diverged", (int,)), ("wall_secs", (int, float))):
+        value: Any = content.get(name) if isinstance(content, dict) else None
+        if type(value) not in kinds or not 0 <= value < sys.float_info.max:
+            raise UserError(f"{path}: {name} is {value!r}, but must be a number from 0")
+        found[name] = value
+    return found
 
 
 def _under(arrays: Arrays, prefix: str) -> dict[str, Shaped[np.ndarray, "..."]]:

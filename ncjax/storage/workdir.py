@@ -48,7 +48,7 @@ def read_json(path: Path) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_json)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; is this the work directory of a run?") from error
     except (ValueError, RecursionError) as error:
@@ -56,6 +56,10 @@ def read_json(path: Path) -> Any:
         raise UserError(
             f"{path} is not JSON ({reason}); mend it, or move it away and run the command that writes it again"
         ) from error
+
+
+def _not_json(name: str) -> None:
+    raise ValueError(f"it holds {name}, which is no number of JSON")
 
 
 @contextmanager

@@ -66,11 +66,12 @@ def run_theory(config: TheoryConfig, workdir: str | Path, command: str) -> Path:
     arrays = {f"runs/{name}": column for name, column in runs_of(config).items()}
     arrays |= {"steps": record_steps(config.descent), "diverged": diverged}
     arrays |= {f"metrics/{name}": values for name, values in metrics.items()}
-    write_arrays(result, arrays | _predictions(config) | pictures(config))
-    shutil.rmtree(parts)
+    arrays |= _predictions(config) | pictures(config)
     secs = round(time.perf_counter() - started, 2)
     summary = TheorySummary(runs=len(diverged), diverged=int(diverged.sum()), wall_secs=secs)
     write_json(workdir / SUMMARY, unstructure(summary))
+    write_arrays(result, arrays)  # last: where it is, the sweep is done
+    shutil.rmtree(parts)
     return result
 
 
@@ -80,7 +81,8 @@ def read_summary(workdir: Path) -> TheorySummary:
     Raises:
         UserError: it is missing or damaged.
     """
-    return structure(TheorySummary, read_json(workdir / SUMMARY), f"{workdir / SUMMARY} does not fit")
+    path = workdir / SUMMARY
+    return structure(TheorySummary, read_json(path), f"{path} does not fit; move results/ away and run again")
 
 
 def _predictions(config: TheoryConfig) -> dict[str, Float[np.ndarray, "setting t"]]:

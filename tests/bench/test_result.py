@@ -132,7 +132,15 @@ def test_files_of_earlier_benchmarks_are_read_and_written_as_they_are(path, tmp_
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"rows": 3}, "rows"), ({"extra": 3}, "unknown field extra"), ({"machine": {}}, "missing field")],
+    [
+        ({"rows": 3}, "rows"),
+        ({"extra": 3}, "unknown field extra"),
+        ({"machine": {}}, "missing field"),
+        (
+            {"comparisons": [{"what": "", "ours": "a", "theirs": "b", "ratio": 1.0}]},
+            "compares 'a' and 'b', but its rows",
+        ),
+    ],
 )
 def test_other_files_are_refused(change, message, result, tmp_path):
     path = tmp_path / "it.json"
