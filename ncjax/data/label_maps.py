@@ -212,8 +212,8 @@ def _semantic(spec: str, _: str, classes: Classes) -> Iterator[LabelMap]:
 def _superclass(spec: str, _: str, classes: Classes) -> Iterator[LabelMap]:
     if not classes.super_classes:
         raise UserError(
-            "label map superclass needs a data set with super-classes, such as cifar100, or one with a file "
-            "superclasses.csv in its folder; or use file:PATH"
+            "label map superclass needs super-classes: a data set such as cifar100, or with superclasses.csv in its "
+            "folder, or features with an array super_classes, one text a class; or name such a file by file:PATH"
         )
     number = {name: i for i, name in enumerate(sorted(set(classes.super_classes)))}
     yield LabelMap.merge([number[name] for name in classes.super_classes], spec)

@@ -14,7 +14,10 @@ AnyLabelMap = str | Sequence[int] | LabelMap
 
 
 def super_classes(
-    label_map: AnyLabelMap | None, fine: Mapping[str, Int32[np.ndarray, "_"]], class_names: Sequence[str] = ()
+    label_map: AnyLabelMap | None,
+    fine: Mapping[str, Int32[np.ndarray, "_"]],
+    class_names: Sequence[str] = (),
+    names: Sequence[str] = (),
 ) -> SuperClasses:
     """The super-class of each fine class; each class is its own where there is no label map.
 
@@ -22,6 +25,7 @@ def super_classes(
         label_map: a spec such as `mod:5` or `file:map.json`, the coarse label of each fine class, or a `LabelMap`.
         fine: labels of the splits by name.
         class_names: of the fine classes; empty: there are as many classes as the largest label says.
+        names: of the super-class of each class, for `superclass`; empty: not known.
 
     Raises:
         UserError: the label map does not fit, a label is out of its range, or there is one class alone.
@@ -33,8 +37,8 @@ def super_classes(
     if label_map is None:
         return tuple(range(classes))
     if isinstance(label_map, str):
-        names = tuple(class_names) if len(class_names) == classes else tuple(map(str, range(classes)))
-        label_map = LabelMap.parse(label_map, names)
+        known = tuple(class_names) if len(class_names) == classes else tuple(map(str, range(classes)))
+        label_map = LabelMap.parse(label_map, known, names)
     elif not isinstance(label_map, LabelMap):
         label_map = LabelMap.merge(label_map)
     if label_map.super_class is None:

@@ -74,7 +74,9 @@ def _networks(
     features: FeatureSet, label_map: AnyLabelMap | None, classifier: tuple[Any, Any] | None
 ) -> Iterator[Network]:
     fine = {"train": features.train.labels} | ({"test": features.test.labels} if features.test else {})
-    overriding = None if label_map is None else super_classes(label_map, fine, features.class_names)
+    overriding = (
+        None if label_map is None else super_classes(label_map, fine, features.class_names, features.super_classes)
+    )
     mesh = row_mesh(features.mesh)
     read = classifier_layer(features.layers)
     for layer in features.layers:

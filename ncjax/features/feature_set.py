@@ -61,6 +61,7 @@ class FeatureSet:
         classifier: the final linear layers; None: not known.
         epoch: after which the features were taken, 0 at random initialization; None: not known.
         class_names: of the fine classes; empty: not known.
+        super_classes: name of the super-class of each fine class, for the label map `superclass`; empty: not known.
         default_map: whose super-classes serve members whose own label map merges no classes; None: they have none.
         mesh: devices over which an evaluation shards the examples; the default is one.
     """
@@ -73,6 +74,7 @@ class FeatureSet:
     classifier: Heads | None = None
     epoch: int | None = None
     class_names: tuple[str, ...] = ()
+    super_classes: tuple[str, ...] = ()
     default_map: LabelMap | None = None
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
@@ -86,6 +88,7 @@ class FeatureSet:
         *,
         classifier: tuple[Any, Any] | None = None,
         class_names: Sequence[str] = (),
+        super_classes: Sequence[str] = (),
     ) -> "FeatureSet":
         """Features from memory: NumPy, PyTorch or JAX arrays of any float type.
 
@@ -99,6 +102,7 @@ class FeatureSet:
             classifier: weights `[k d]` and bias `[k]` of a linear classifier of the coarse or of the fine classes, as
                 in `torch.nn.Linear`; a bias of None is 0.
             class_names: of the fine classes 0, 1, ...
+            super_classes: name of the super-class of each of them, for the label map `superclass`.
 
         Raises:
             UserError: arrays do not fit each other, or a label is out of range.
@@ -121,7 +125,14 @@ class FeatureSet:
         names = (FEATURES,) if members == 1 else tuple(f"{FEATURES} {i}" for i in range(members))
         width = of_train.layers[classifier_layer(tuple(of_train.layers))][0].shape[1]
         heads = None if classifier is None else as_heads(*classifier, width, members)
-        return cls(train=of_train, test=of_test, names=names, classifier=heads, class_names=classes.names)
+        return cls(
+            train=of_train,
+            test=of_test,
+            names=names,
+            classifier=heads,
+            class_names=classes.names,
+            super_classes=_super_classes(super_classes, splits, classes.names),
+        )
 
     @classmethod
     def open(
@@ -131,8 +142,8 @@ class FeatureSet:
 
         Args:
             path: of the file. Arrays are found by the names `train_features`, `train` or `features`; `train_labels`,
-                `train_fine`, `train_y`, `labels` or `y`; `test_features` or `test`, and so on; `class_names`, where
-                there.
+                `train_fine`, `train_y`, `labels` or `y`; `test_features` or `test`, and so on; `class_names` and
+                `super_classes`, where there.
             labels: another file, or a name in this one, for the labels of the training split.
             test: the same for the features of the test split.
             test_labels: the same for their labels.
@@ -151,6 +162,7 @@ class FeatureSet:
                 found.test_labels,
                 classifier=heads,
                 class_names=found.class_names,
+                super_classes=found.super_classes,
             )
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
@@ -198,9 +210,9 @@ class FeatureSet:
     def save(self, path: str | Path) -> Path:
         """Writes an npz file; what is not known is left out.
 
-        It holds `members` and `class_names`; `train_features [s n d]`, `train_logits`, `train_fine`, `train_coarse`;
-        the same of the test split; `classifier_weights [s d c]` and `classifier_bias [s c]`; other layers are
-        `train_layer_NAME`.
+        It holds `members`, `class_names` and `super_classes`; `train_features [s n d]`, `train_logits`, `train_fine`,
+        `train_coarse`; the same of the test split; `classifier_weights [s d c]` and `classifier_bias [s c]`; other
+        layers are `train_layer_NAME`.
         """
         arrays: dict[str, np.ndarray] = {"members": np.array(self.names)}
         for name, split in (("train", self.train), ("test", self.test)):
@@ -212,8 +224,8 @@ class FeatureSet:
                 )
             known = {"logits": split.logits, "fine": split.labels, "coarse": split.targets}
             arrays |= {f"{name}_{part}": array for part, array in known.items() if array is not None}
-        if self.class_names:
-            arrays["class_names"] = np.array(self.class_names)
+        named = {"class_names": self.class_names, "super_classes": self.super_classes}
+        arrays |= {name: np.array(texts) for name, texts in named.items() if texts}
         if self.classifier is not None:
             arrays |= {f"classifier_{name}": part for name, part in self.classifier._asdict().items()}
         target = user_path(path)
@@ -262,6 +274,15 @@ def _layers(name: str, features: Any) -> dict[str, np.ndarray | Sequence[Rows]]:
     if len(counts) > 1:
         raise UserError(f"{name} layers have different members or examples: {sorted(counts)}; give those of one pass")
     return layers
+
+
+def _super_classes(
+    given: Sequence[str], splits: Mapping[str, SplitFeatures], class_names: Sequence[str]
+) -> tuple[str, ...]:
+    classes = max(len(class_names), *(int(split.labels.max(initial=0)) + 1 for split in splits.values()))
+    if len(given) not in (0, classes):
+        raise UserError(f"super_classes names {len(given)} for {classes} classes; give one for each")
+    return tuple(map(str, given))
 
 
 def _examples(layers: Mapping[str, np.ndarray | Sequence[Rows]]) -> int:

@@ -33,6 +33,7 @@ class FoundArrays(NamedTuple):
     bias: Any
     names: tuple[str, ...]  # of the members; empty: not known
     class_names: tuple[str, ...]  # of the fine classes; empty: not known
+    super_classes: tuple[str, ...]  # name of the super-class of each; empty: not known
 
 
 def find_arrays(
@@ -57,6 +58,7 @@ def find_arrays(
         bias=bias,
         names=_texts(content, "members"),
         class_names=_texts(content, "class_names"),
+        super_classes=_texts(content, "super_classes"),
     )
 
 

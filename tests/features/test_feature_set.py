@@ -67,6 +67,34 @@ def test_saved_features_are_read_back(tmp_path):
             np.testing.assert_array_equal(np.stack(list(ours.layers[layer])), np.stack(list(theirs.layers[layer])))
 
 
+SUPER = ["z", "a", "z", "m", "a", "m"]
+
+
+@pytest.mark.parametrize("kind", ["memory", "npz", "pt", "saved"])
+@pytest.mark.parametrize("class_names", [(), ("ant", "bee", "cow", "dog", "emu", "fox")])
+def test_super_classes_of_features_are_a_label_map(tmp_path, monkeypatch, kind, class_names):
+    """Numbered in alphabetical order of their names."""
+    monkeypatch.chdir(tmp_path)
+    x, y = some()
+    names = {"class_names": list(class_names)} if class_names else {}
+    if kind == "pt":
+        torch.save({"features": torch.tensor(x), "labels": torch.tensor(y), "super_classes": SUPER, **names}, "f.pt")
+    np.savez("f.npz", features=x, labels=y, super_classes=np.array(SUPER), **names)
+    features = FeatureSet.from_arrays(x, y, super_classes=SUPER, class_names=class_names)
+    if kind != "memory":
+        features = FeatureSet.open(features.save("g.npz") if kind == "saved" else f"f.{kind}")
+    (row,) = evaluate(features, label_map="superclass", views=(), metrics=("nc1",), bootstrap=0).rows
+    assert row.super_class == (2, 0, 2, 1, 0, 1)
+
+
+def test_super_classes_that_are_missing_or_do_not_fit_are_one_line():
+    x, y = some()
+    with pytest.raises(UserError, match=r"superclass needs .* features with an array super_classes, .*by file:PATH"):
+        evaluate(FeatureSet.from_arrays(x, y), label_map="superclass", views=(), bootstrap=0)
+    with pytest.raises(UserError, match="super_classes names 5 for 6 classes; give one for each"):
+        FeatureSet.from_arrays(x, y, super_classes=SUPER[1:])
+
+
 BAD = {
     r"train features are \[180, 12, 1, 1\], but must be": lambda x, y: (x[..., None, None], y),
     "train has 12 rows of features and 180 labels": lambda x, y: (x[..., None], y),
