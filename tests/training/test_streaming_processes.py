@@ -15,14 +15,14 @@ import os
 from pathlib import Path
 from ncjax.data import folder
 
-decode = folder._decode
+decode = folder.decode
 
 def decode_and_count(file, *args):
     with open(f"{os.environ['READS']}_{os.environ.get('NCJAX_PROCESS', 'alone')}", "a") as log:
         log.write(f"{file}\\n")
     return decode(file, *args)
 
-folder._decode = decode_and_count
+folder.decode = decode_and_count
 """
 
 
