@@ -6,7 +6,8 @@ preconditioner is the Hessian's diagonal block of each class, from a sample of t
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ REDUCTION = 0.1  # of the preconditioned norm of the residual, by which a step i
 MOST_PRODUCTS = 12  # of the Hessian, for a step
 MOST_HALVINGS = 20
 ENOUGH = 1e-4  # of the decrease that the slope promises, for a step to be taken
+RENEWAL = 4  # steps after which the preconditioner is renewed
 CAUTION = 4.0  # by which the preconditioner's estimate of the suboptimality is multiplied
 BLOCK_BYTES = 2**30  # of all blocks; where they are larger, they are replaced by their diagonals in a common basis
 
@@ -50,7 +52,11 @@ class Optimum(NamedTuple):
     passes: Int32[Array, ""]  # over all rows, each two products
 
 
-Preconditioner: TypeAlias = Callable[[Parameters], Parameters]
+class Preconditioner(NamedTuple):
+    """An approximate inverse of the Hessian, in two parts: what is renewed at times, and its application."""
+
+    renew: Callable[[Parameters], Any]  # its arrays at some parameters
+    apply: Callable[[Any, Parameters], Parameters]
 
 
 class _State(NamedTuple):
@@ -64,12 +70,14 @@ class _State(NamedTuple):
     halvings: Int32[Array, "p"]
     converged: Bool[Array, "p"]
     passes: Int32[Array, ""]
+    curvature: Any  # arrays of the preconditioner
+    age: Int32[Array, ""]  # steps since they were renewed
 
 
 def minimise(
     rows: Rows,
     start: Parameters,
-    precondition: Callable[[Parameters], Preconditioner],
+    preconditioner: Preconditioner,
     l2: Float[Array, ""] | float,
     tol: Float[Array, ""] | float,
     most_passes: int,
@@ -83,7 +91,7 @@ def minimise(
     Args:
         rows: the examples.
         start: parameters.
-        precondition: makes the preconditioner at some parameters.
+        preconditioner: renewed at the start and every `RENEWAL` steps.
         l2: strength of the penalty.
         tol: suboptimality at which a labelling ends [nats].
         most_passes: over the rows; it ends behind them.
@@ -95,7 +103,9 @@ def minimise(
         gradient = _gradient(rows, tried, probabilities, l2)
         rounding = 8 * jnp.finfo(loss.dtype).eps * (1 + jnp.abs(now.loss))
         taken = (loss <= now.loss + ENOUGH * now.scale * now.slope + rounding) | ~jnp.isfinite(now.loss)
-        apply = precondition(_select(taken, tried, now.parameters))
+        at = _select(taken, tried, now.parameters)
+        curvature = lax.cond(now.age >= RENEWAL, preconditioner.renew, lambda _: now.curvature, at)
+        apply = partial(preconditioner.apply, curvature)
         estimate = CAUTION * _dot(gradient, apply(gradient)) / 2
         converged = now.converged | (taken & (estimate <= tol) & (-now.slope / 2 <= 10 * tol))
         active = taken & ~converged & (now.halvings < MOST_HALVINGS)
@@ -111,19 +121,21 @@ def minimise(
             halvings=jnp.where(taken, 0, now.halvings + 1),
             converged=converged,
             passes=now.passes + 1 + products,
+            curvature=curvature,
+            age=jnp.where(now.age >= RENEWAL, 0, now.age) + 1,
         )
 
     def goes_on(now: _State) -> Array:
         return (~now.converged & (now.halvings < MOST_HALVINGS)).any() & (now.passes < most_passes)
 
-    end = lax.while_loop(goes_on, advance, _initial(start))
+    end = lax.while_loop(goes_on, advance, _initial(start, preconditioner))
     return Optimum(end.parameters, end.loss, end.gradient_norm, end.suboptimality, end.converged, end.passes)
 
 
-def _initial(start: Parameters) -> _State:
+def _initial(start: Parameters, preconditioner: Preconditioner) -> _State:
     zero, none = jnp.zeros_like(start.bias[:, 0]), jnp.zeros(start.bias.shape[0], jnp.int32)
-    still = jax.tree.map(jnp.zeros_like, start)
-    return _State(start, still, zero, zero, zero + jnp.inf, zero, zero, none, none > 0, jnp.int32(0))
+    still, curvature = jax.tree.map(jnp.zeros_like, start), preconditioner.renew(start)
+    return _State(start, still, zero, zero, zero + jnp.inf, zero, zero, none, none > 0, jnp.int32(0), curvature, jnp.int32(0))
 
 
 def _loss(rows: Rows, parameters: Parameters, l2: Array | float) -> tuple[Float[Array, "p"], Float[Array, "p c n"]]:
@@ -177,7 +189,7 @@ def _newton_step(
     rows: Rows,
     probabilities: Float[Array, "p c n"],
     gradient: Parameters,
-    apply: Preconditioner,
+    apply: Callable[[Parameters], Parameters],
     active: Bool[Array, "p"],
     l2: Array | float,
     tol: Array | float,
@@ -210,29 +222,29 @@ def _newton_step(
     return end.step, end.products
 
 
-def make_preconditioner(sample: Rows, classes: int, l2: Array | float) -> Callable[[Parameters], Preconditioner]:
+def make_preconditioner(sample: Rows, classes: int, l2: Array | float) -> Preconditioner:
     """The Hessian's block of each class over a sample; where blocks are too large, `diagonal_preconditioner`."""
     labellings, d = sample.labels.shape[0], sample.features.shape[1]
     if 4 * labellings * classes * d * d > BLOCK_BYTES:
         return diagonal_preconditioner(sample, l2)
 
-    def precondition(parameters: Parameters) -> Preconditioner:
+    def renew(parameters: Parameters) -> tuple[Array, Array, Array]:
         curvature = _curvature(sample, parameters, l2)
         flat = curvature.reshape(-1, curvature.shape[2])
         inverse = lax.map(lambda one: _inverse_factor(sample.features, one, l2), flat)
         beside = matmul(flat, sample.features)  # of the weights with the bias
         coupling = _solve(inverse, beside)
         rest = jnp.maximum(flat.sum(axis=1) - (beside * coupling).sum(axis=1), jnp.finfo(flat.dtype).eps)
+        return inverse, coupling, rest
 
-        def apply(gradient: Parameters) -> Parameters:
-            one, two = gradient.weights.reshape(beside.shape), gradient.bias.reshape(-1)
-            bias = (two - (coupling * one).sum(axis=1)) / rest
-            weights = _solve(inverse, one) - coupling * bias[:, None]
-            return _balanced(Parameters(weights.reshape(gradient.weights.shape), bias.reshape(gradient.bias.shape)))
+    def apply(blocks: tuple[Array, Array, Array], gradient: Parameters) -> Parameters:
+        inverse, coupling, rest = blocks
+        one, two = gradient.weights.reshape(coupling.shape), gradient.bias.reshape(-1)
+        bias = (two - (coupling * one).sum(axis=1)) / rest
+        weights = _solve(inverse, one) - coupling * bias[:, None]
+        return _balanced(Parameters(weights.reshape(gradient.weights.shape), bias.reshape(gradient.bias.shape)))
 
-        return apply
-
-    return precondition
+    return Preconditioner(renew, apply)
 
 
 def _curvature(sample: Rows, parameters: Parameters, l2: Array | float) -> Float[Array, "p c m"]:
@@ -253,22 +265,21 @@ def _solve(inverse: Float[Array, "k d d"], right: Float[Array, "k d"]) -> Float[
     return matmul(inverse.mT, half)[:, :, 0]
 
 
-def diagonal_preconditioner(sample: Rows, l2: Array | float) -> Callable[[Parameters], Preconditioner]:
+def diagonal_preconditioner(sample: Rows, l2: Array | float) -> Preconditioner:
     """The diagonal of each class's block in the basis of the principal axes, which all classes share."""
     axes = jnp.linalg.eigh(gram(sample.features * jnp.sqrt(sample.shares)[:, None]))[1]
     squares = matmul(sample.features, axes) ** 2
 
-    def precondition(parameters: Parameters) -> Preconditioner:
+    def renew(parameters: Parameters) -> tuple[Array, Array]:
         curvature = _curvature(sample, parameters, l2)
         along = matmul(curvature, squares) + l2
-        bias = jnp.maximum(curvature.sum(axis=2), jnp.finfo(along.dtype).eps)
+        return along, jnp.maximum(curvature.sum(axis=2), jnp.finfo(along.dtype).eps)
 
-        def apply(gradient: Parameters) -> Parameters:
-            return _balanced(Parameters(matmul(matmul(gradient.weights, axes) / along, axes.T), gradient.bias / bias))
+    def apply(diagonals: tuple[Array, Array], gradient: Parameters) -> Parameters:
+        along, bias = diagonals
+        return _balanced(Parameters(matmul(matmul(gradient.weights, axes) / along, axes.T), gradient.bias / bias))
 
-        return apply
-
-    return precondition
+    return Preconditioner(renew, apply)
 
 
 def _balanced(step: Parameters) -> Parameters:
