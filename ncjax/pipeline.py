@@ -26,9 +26,8 @@ from ncjax.evaluation.controls import (
     pixels_left_out,
     trained_parts,
 )
-from ncjax.evaluation.evaluator import DEFAULT_VIEWS, check_views, evaluate
+from ncjax.evaluation.evaluator import DEFAULT_VIEWS, MOST_NETWORKS, check_views, evaluate
 from ncjax.evaluation.store import write_evaluation
-from ncjax.evaluation.uncertainty import MOST_NETWORKS
 from ncjax.evaluation.views import VIEWS
 from ncjax.features.extraction import check_can_extract_again, check_layers, extract, load_or_extract
 from ncjax.features.feature_set import FEATURES, FeatureSet

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from large_file import watched, write_classes
 
-from ncjax.collapse.measure import Labelled, measure
+from ncjax.collapse.measure import measure
+from ncjax.collapse.reading import Labelled
 
 D, CLASSES = 64, 10
 

@@ -43,7 +43,8 @@ def ncjax_timer() -> Callable[[], float]:
     """All collapse metrics of one split, with a classifier, as `ncjax evaluate FILE` computes them."""
     import jax.numpy as jnp
 
-    from ncjax.collapse.measure import Classifier, Labelled, measure
+    from ncjax.collapse.measure import measure
+    from ncjax.collapse.reading import Classifier, Labelled
 
     points, labels = points_and_labels()
     weights = np.random.default_rng(2).normal(size=(SUPER_CLASSES, points.shape[1])).astype(np.float32)

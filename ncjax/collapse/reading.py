@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -62,21 +62,35 @@ def blocks(data: Labelled, mesh: Mesh | None = None) -> Iterator[Block]:
         data: features in memory or on disk.
         mesh: devices that each block is sharded over, each with as many examples as one alone would have; none: one.
     """
+    n, size = len(data.fine), _block_size(data, mesh.size if mesh else 1)
+    parts = (_padded(data, slice(first, first + size), size) for first in range(0, n, size))
+    return read_ahead(Block(*(shard_rows(column, mesh) for column in part)) for part in parts)
+
+
+def all_blocks(data: Labelled) -> Block:
+    """All blocks on one device, stacked `[g b ...]`."""
+    n, size = len(data.fine), _block_size(data)
+    count = -(-n // size)
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(count, size, *leaf.shape[1:]), _padded(data, slice(None), count * size)
+    )
+
+
+def _block_size(data: Labelled, devices: int = 1) -> int:
     n, d = data.rows.shape
     power = 1 << (n - 1).bit_length()  # splits of different sizes share compiled programs
-    size, counts = min(power, max(1, BLOCK_BYTES // (4 * d)) * (mesh.size if mesh else 1)), data.counts
+    return min(power, max(1, BLOCK_BYTES // (4 * d)) * devices)
 
-    def read(first: int) -> Block:
-        part, labels, weights = (x[first : first + size] for x in (data.rows, data.fine, counts))
-        missing = size - len(labels)
-        if missing or not weights.all():
-            part = np.where(weights[:, None] > 0, np.asarray(part, np.float32), 0)
-            part = np.concatenate([part, np.zeros((missing, d), np.float32)])
-            labels, weights = (np.concatenate([x, np.zeros(missing, x.dtype)]) for x in (labels, weights))
-        columns = np.asarray(part, np.float32), np.asarray(labels, np.int32), np.asarray(weights, np.float32)
-        return Block(*(shard_rows(column, mesh) for column in columns))
 
-    return read_ahead(read(first) for first in range(0, n, size))
+def _padded(data: Labelled, rows: slice, size: int) -> Any:
+    """Some examples as a block of NumPy, padded to a size."""
+    part, labels, weights = (x[rows] for x in (data.rows, data.fine, data.counts))
+    missing = size - len(labels)
+    if missing or not weights.all():
+        part = np.where(weights[:, None] > 0, np.asarray(part, np.float32), 0)
+        part = np.concatenate([part, np.zeros((missing, part.shape[1]), np.float32)])
+        labels, weights = (np.concatenate([x, np.zeros(missing, x.dtype)]) for x in (labels, weights))
+    return Block(np.asarray(part, np.float32), np.asarray(labels, np.int32), np.asarray(weights, np.float32))  # type: ignore[arg-type]
 
 
 def gather_moments(data: Labelled, classes: int, mesh: Mesh | None = None) -> Moments:
@@ -84,7 +98,7 @@ def gather_moments(data: Labelled, classes: int, mesh: Mesh | None = None) -> Mo
     reading, towards = blocks(data, mesh), unit_origin(frame_of(data.rows))
     found = block_moments(next(reading), None, towards, classes)
     for block in reading:
-        found = _add(found, block_moments(block, found.fine.origin, towards, classes))
+        found = add_moments(found, block_moments(block, found.fine.origin, towards, classes))
     return to_first_device(found, mesh)
 
 
@@ -95,8 +109,9 @@ def block_moments(block: Block, origin: Float[Array, "d"] | None, towards: UnitO
     return Moments(fine, unit_moments(block.features, block.fine, block.weights, classes, towards))
 
 
-@partial(jax.jit, donate_argnums=0)
-def _add(a: Moments, b: Moments) -> Moments:
+@jax.jit
+def add_moments(a: Moments, b: Moments) -> Moments:
+    """Moments of the examples of both."""
     return Moments(merge(a.fine, b.fine), merge_units(a.units, b.units, a.fine.counts, b.fine.counts))
 
 
@@ -114,8 +129,28 @@ class Subsample(NamedTuple):
     origin: UnitOrigin | None
 
 
+def sample_rows(
+    coarse: Int[np.ndarray, "n"], counts: Float[np.ndarray, "n"], classes: int, size: int = SUBSAMPLE
+) -> Int32[np.ndarray, "c m"]:
+    """Up to `SUBSAMPLE` rows of each super-class, drawn at random: their order does not bias them; padded with -1.
+
+    Args:
+        coarse: super-class of each example.
+        counts: how often each counts; those of 0 are not drawn.
+        classes: number of super-classes `c`.
+        size: `m`; as large as the largest super-class, or `SUBSAMPLE`.
+    """
+    rng, rows = np.random.default_rng(0), np.full((classes, size), -1, np.int32)
+    for label in range(classes):
+        chosen = np.flatnonzero((coarse == label) & (counts > 0))
+        if len(chosen) > SUBSAMPLE:
+            chosen = np.sort(rng.choice(chosen, SUBSAMPLE, replace=False))
+        rows[label, : len(chosen)] = chosen
+    return rows
+
+
 def subsample(data: Labelled, coarse: Int[np.ndarray, "n"], classes: int, mesh: Mesh | None = None) -> Subsample:
-    """Up to `SUBSAMPLE` examples of each super-class, drawn at random: the order of the rows does not bias them.
+    """The examples of `sample_rows`.
 
     Args:
         data: features in memory or on disk.
@@ -123,14 +158,11 @@ def subsample(data: Labelled, coarse: Int[np.ndarray, "n"], classes: int, mesh: 
         classes: number of super-classes `c`.
         mesh: devices that the examples of each super-class are sharded over; none: one.
     """
-    shape = classes, SUBSAMPLE  # the same for every split and resample
-    counts, rng = data.counts, np.random.default_rng(0)
-    points, weights = np.zeros((*shape, data.rows.shape[1]), np.float32), np.zeros(shape, np.float32)
-    for label in range(classes):
-        chosen = np.flatnonzero((coarse == label) & (counts > 0))
-        if len(chosen) > SUBSAMPLE:
-            chosen = np.sort(rng.choice(chosen, SUBSAMPLE, replace=False))
-        points[label, : len(chosen)] = np.asarray(data.rows[chosen], np.float32)
-        weights[label, : len(chosen)] = counts[chosen]
+    chosen = sample_rows(coarse, data.counts, classes)
+    points, weights = np.zeros((*chosen.shape, data.rows.shape[1]), np.float32), np.zeros(chosen.shape, np.float32)
+    for label, rows in enumerate(chosen):
+        rows = rows[rows >= 0]
+        points[label, : len(rows)] = np.asarray(data.rows[rows], np.float32)
+        weights[label, : len(rows)] = data.counts[rows]
     towards = unit_origin(frame_of(data.rows))
     return Subsample(shard_rows(points, mesh, axis=1), shard_rows(weights, mesh, axis=1), towards)

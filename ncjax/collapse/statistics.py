@@ -87,8 +87,7 @@ def class_statistics(
         member *= weights[:, None]
     counts = member.sum(axis=0)
     if origin is None:
-        share = member.sum(axis=1) / at_least_one(counts.sum())
-        origin = features[0] + share @ (features - features[:1])
+        origin = mean_of(features, member.sum(axis=1))
     centred = features - origin[None, :]
     means = matmul(member.T, centred) / at_least_one(counts)[:, None]
     residual = centred - means[labels]
@@ -98,6 +97,11 @@ def class_statistics(
     if weights is not None:
         residual *= jnp.sqrt(weights)[:, None]
     return ClassStatistics(counts, origin, means + rounding, squares, gram(residual))
+
+
+def mean_of(features: Float[Array, "n d"], weights: Float[Array, "n"]) -> Float[Array, "d"]:
+    """The weighted mean, far from 0 too; the first example where all weights are 0."""
+    return features[0] + weights / at_least_one(weights.sum()) @ (features - features[:1])
 
 
 @jax.jit

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one evaluator: views, clusters, linear probes, CLP, uncertainty."""
+"""The one evaluator: views, clusters, linear probes, CLP."""

@@ -9,18 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from ncjax.collapse import separation_law
-from ncjax.collapse.measure import Labelled, Measured, measure
+from ncjax.collapse.measure import Measured, Problem, measure_networks
 from ncjax.collapse.metrics import metric_infos
 from ncjax.errors import UserError
 from ncjax.evaluation.label_levels import AnyLabelMap
 from ncjax.evaluation.networks import Network, list_networks
 from ncjax.evaluation.probes import INFO, Probed, measure_probes
-from ncjax.evaluation.uncertainty import MOST_NETWORKS, with_deviations
 from ncjax.evaluation.views import find_view
 from ncjax.features.feature_set import FeatureSet
 from ncjax.results import Clusters, Evaluation, Event, Row, SeparationFit, stack_clusters
 
 DEFAULT_VIEWS = ("raw", "normalised", "residual_pca")
+MOST_NETWORKS = 10  # with resamples at an epoch and layer; more show by themselves how measures vary
 LEAST_GIB = 4.0  # of training features that probes always hold in memory
 SHARE_OF_MEMORY = 0.25  # the same on large machines
 
@@ -81,13 +81,9 @@ def evaluate(
     options = _Options(tuple(views), metrics, restarts, seed, _memory_gib() if memory_gib is None else memory_gib)
     tell = on_event or (lambda event: None)
     tell(Event("evaluate", 0, len(networks)))
-    rows: list[Row] = []
-    clusters: list[Mapping[str, Clusters]] = []
-    for network, resamples in zip(networks, _resamples(networks, bootstrap), strict=True):
-        row, found = _measure_network(network, options, resamples)
-        rows.append(row)
-        clusters.append(found)
-        tell(Event("evaluate", len(rows), len(networks), row.name))
+    resamples = _resamples(networks, bootstrap)
+    probed, measured = _measure_networks(networks, options, resamples, tell)
+    rows = [_row(*one) for one in zip(networks, probed, measured, resamples, strict=True)]
     separation, notes = _separation(rows)
     return Evaluation(
         rows=tuple(rows),
@@ -95,7 +91,7 @@ def evaluate(
         views={view: find_view(view).info for view in views},
         separation=separation,
         notes=notes,
-        clusters=_stacked(clusters),
+        clusters=_stacked([one.clusters for one in probed]),
     )
 
 
@@ -151,49 +147,55 @@ def _resamples(networks: Sequence[Network], bootstrap: int) -> list[int]:
     ]
 
 
-def _measure_network(network: Network, options: _Options, resamples: int) -> tuple[Row, Mapping[str, Clusters]]:
-    """On one device probes, whose compilation takes longest, run beside the rest; collectives keep one order."""
+def _measure_networks(
+    networks: Sequence[Network], options: _Options, resamples: Sequence[int], tell: Callable[[Event], None]
+) -> tuple[list[Probed], list[Measured]]:
+    """On one device collapse is measured beside the probes, whose compilation takes longest.
 
-    def probe() -> Probed:
-        return measure_probes(network, options.views, options.restarts, options.seed, options.most_gib)
-
-    if network.mesh is None:
-        with ThreadPoolExecutor(1) as pool:
-            probing = pool.submit(probe)
-            found = _measure_collapse(network, options.metrics, resamples)
-            probed = probing.result()
-    else:
-        probed, found = probe(), _measure_collapse(network, options.metrics, resamples)
-    row = dataclasses.replace(
-        network.row,
-        measurements=(*network.row.measurements, *probed.measurements, *found.measurements),
-        class_distances=tuple(tuple(map(float, line)) for line in found.class_distances),
-        left_out=(*network.row.left_out, *found.left_out, *probed.left_out),
-        bootstrap=resamples,
-    )
-    return row, probed.clusters
+    On several, collectives keep one order.
+    """
+    if networks[0].mesh is not None:
+        measured = _measure_collapse(networks, options.metrics, resamples)
+        return _probe(networks, options, tell), measured
+    with ThreadPoolExecutor(1) as pool:
+        measuring = pool.submit(_measure_collapse, networks, options.metrics, resamples)
+        return _probe(networks, options, tell), measuring.result()
 
 
-def _measure_collapse(network: Network, metrics: Sequence[str] | None, resamples: int) -> Measured:
-    def measured(train: Labelled, test: Labelled | None) -> Measured:
-        return measure(
-            train,
-            test,
-            network.super_class,
-            metrics=metrics,
+def _probe(networks: Sequence[Network], options: _Options, tell: Callable[[Event], None]) -> list[Probed]:
+    probed = []
+    for network in networks:
+        probed.append(measure_probes(network, options.views, options.restarts, options.seed, options.most_gib))
+        tell(Event("evaluate", len(probed), len(networks), network.row.name))
+    return probed
+
+
+def _measure_collapse(
+    networks: Sequence[Network], metrics: Sequence[str] | None, resamples: Sequence[int]
+) -> list[Measured]:
+    problems = [
+        Problem(
+            train=network.train,
+            test=network.test,
+            super_class=network.super_class,
             classifier=network.classifier,
             classifier_level=network.classifier_level,
             no_classifier=network.no_classifier,
-            mesh=network.mesh,
+            resamples=count,
         )
+        for network, count in zip(networks, resamples, strict=True)
+    ]
+    return measure_networks(problems, metrics=metrics, mesh=networks[0].mesh)
 
-    found = measured(network.train, network.test)
-    if not resamples:
-        return found
-    spread = with_deviations(
-        found.measurements, network.train, network.test, lambda *splits: measured(*splits).measurements, resamples
+
+def _row(network: Network, probed: Probed, measured: Measured, resamples: int) -> Row:
+    return dataclasses.replace(
+        network.row,
+        measurements=(*network.row.measurements, *probed.measurements, *measured.measurements),
+        class_distances=tuple(tuple(map(float, line)) for line in measured.class_distances),
+        left_out=(*network.row.left_out, *measured.left_out, *probed.left_out),
+        bootstrap=resamples,
     )
-    return found._replace(measurements=spread)
 
 
 def _separation(rows: Sequence[Row]) -> tuple[tuple[SeparationFit, ...], tuple[str, ...]]:

@@ -10,7 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from ncjax.collapse.measure import NO_CLASSIFIER, Classifier, Labelled
+from ncjax.collapse.plan import NO_CLASSIFIER
+from ncjax.collapse.reading import Classifier, Labelled
 from ncjax.data.label_maps import LabelMap
 from ncjax.distributed.mesh import row_mesh
 from ncjax.errors import UserError

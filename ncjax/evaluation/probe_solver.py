@@ -135,7 +135,9 @@ def minimise(
 def _initial(start: Parameters, preconditioner: Preconditioner) -> _State:
     zero, none = jnp.zeros_like(start.bias[:, 0]), jnp.zeros(start.bias.shape[0], jnp.int32)
     still, curvature = jax.tree.map(jnp.zeros_like, start), preconditioner.renew(start)
-    return _State(start, still, zero, zero, zero + jnp.inf, zero, zero, none, none > 0, jnp.int32(0), curvature, jnp.int32(0))
+    return _State(
+        start, still, zero, zero, zero + jnp.inf, zero, zero, none, none > 0, jnp.int32(0), curvature, jnp.int32(0)
+    )
 
 
 def _loss(rows: Rows, parameters: Parameters, l2: Array | float) -> tuple[Float[Array, "p"], Float[Array, "p c n"]]:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float32, Int32
 
-from ncjax.collapse.measure import Labelled
+from ncjax.collapse.reading import Labelled
 from ncjax.distributed.processes import to_host
 from ncjax.distributed.sharding import shard_rows
 from ncjax.errors import UserError

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every metric of `measure` against float64 NumPy, and what it says of those without a value."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ncjax.collapse.measure import MOST_FEATURES, Classifier, Labelled, measure
+import ncjax.collapse.measure
+from ncjax.collapse import programs
+from ncjax.collapse.measure import Problem, measure, measure_networks
 from ncjax.collapse.metrics import METRICS, metric_infos
+from ncjax.collapse.plan import MOST_FEATURES
+from ncjax.collapse.reading import Classifier, Labelled
 from ncjax.collapse.record import Metric
 from ncjax.collapse.statistics import ClassStatistics
 from ncjax.errors import UserError
@@ -80,6 +86,51 @@ def test_programs_are_compiled_once_for_splits_and_calls():
     count = len(compiled)
     measure(Labelled(x + 1, y), Labelled(x[:190], y[:190]), SUPER, classifier=classifier)
     assert len(compiled) == count
+
+
+def test_networks_and_resamples_together_are_those_one_by_one(monkeypatch):
+    """In one program, in a program for each network, and a block at a time."""
+    problems = []
+    for seed in (5, 6, 7):
+        x, y = some(seed)
+        weights = np.random.default_rng(seed).normal(size=(3, D)).astype(np.float32)
+        owner = SUPER if seed < 7 else SUPER[::-1]
+        problems.append(
+            Problem(
+                train=Labelled(x[:200], y[:200]),
+                test=Labelled(x[200:], y[200:]),
+                super_class=owner,
+                classifier=Classifier(weights, np.zeros(3, np.float32)),
+                resamples=2,
+            )
+        )
+    together = measure_networks(problems)
+    alone = [measure_networks([problem])[0] for problem in problems]
+    monkeypatch.setattr(ncjax.collapse.measure, "RESIDENT_BYTES", 0)
+    read = [measure_networks([problem])[0] for problem in problems]
+    for others in (alone, read):
+        for found, wanted in zip(together, others, strict=True):
+            assert found.left_out == wanted.left_out
+            np.testing.assert_allclose(found.class_distances, wanted.class_distances, rtol=1e-5)
+            for one, two in zip(found.measurements, wanted.measurements, strict=True):
+                assert dataclasses.replace(one, value=None, std=None) == dataclasses.replace(two, value=None, std=None)
+                assert (one.value is None) == (two.value is None)
+                if one.value is not None:
+                    assert one.value == pytest.approx(two.value, rel=1e-4, abs=1e-5), one
+                    assert one.std == pytest.approx(two.std, rel=1e-3, abs=1e-5), one
+
+
+@pytest.mark.parametrize(("attribute", "counts"), [("read_networks", [2, 2]), ("evaluate_networks", [1, 1])])
+def test_programs_do_not_depend_on_the_number_of_networks(monkeypatch, attribute, counts):
+    """One call reads a split, one evaluates: of one network and of six."""
+    called, program = [], getattr(programs, attribute)
+    monkeypatch.setattr(programs, attribute, lambda *args: called.append(args) or program(*args))
+    x, y = some(4)
+    problem = Problem(train=Labelled(x[:150], y[:150]), test=Labelled(x[150:], y[150:]), super_class=SUPER)
+    for number, count in zip((1, 6), counts, strict=True):
+        called.clear()
+        measure_networks([problem] * number, metrics=("cdnv", "c4"))
+        assert len(called) == count
 
 
 # ------------------------------------------------------------------ selection, and metrics of one's own
