@@ -74,23 +74,28 @@ def make_problems(workload: Workload, data: Path | None) -> tuple[list[np.ndarra
     cifar10: the super-classes of the features in an npz file (`train`, `train_y`; label modulo 5), k = 2.
     """
     if workload == "cifar10":
-        points, labels = _load(data)
+        points, labels = load_features(data)
         groups = labels % SUPER_CLASSES
         return [points[groups == group] for group in range(SUPER_CLASSES)], CLUSTERS_OF_SUPER_CLASS
     if workload == "super-classes":
-        return [_features(10_000, 512, 2, seed) for seed in range(SUPER_CLASSES)], CLUSTERS_OF_SUPER_CLASS
+        return [make_features(10_000, 512, 2, seed)[0] for seed in range(SUPER_CLASSES)], CLUSTERS_OF_SUPER_CLASS
     rng = np.random.default_rng(0)
     if workload == "features":
-        return [_features(50_000, 512, 10, 0)], 10
+        return [make_features(50_000, 512, 10, 0)[0]], 10
     noise = rng.standard_normal((50_000, 512), np.float32)
     if workload == "blobs":
         noise += 0.3 * rng.standard_normal((10, 512), np.float32)[rng.integers(0, 10, 50_000)]
     return [noise], 10
 
 
-def _load(data: Path | None) -> tuple[np.ndarray, np.ndarray]:
+def load_features(data: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """`train` and `train_y` of an npz file.
+
+    Raises:
+        UserError: it is not such a file.
+    """
     if data is None:
-        raise UserError("the workload cifar10 needs --data FILE, an npz file with train [n d] and train_y [n]")
+        raise UserError("this benchmark needs --data FILE, an npz file with train [n d] and train_y [n]")
     try:
         with np.load(data, allow_pickle=False) as stored:
             return stored["train"], stored["train_y"]
@@ -98,12 +103,14 @@ def _load(data: Path | None) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"{data} is not an npz file with train [n d] and train_y [n] ({error})") from error
 
 
-def _features(n: int, d: int, k: int, seed: int, rank: int = 20) -> np.ndarray:
+def make_features(n: int, d: int, k: int, seed: int, rank: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Points and labels of overlapping clusters that are elongated in some directions of decreasing variance."""
     rng = np.random.default_rng(seed)
     centres = 0.5 * rng.normal(size=(k, d))
     axes = rng.normal(size=(rank, d)) * 0.8 ** np.arange(rank)[:, None]
     labels = rng.integers(0, k, n)
-    return (centres[labels] + rng.normal(size=(n, rank)) @ axes + 0.05 * rng.normal(size=(n, d))).astype(np.float32)
+    points = centres[labels] + rng.normal(size=(n, rank)) @ axes + 0.05 * rng.normal(size=(n, d))
+    return points.astype(np.float32), labels
 
 
 def ncjax_timer(workload: Workload, data: Path | None, report: Path) -> Callable[[], float]:

@@ -78,6 +78,31 @@ def bench_kmeans_verb(arguments: Sequence[str]) -> None:
     _finish(output, lambda: bench_kmeans(found, data, command("bench kmeans", arguments), rounds=rounds))
 
 
+def bench_probe_verb(arguments: Sequence[str]) -> None:
+    """Measures linear probes."""
+
+    def options(
+        data: Path | None = None, labellings: int = 1, rounds: int = 5, output: Path | None = None
+    ) -> tuple[Path | None, int, int, Path]:
+        """Time logistic regressions of 50,000 x 512 features with ten classes, beside scikit-learn's.
+
+        Args:
+            data: Other features: npz file with train [n d] and train_y [n] [path].
+            labellings: Regressions of the same features at once [labellings].
+            rounds: How often each is measured [rounds].
+            output: File for the result [path; none: runs/bench/probe_LABELLINGS.json].
+        """
+        return data, labellings, rounds, output or FOLDER / f"probe_{labellings}.json"
+
+    data, labellings, rounds, output = parse("bench probe", options, arguments)
+    _check_rounds(rounds)
+    if labellings < 1:
+        raise UserError(f"labellings is {labellings}, but must be 1 or more")
+    from ncjax.bench.probe import bench_probe
+
+    _finish(output, lambda: bench_probe(data, labellings, command("bench probe", arguments), rounds=rounds))
+
+
 def bench_collapse_verb(arguments: Sequence[str]) -> None:
     """Measures all collapse metrics."""
 

@@ -150,7 +150,7 @@ def _solve(rows: Rows, classes: int, l2: Array | float, tol: Array | float, most
     if n < FEWEST_SAMPLES * SAMPLE_ROWS:
         return minimise(rows, start, make_preconditioner(rows, classes, l2), l2, tol, most)
     sample, stronger = _sample(rows, mesh), l2 * n / SAMPLE_ROWS
-    near = minimise(sample, start, diagonal_preconditioner(sample, stronger), stronger, SAMPLE_TOL, most)
+    near = minimise(sample, start, diagonal_preconditioner(sample, classes, stronger), stronger, SAMPLE_TOL, most)
     return minimise(rows, near.parameters, make_preconditioner(sample, classes, l2), l2, tol, most)
 
 

@@ -20,7 +20,7 @@ REDUCTION = 0.1  # of the preconditioned norm of the residual, by which a step i
 MOST_PRODUCTS = 12  # of the Hessian, for a step
 MOST_HALVINGS = 20
 ENOUGH = 1e-4  # of the decrease that the slope promises, for a step to be taken
-RENEWAL = 4  # steps after which the preconditioner is renewed
+RENEWAL = 0.25  # of the weights of a block's examples, by which they change until it is renewed
 CAUTION = 4.0  # by which the preconditioner's estimate of the suboptimality is multiplied
 BLOCK_BYTES = 2**30  # of all blocks; where they are larger, they are replaced by their diagonals in a common basis
 
@@ -53,9 +53,10 @@ class Optimum(NamedTuple):
 
 
 class Preconditioner(NamedTuple):
-    """An approximate inverse of the Hessian, in two parts: what is renewed at times, and its application."""
+    """An approximate inverse of the Hessian, of arrays that follow the parameters."""
 
-    renew: Callable[[Parameters], Any]  # its arrays at some parameters
+    empty: Any  # the arrays before they are renewed
+    renew: Callable[[Any, Parameters], Any]  # the arrays at other parameters
     apply: Callable[[Any, Parameters], Parameters]
 
 
@@ -71,7 +72,6 @@ class _State(NamedTuple):
     converged: Bool[Array, "p"]
     passes: Int32[Array, ""]
     curvature: Any  # arrays of the preconditioner
-    age: Int32[Array, ""]  # steps since they were renewed
 
 
 def minimise(
@@ -91,7 +91,7 @@ def minimise(
     Args:
         rows: the examples.
         start: parameters.
-        preconditioner: renewed at the start and every `RENEWAL` steps.
+        preconditioner: follows the parameters.
         l2: strength of the penalty.
         tol: suboptimality at which a labelling ends [nats].
         most_passes: over the rows; it ends behind them.
@@ -103,8 +103,7 @@ def minimise(
         gradient = _gradient(rows, tried, probabilities, l2)
         rounding = 8 * jnp.finfo(loss.dtype).eps * (1 + jnp.abs(now.loss))
         taken = (loss <= now.loss + ENOUGH * now.scale * now.slope + rounding) | ~jnp.isfinite(now.loss)
-        at = _select(taken, tried, now.parameters)
-        curvature = lax.cond(now.age >= RENEWAL, preconditioner.renew, lambda _: now.curvature, at)
+        curvature = preconditioner.renew(now.curvature, _select(taken & ~now.converged, tried, now.parameters))
         apply = partial(preconditioner.apply, curvature)
         estimate = CAUTION * _dot(gradient, apply(gradient)) / 2
         converged = now.converged | (taken & (estimate <= tol) & (-now.slope / 2 <= 10 * tol))
@@ -122,22 +121,19 @@ def minimise(
             converged=converged,
             passes=now.passes + 1 + products,
             curvature=curvature,
-            age=jnp.where(now.age >= RENEWAL, 0, now.age) + 1,
         )
 
     def goes_on(now: _State) -> Array:
         return (~now.converged & (now.halvings < MOST_HALVINGS)).any() & (now.passes < most_passes)
 
-    end = lax.while_loop(goes_on, advance, _initial(start, preconditioner))
+    end = lax.while_loop(goes_on, advance, _initial(start, preconditioner.empty))
     return Optimum(end.parameters, end.loss, end.gradient_norm, end.suboptimality, end.converged, end.passes)
 
 
-def _initial(start: Parameters, preconditioner: Preconditioner) -> _State:
+def _initial(start: Parameters, curvature: Any) -> _State:
     zero, none = jnp.zeros_like(start.bias[:, 0]), jnp.zeros(start.bias.shape[0], jnp.int32)
-    still, curvature = jax.tree.map(jnp.zeros_like, start), preconditioner.renew(start)
-    return _State(
-        start, still, zero, zero, zero + jnp.inf, zero, zero, none, none > 0, jnp.int32(0), curvature, jnp.int32(0)
-    )
+    still = jax.tree.map(jnp.zeros_like, start)
+    return _State(start, still, zero, zero, zero + jnp.inf, zero, zero, none, none > 0, jnp.int32(0), curvature)
 
 
 def _loss(rows: Rows, parameters: Parameters, l2: Array | float) -> tuple[Float[Array, "p"], Float[Array, "p c n"]]:
@@ -224,29 +220,46 @@ def _newton_step(
     return end.step, end.products
 
 
+class _Blocks(NamedTuple):
+    """The Hessian's block of each class of each labelling, `k` in all."""
+
+    weights: Float[Array, "k m"]  # of the examples of the sample
+    inverse: Float[Array, "k d d"]  # of the Cholesky factor
+    coupling: Float[Array, "k d"]  # of the weights with the bias, solved
+    rest: Float[Array, "k"]  # of the bias alone
+
+
 def make_preconditioner(sample: Rows, classes: int, l2: Array | float) -> Preconditioner:
-    """The Hessian's block of each class over a sample; where blocks are too large, `diagonal_preconditioner`."""
-    labellings, d = sample.labels.shape[0], sample.features.shape[1]
-    if 4 * labellings * classes * d * d > BLOCK_BYTES:
-        return diagonal_preconditioner(sample, l2)
+    """The Hessian's block of each class over a sample; where blocks are too large, `diagonal_preconditioner`.
 
-    def renew(parameters: Parameters) -> tuple[Array, Array, Array]:
-        curvature = _curvature(sample, parameters, l2)
-        flat = curvature.reshape(-1, curvature.shape[2])
-        inverse = lax.map(lambda one: _inverse_factor(sample.features, one, l2), flat)
-        beside = matmul(flat, sample.features)  # of the weights with the bias
+    A block is renewed where the weights of its examples have changed by more than a quarter.
+    """
+    (labellings, m), d = sample.labels.shape, sample.features.shape[1]
+    k = labellings * classes
+    if 4 * k * d * d > BLOCK_BYTES:
+        return diagonal_preconditioner(sample, classes, l2)
+
+    def renew(blocks: _Blocks, parameters: Parameters) -> _Blocks:
+        weights = _curvature(sample, parameters, l2).reshape(k, m)
+        changed = jnp.abs(weights - blocks.weights).sum(axis=1) > RENEWAL * blocks.weights.sum(axis=1)
+        inverse = lax.map(
+            lambda one: lax.cond(one[0], lambda: _inverse_factor(sample.features, one[1], l2), lambda: one[2]),
+            (changed, weights, blocks.inverse),
+        )
+        weights = jnp.where(changed[:, None], weights, blocks.weights)
+        beside = matmul(weights, sample.features)
         coupling = _solve(inverse, beside)
-        rest = jnp.maximum(flat.sum(axis=1) - (beside * coupling).sum(axis=1), jnp.finfo(flat.dtype).eps)
-        return inverse, coupling, rest
+        rest = jnp.maximum(weights.sum(axis=1) - (beside * coupling).sum(axis=1), jnp.finfo(weights.dtype).eps)
+        return _Blocks(weights, inverse, coupling, rest)
 
-    def apply(blocks: tuple[Array, Array, Array], gradient: Parameters) -> Parameters:
-        inverse, coupling, rest = blocks
-        one, two = gradient.weights.reshape(coupling.shape), gradient.bias.reshape(-1)
-        bias = (two - (coupling * one).sum(axis=1)) / rest
-        weights = _solve(inverse, one) - coupling * bias[:, None]
+    def apply(blocks: _Blocks, gradient: Parameters) -> Parameters:
+        one, two = gradient.weights.reshape(k, d), gradient.bias.reshape(k)
+        bias = (two - (blocks.coupling * one).sum(axis=1)) / blocks.rest
+        weights = _solve(blocks.inverse, one) - blocks.coupling * bias[:, None]
         return _balanced(Parameters(weights.reshape(gradient.weights.shape), bias.reshape(gradient.bias.shape)))
 
-    return Preconditioner(renew, apply)
+    zeros = partial(jnp.zeros, dtype=sample.features.dtype)
+    return Preconditioner(_Blocks(zeros((k, m)) - 1, zeros((k, d, d)), zeros((k, d)), zeros(k)), renew, apply)
 
 
 def _curvature(sample: Rows, parameters: Parameters, l2: Array | float) -> Float[Array, "p c m"]:
@@ -267,12 +280,12 @@ def _solve(inverse: Float[Array, "k d d"], right: Float[Array, "k d"]) -> Float[
     return matmul(inverse.mT, half)[:, :, 0]
 
 
-def diagonal_preconditioner(sample: Rows, l2: Array | float) -> Preconditioner:
+def diagonal_preconditioner(sample: Rows, classes: int, l2: Array | float) -> Preconditioner:
     """The diagonal of each class's block in the basis of the principal axes, which all classes share."""
     axes = jnp.linalg.eigh(gram(sample.features * jnp.sqrt(sample.shares)[:, None]))[1]
     squares = matmul(sample.features, axes) ** 2
 
-    def renew(parameters: Parameters) -> tuple[Array, Array]:
+    def renew(_: tuple[Array, Array], parameters: Parameters) -> tuple[Array, Array]:
         curvature = _curvature(sample, parameters, l2)
         along = matmul(curvature, squares) + l2
         return along, jnp.maximum(curvature.sum(axis=2), jnp.finfo(along.dtype).eps)
@@ -281,7 +294,9 @@ def diagonal_preconditioner(sample: Rows, l2: Array | float) -> Preconditioner:
         along, bias = diagonals
         return _balanced(Parameters(matmul(matmul(gradient.weights, axes) / along, axes.T), gradient.bias / bias))
 
-    return Preconditioner(renew, apply)
+    shape = sample.labels.shape[0], classes
+    empty = jnp.zeros((*shape, sample.features.shape[1])), jnp.zeros(shape)
+    return Preconditioner(empty, renew, apply)
 
 
 def _balanced(step: Parameters) -> Parameters:
