@@ -51,6 +51,21 @@ def start(
     )
 
 
+# Of the command alone: what a process is started by counts as its own until it runs something else.
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+with open(sys.argv[1], "w") as file:
+    file.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code)
+"""
+
+
+def measuring_memory(command: Sequence[object], report: Path) -> list[str]:
+    """A command that runs this one and leaves its largest resident memory in a file [KiB]."""
+    return [sys.executable, "-c", MEASURED, str(report), *map(str, command)]
+
+
 def start_several(arguments: Sequence[object], *, processes: int, devices: int, **options: object) -> list:
     """The same command in several processes that find each other, each with so many devices."""
     with socket.socket() as free:

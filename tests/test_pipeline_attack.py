@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.runs import DEMO, ROOT, TINY, assert_same_features, records
+from tests.runs import DEMO, ROOT, TINY, assert_same_features, measuring_memory, records
 from tests.tensors import ODD_TENSORS
 
 pytestmark = pytest.mark.slow
@@ -44,9 +44,10 @@ class Said(NamedTuple):
         return found
 
 
-def started(said, *arguments):
+def started(said, *arguments, kib=None):
     own = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
     command = [sys.executable, "-m", "ncjax", *map(str, arguments)]
+    command = measuring_memory(command, kib) if kib else command
     return subprocess.Popen(command, stdout=said, stderr=said, env=own | {"PYTHONPATH": str(ROOT)})
 
 
@@ -56,10 +57,8 @@ def ncjax(tmp_path):
 
     def run(*arguments):
         with (tmp_path / "said").open("w") as said:
-            child = started(said, *arguments)
-            _, status, usage = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
-        return Said(child.returncode, (tmp_path / "said").read_text(), usage.ru_maxrss)
+            code = started(said, *arguments, kib=tmp_path / "kib").wait()
+        return Said(code, (tmp_path / "said").read_text(), int((tmp_path / "kib").read_text()))
 
     return run
 

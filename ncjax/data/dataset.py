@@ -142,6 +142,8 @@ def join_splits(
         UserError: images or labels are of another type or shape, a label is negative or has no name, or there are no
             names, and a label is larger than the number of training images.
     """
+    if names is not None and not names:
+        raise UserError(f"class_names of {name} is empty; name each class, or leave it out")
     splits, names = name_classes((train, test), names)
     images = [_images(split) for split in splits]
     classes = number_classes({split.where: _labels(split) for split in splits}, names or ())

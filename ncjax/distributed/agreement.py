@@ -24,6 +24,7 @@ from ncjax.typed_json import differences
 POLL_MS = 2000
 LINGER_SECS = 5.0  # of the main process, which holds the store, for the others to read why it ends
 ENDED = "ncjax/ended"
+DIFFER = "the processes of this run differ"
 _rounds = itertools.count()
 
 
@@ -50,9 +51,7 @@ def check_agreement(content: Mapping[str, Any]) -> None:
         said = [json.loads(_received(f"{prefix}/{process}", process)) for process in range(global_state.num_processes)]
     found = _differing(said)
     if found:
-        raise UserError(
-            f"the processes of this run differ ({found}); start all of them with the same command, versions and devices"
-        )
+        raise UserError(f"{DIFFER} ({found}); start all of them with the same command, versions and devices")
 
 
 def check_devices() -> None:
@@ -115,7 +114,8 @@ def others_ended() -> Mapping[int, tuple[int, str]]:
 def end_with_others() -> None:
     """Ends this process, from now on, within seconds where another one has failed, wherever it waits for it.
 
-    One that stopped at a checkpoint is no reason: this process does the same, and may be a little behind.
+    One that stopped at a checkpoint is no reason: this process does the same, and may be a little behind. Nor is one
+    that found that processes differ: each finds that by itself.
     """
     threading.Thread(target=_listen, name="ncjax-others", daemon=True).start()
 
@@ -124,7 +124,7 @@ def _listen() -> None:
     while True:
         time.sleep(POLL_MS / 1000)
         for process, (code, why) in others_ended().items():
-            if code != STOPPED:
+            if code != STOPPED and DIFFER not in why:
                 text = f"\nncjax: process {process} of this run has ended ({why}); {AGAIN}\n"
                 os.write(2, text.encode())  # past the locks of sys.stderr
                 os._exit(STOPPED)

@@ -22,6 +22,7 @@ from ncjax.storage.failures import why_not_written
 from ncjax.typed_json import differences, structure, unstructure
 
 CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"  # its folder of these
 LOCK = ".lock"
 HOLDER = ".lock_holder"  # says which process holds the lock; the content of the lock file itself is filelock's
 FREE = ("mesh", "checkpoint_minutes")  # what may change from one start of a run to the next
@@ -135,13 +136,18 @@ def open_workdir(workdir: Path, config: Any, command: str, environment: Environm
         environment: what the run uses.
 
     Raises:
-        UserError: it holds a run of another config (the differing fields are named), or cannot be written.
+        UserError: it holds a run of another config (the differing fields are named), or checkpoints of a run that is
+            not known, or cannot be written.
     """
     _check_name(workdir)
     path = workdir / CONFIG
     if path.exists():
         _check_same(to_dict(read_config_of(type(config), workdir)), to_dict(config), workdir)
         return
+    if any((workdir / CHECKPOINTS).glob("[0-9]*")):
+        raise UserError(
+            f"{workdir} holds checkpoints, but its {CONFIG} is gone; restore it, or choose another work directory"
+        )
     content = RunFile(
         config=to_dict(config),
         command=command,

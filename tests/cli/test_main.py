@@ -60,6 +60,7 @@ def fashion(tmp_path_factory):
     return root
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES])
 def test_every_config_takes_two_steps(name, cifar, fashion):
     options = ["--optim.epochs", 1, "--optim.batch", 10, "--evaluate.epochs", 1]

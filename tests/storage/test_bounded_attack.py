@@ -2,7 +2,6 @@
 """Real processes on real bombs: each ends with code 2 and one line, in the memory that a refusal takes."""
 
 import gzip
-import os
 import struct
 import subprocess
 import sys
@@ -12,6 +11,8 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.runs import measuring_memory
 
 pytestmark = pytest.mark.slow
 ZEROS = bytes(2**26)
@@ -69,13 +70,10 @@ def test_bombs_are_refused_by_the_command(bomb, streamed, tmp_path):
     flags = ["--data.source", source, "--data.path", path, "--data.cache-dir", tmp_path / "cache"]
     flags += ["--data.streamed"] if streamed else []
     command = [sys.executable, "-m", "ncjax", "train", "digits_demo", "--workdir", tmp_path / "run", *flags]
-    with (tmp_path / "said").open("w") as said:
-        child = subprocess.Popen([str(word) for word in command], stdout=said, stderr=said)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    text = (tmp_path / "said").read_text()
+    child = subprocess.run(measuring_memory(command, tmp_path / "kib"), capture_output=True, text=True, check=False)
+    text = child.stdout + child.stderr
     assert child.returncode == 2, text
     assert message in text.splitlines()[-1]
     assert "Traceback" not in text
-    assert usage.ru_maxrss < MOST_KIB
+    assert int((tmp_path / "kib").read_text()) < MOST_KIB
     assert not (tmp_path / "run").exists()

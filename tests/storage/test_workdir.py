@@ -71,6 +71,13 @@ def test_directory_of_another_config_is_refused_and_the_differing_fields_are_nam
     assert (tmp_path / "config.json").read_bytes() == written
 
 
+def test_checkpoints_without_a_config_are_kept_and_no_run_is_made_of_them(tmp_path):
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds checkpoints, but its config\.json is gone; restore it"):
+        open_workdir(tmp_path, Config(), "", HERE)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+
 def test_a_directory_of_an_earlier_version_is_that_of_the_same_config(tmp_path):
     open_workdir(tmp_path, Config(), "a", HERE)
     content = read_json(tmp_path / "config.json")
