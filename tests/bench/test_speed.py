@@ -110,7 +110,10 @@ def test_without_pytorch_ours_alone_is_really_measured(without_torch, tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("speed",), "unknown benchmark 'speed'; known: train, ensemble, input, kmeans, collapse, theory, startup"),
+        (
+            ("speed",),
+            "unknown benchmark 'speed'; known: train, ensemble, input, kmeans, probe, collapse, theory, startup",
+        ),
         (("train",), "ncjax bench train needs a config file"),
         (("train", CONFIG, "--rounds", 0), "rounds is 0, but must be 1 or more"),
         (("startup", "--rounds", -1), "rounds is -1"),

@@ -24,7 +24,7 @@ def observed(config, every, images=2048):
     return dataclasses.replace(config, evaluate=evaluate, labels=("mod:5", "fine"), seeds=2)
 
 
-@pytest.mark.parametrize("mesh", [pytest.param((1, 1), marks=pytest.mark.slow), (4, 2)])
+@pytest.mark.parametrize("mesh", [(1, 1), pytest.param((4, 2), marks=pytest.mark.slow)])
 def test_numbers_are_those_of_the_features(config, dataset, tmp_path, mesh, with_mesh):
     run = prepare(with_mesh(observed(config, every=2), *mesh), dataset)
     kept = {}
