@@ -22,7 +22,8 @@ from ncjax.storage.read_ahead import read_ahead
 BLOCK_BYTES = 2**27  # read at once
 SAMPLE_ROWS = 2**16  # of the subsample that the restarts run on
 SAMPLE_ROWS_PER_CLUSTER = 512
-FAR_ROWS = 2**12  # that join it, drawn by their squared distance to the first centroids
+FAR_ROWS = 2**14  # that join it, drawn by their squared distance to the first centroids
+FAR_BYTES = 2**26  # of these at most
 
 
 class Source(NamedTuple):
@@ -131,7 +132,9 @@ def _draw_far(
 
     Each draw is replaced by one of a new block as often as the block holds of the sum so far (Chao 1982).
     """
-    rows, distances, inertia = np.zeros((FAR_ROWS, source.rows.shape[1])), np.zeros(FAR_ROWS), 0.0
+    d = source.rows.shape[1]
+    count = min(FAR_ROWS, max(1, FAR_BYTES // (8 * d)))
+    rows, distances, inertia = np.zeros((count, d)), np.zeros(count), 0.0
     for _, block in _blocks(source, "k-means sample"):
         found = np.asarray(_distances(block.rows, jnp.asarray(centroids, block.rows.dtype)), np.float64)
         squares = found[: int(block.length)]
@@ -139,7 +142,7 @@ def _draw_far(
         if added == 0:
             continue
         inertia += added
-        replaced = np.flatnonzero(rng.random(FAR_ROWS) < added / inertia)
+        replaced = np.flatnonzero(rng.random(count) < added / inertia)
         drawn = rng.choice(len(squares), len(replaced), p=squares / added)
         rows[replaced], distances[replaced] = np.asarray(block.rows)[drawn], squares[drawn]
     return rows, distances, inertia

@@ -20,6 +20,7 @@ MOST_CANDIDATES = 64
 BATCH = 4  # restarts that go on after the ranking, or promising swaps
 STEPS = 4  # of Lloyd's algorithm, after which swaps are compared
 TRIALS = 2  # without gain, after which the search ends
+TRIALS_ALONE = 6  # the same for a single restart, behind which no other stands
 GOLDEN_RATIO = 0.6180339887  # multiples of it, modulo 1, fill [0, 1) evenly
 MIN_GAIN = 1e-4  # of the inertia, by which a swap must have lowered it then
 RANK, CONVERGE, TRIAL = range(3)  # phases: one step of all restarts, descent until convergence, a few steps of swaps
@@ -75,6 +76,7 @@ def run_lloyd_with_swaps(
     count, size = len(restarts.inertia), max(BATCH, len(restarts.inertia))
     first = jnp.int32(RANK if from_sample else CONVERGE)
     tried = max(BATCH, min(MOST_CANDIDATES, CANDIDATES_PER_CLUSTER * restarts.centroids.shape[1]))
+    most_trials = TRIALS if count > 1 else TRIALS_ALONE
     shares = jax.random.uniform(key, (tried,), points.dtype)  # shifted for each trial, which compiles sooner than keys
 
     def descend(now: _Search) -> _Search:
@@ -86,7 +88,7 @@ def run_lloyd_with_swaps(
         better = ~trial | (found.inertia[0] < (1 - MIN_GAIN) * now.best.inertia[0])
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, now.best)
         settled = ~trial & _agree(batch) & (not from_sample)
-        failures = jnp.where(settled, TRIALS, jnp.where(better, 0, now.failures + 1))
+        failures = jnp.where(settled, most_trials, jnp.where(better, 0, now.failures + 1))
         converges = (now.phase == RANK) | (trial & better)
         batch = lax.cond(
             converges | settled,
@@ -97,7 +99,7 @@ def run_lloyd_with_swaps(
         return _Search(now.trials + 1, best, batch, phase, failures, ranking)
 
     def goes_on(now: _Search) -> Bool[Array, ""]:
-        return (now.failures < TRIALS) & ((now.phase != TRIAL) | (now.best.iterations[0] < max_iterations))
+        return (now.failures < most_trials) & ((now.phase != TRIAL) | (now.best.iterations[0] < max_iterations))
 
     batch, none = _pad(restarts, size), jnp.int32(0)
     end = lax.while_loop(goes_on, descend, _Search(none, best_restarts(batch, 1), batch, first, none, restarts.inertia))
