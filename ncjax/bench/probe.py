@@ -47,9 +47,8 @@ def bench_probe(data: Path | None, labellings: int, command: str, *, rounds: int
         found = {name: dict(np.load(file, allow_pickle=False)) for name, file in files.items() if file.exists()}
     points, labels = make_problem(data, labellings)
     rows = [row_of(name, "s", one) for name, one in measured.items()]
-    title = (
-        f"linear probe: {points.shape[0]:,} x {points.shape[1]}, {labels.max() + 1} classes, {labellings} labellings"
-    )
+    shape = f"{points.shape[0]:,} x {points.shape[1]}, {labels.max() + 1} classes"
+    title = f"linear probe: {shape}, {labellings} labelling{'s' * (labellings > 1)}"
     pairs = [Pair(title, OURS, SKLEARN)] if measured[SKLEARN].values else []
     return bench_result(command, rows, pairs, [*_losses(points, labels, found), *_share(measured, found)])
 
