@@ -74,9 +74,8 @@ def run_lloyd_with_swaps(
         One restart, and the inertia of every restart when they were compared.
     """
     count, size = len(restarts.inertia), max(BATCH, len(restarts.inertia))
-    first = jnp.int32(RANK if from_sample else CONVERGE)
+    first, most_trials = jnp.int32(RANK if from_sample else CONVERGE), TRIALS if count > 1 else TRIALS_ALONE
     tried = max(BATCH, min(MOST_CANDIDATES, CANDIDATES_PER_CLUSTER * restarts.centroids.shape[1]))
-    most_trials = TRIALS if count > 1 else TRIALS_ALONE
     shares = jax.random.uniform(key, (tried,), points.dtype)  # shifted for each trial, which compiles sooner than keys
 
     def descend(now: _Search) -> _Search:
