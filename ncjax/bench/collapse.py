@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Seconds of all collapse metrics at both levels, compared with one product `X^T X` of the same features."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from ncjax.bench.interleave import Peer, interleave
+from ncjax.bench.interleave import Peer, interleave, mean_secs
 from ncjax.bench.kmeans import make_problems
 from ncjax.bench.result import BenchResult, Pair, bench_result, row_of
 
@@ -50,7 +49,7 @@ def ncjax_timer() -> Callable[[], float]:
     weights = np.random.default_rng(2).normal(size=(SUPER_CLASSES, points.shape[1])).astype(np.float32)
     classifier = Classifier(jnp.asarray(weights), jnp.zeros(SUPER_CLASSES))
     super_class = tuple(label % SUPER_CLASSES for label in range(CLASSES))
-    return partial(_mean_secs, lambda: measure(Labelled(points, labels), None, super_class, classifier=classifier))
+    return partial(_timed, lambda: measure(Labelled(points, labels), None, super_class, classifier=classifier))
 
 
 def jax_product_timer() -> Callable[[], float]:
@@ -60,18 +59,14 @@ def jax_product_timer() -> Callable[[], float]:
 
     points = jnp.asarray(points_and_labels()[0])
     product = jax.jit(lambda x: jnp.matmul(x.T, x, precision=jax.lax.Precision.HIGHEST))
-    return partial(_mean_secs, lambda: product(points).block_until_ready())
+    return partial(_timed, lambda: product(points).block_until_ready())
 
 
 def numpy_product_timer() -> Callable[[], float]:
     """The same by NumPy's BLAS, which computes half of the symmetric result."""
     points, _ = points_and_labels()
-    return partial(_mean_secs, lambda: points.T @ points)
+    return partial(_timed, lambda: points.T @ points)
 
 
-def _mean_secs(call: Callable[[], object]) -> float:
-    calls, started = 0, time.perf_counter()
-    while calls == 0 or time.perf_counter() - started < MEASURED_SECS:
-        call()
-        calls += 1
-    return (time.perf_counter() - started) / calls
+def _timed(call: Callable[[], object]) -> float:
+    return mean_secs(call, MEASURED_SECS)[0]

@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ncjax.errors import first_line
 
 Timer = Callable[[], float]
+T = TypeVar("T")
 NO_TIME = "left out: the time for measuring speed was over"
 AFRESH = {"JAX_ENABLE_COMPILATION_CACHE": "false", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}  # nobody finds programs
 
@@ -72,6 +73,14 @@ def interleave(peers: Mapping[str, Peer], *, rounds: int, until: float = math.in
             Measured((), 0.0, 0, errors[0]) if errors else Measured(tuple(values[name]), float(ready), int(peak), "")
         )
     return found
+
+
+def mean_secs(call: Callable[[], T], least_secs: float) -> tuple[float, T]:
+    """Mean seconds of as many calls as fill `least_secs`, and what the last one returned."""
+    calls, started = 0, time.perf_counter()
+    while calls == 0 or time.perf_counter() - started < least_secs:
+        found, calls = call(), calls + 1
+    return (time.perf_counter() - started) / calls, found
 
 
 def _ask(connection: Connection, request: str) -> Any:

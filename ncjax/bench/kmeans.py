@@ -3,7 +3,6 @@
 
 import importlib.util
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -12,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from ncjax.bench.interleave import Peer, interleave
+from ncjax.bench.interleave import Peer, interleave, mean_secs
 from ncjax.bench.result import BenchResult, Pair, bench_result, row_of
 from ncjax.errors import UserError
 
@@ -130,7 +129,7 @@ def ncjax_timer(workload: Workload, data: Path | None, report: Path) -> Callable
         labels = np.asarray(kmeans(keys, points, k, weights=weights, restarts=RESTARTS).labels)
         return [labels[i][: len(x)] for i, x in enumerate(problems)]
 
-    return partial(_mean_secs, solve, report)
+    return partial(_timed, solve, report)
 
 
 def sklearn_timer(workload: Workload, data: Path | None, report: Path) -> Callable[[], float]:
@@ -142,7 +141,7 @@ def sklearn_timer(workload: Workload, data: Path | None, report: Path) -> Callab
     def solve() -> list[np.ndarray]:
         return [KMeans(k, n_init=RESTARTS, algorithm="lloyd", random_state=0).fit(x).labels_ for x in problems]
 
-    return partial(_mean_secs, solve, report)
+    return partial(_timed, solve, report)
 
 
 def faiss_timer(workload: Workload, data: Path | None, report: Path, iterations: int = 15) -> Callable[[], float]:
@@ -158,7 +157,7 @@ def faiss_timer(workload: Workload, data: Path | None, report: Path, iterations:
         run.train(points)
         return run.index.search(points, 1)[1][:, 0]
 
-    return partial(_mean_secs, lambda: [labels(x) for x in problems], report)
+    return partial(_timed, lambda: [labels(x) for x in problems], report)
 
 
 def ott_timer(workload: Workload, data: Path | None, report: Path) -> Callable[[], float]:
@@ -171,15 +170,12 @@ def ott_timer(workload: Workload, data: Path | None, report: Path) -> Callable[[
     points = [jnp.asarray(x) for x in problems]
     labels = jax.jit(lambda x: k_means.k_means(x, k, n_init=RESTARTS, tol=1e-4, rng=jax.random.key(0)).assignment)
 
-    return partial(_mean_secs, lambda: list(map(np.asarray, [labels(x) for x in points])), report)
+    return partial(_timed, lambda: list(map(np.asarray, [labels(x) for x in points])), report)
 
 
-def _mean_secs(solve: Callable[[], list[np.ndarray]], report: Path) -> float:
-    """The mean over as many calls as fill a second; the labels are saved."""
-    calls, started = 0, time.perf_counter()
-    while calls == 0 or time.perf_counter() - started < MEASURED_SECS:
-        labels, calls = solve(), calls + 1
-    secs = (time.perf_counter() - started) / calls
+def _timed(solve: Callable[[], list[np.ndarray]], report: Path) -> float:
+    """Seconds; the labels are saved."""
+    secs, labels = mean_secs(solve, MEASURED_SECS)
     np.save(report, np.concatenate(labels).astype(np.int32))
     return secs
 

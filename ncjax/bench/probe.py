@@ -2,7 +2,6 @@
 """Seconds of linear probes to convergence: ncjax and scikit-learn on the same features and labels."""
 
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32, Int32
 
-from ncjax.bench.interleave import Measured, Peer, interleave
+from ncjax.bench.interleave import Measured, Peer, interleave, mean_secs
 from ncjax.bench.kmeans import load_features, make_features
 from ncjax.bench.result import BenchResult, Pair, bench_result, row_of
 
@@ -55,11 +54,11 @@ def bench_probe(data: Path | None, labellings: int, command: str, *, rounds: int
 
 def make_problem(data: Path | None, labellings: int) -> tuple[Float32[np.ndarray, "n d"], Int32[np.ndarray, "p n"]]:
     """Standardised features, and their labellings."""
+    from sklearn.preprocessing import StandardScaler
+
     points, labels = make_features(*SHAPE, CLASSES, 0) if data is None else load_features(data)
-    centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
-    deviation, rng = centred.std(axis=0), np.random.default_rng(1)
-    standardised = centred / np.where(deviation > 0, deviation, 1)
-    kept = 0 if data is None else 1
+    standardised = StandardScaler().fit_transform(points.astype(np.float64))
+    kept, rng = 0 if data is None else 1, np.random.default_rng(1)
     drawn = [_redrawn(labels, rng) for _ in range(labellings - kept)]
     return standardised.astype(np.float32), np.stack([labels] * kept + drawn).astype(np.int32)
 
@@ -83,7 +82,7 @@ def ncjax_timer(data: Path | None, labellings: int, report: Path) -> Callable[[]
         bias = found.bias - (found.origin @ found.weights)
         return {"weights": np.asarray(found.weights), "bias": np.asarray(bias), "passes": np.asarray(found.iterations)}
 
-    return partial(_mean_secs, fit, report)
+    return partial(_timed, fit, report)
 
 
 def sklearn_timer(data: Path | None, labellings: int, report: Path) -> Callable[[], float]:
@@ -98,7 +97,7 @@ def sklearn_timer(data: Path | None, labellings: int, report: Path) -> Callable[
         weights, bias = zip(*found, strict=True)
         return {"weights": np.stack(weights), "bias": np.stack(bias)}
 
-    return partial(_mean_secs, fit, report)
+    return partial(_timed, fit, report)
 
 
 def products_timer(data: Path | None, labellings: int) -> Callable[[], float]:
@@ -113,17 +112,13 @@ def products_timer(data: Path | None, labellings: int) -> Callable[[], float]:
     x, turned = jnp.asarray(points), jnp.asarray(points.T.copy())
     weights = jnp.ones((points.shape[1], columns))
     both = jax.jit(lambda w: matmul(turned, matmul(x, w)))
-    return partial(_mean_secs, lambda: both(weights).block_until_ready(), None)
+    return lambda: mean_secs(lambda: both(weights).block_until_ready(), MEASURED_SECS)[0]
 
 
-def _mean_secs(fit: Callable[[], dict[str, np.ndarray]], report: Path | None) -> float:
-    """The mean over as many calls as fill a second; what was found is saved."""
-    calls, started = 0, time.perf_counter()
-    while calls == 0 or time.perf_counter() - started < MEASURED_SECS:
-        found, calls = fit(), calls + 1
-    secs = (time.perf_counter() - started) / calls
-    if report is not None:
-        np.savez(report, **found)  # type: ignore[arg-type]
+def _timed(fit: Callable[[], dict[str, np.ndarray]], report: Path) -> float:
+    """Seconds; what was found is saved."""
+    secs, found = mean_secs(fit, MEASURED_SECS)
+    np.savez(report, **found)  # type: ignore[arg-type]
     return secs
 
 
@@ -138,10 +133,11 @@ def _losses(points: np.ndarray, labels: np.ndarray, found: dict[str, dict[str, n
 
 def _loss(points: np.ndarray, labels: np.ndarray, weights: Float[np.ndarray, "d c"], bias: np.ndarray) -> float:
     """In float64."""
-    logits = points.astype(np.float64) @ weights.astype(np.float64) + bias
-    highest = logits.max(axis=1)
-    entropy = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1)) - logits[np.arange(len(labels)), labels]
-    return float(entropy.mean() + L2 / 2 * (weights.astype(np.float64) ** 2).sum())
+    from scipy.special import log_softmax
+
+    weights = weights.astype(np.float64)
+    own = log_softmax(points.astype(np.float64) @ weights + bias, axis=1)[np.arange(len(labels)), labels]
+    return float(L2 / 2 * (weights**2).sum() - own.mean())
 
 
 def _share(measured: dict[str, Measured], found: dict[str, dict[str, np.ndarray]]) -> list[str]:

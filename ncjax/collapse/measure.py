@@ -201,16 +201,20 @@ def _blocks(task: _Task, name: str) -> Any:
 
 
 def _evaluate_stream(task: _Task, mesh: Mesh | None) -> list[Evaluated]:
-    """The same for one network, a draw and a block at a time."""
-    beside, count = jax.tree.map(jnp.asarray, _beside(task)), len(task.draws["train"])
-    reads: list[Read] = []
-    for name, split in task.splits.items():
-        means = [None] * count if name == "train" else [read.moments.fine for read in reads]
-        for counts, mean in zip(task.draws[name], means, strict=True):
-            reads.append(_read_stream(task.plan, split._replace(weights=counts), mean, beside, mesh))
-    joined = jax.tree.map(lambda *leaves: jnp.stack(leaves)[None], *reads)
-    found = to_host(programs.evaluate_networks(task.plan.functions, [joined], jax.tree.map(lambda x: x[None], beside)))
-    return [jax.tree.map(itemgetter((0, r)), found) for r in range(len(reads))]
+    """The same for one network, a block at a time; the moments of one draw are held."""
+    beside = jax.tree.map(jnp.asarray, _beside(task))
+    alone = jax.tree.map(lambda leaf: leaf[None], beside)
+    found: dict[str, list[Evaluated]] = {name: [] for name in task.splits}
+    for draws in zip(*task.draws.values(), strict=True):
+        reads: list[Read] = []
+        for split, counts in zip(task.splits.values(), draws, strict=True):
+            means = reads[0].moments.fine if reads else None
+            reads.append(_read_stream(task.plan, split._replace(weights=counts), means, beside, mesh))
+        leading = [jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], read) for read in reads]
+        evaluated = to_host(programs.evaluate_networks(task.plan.functions, leading, alone))
+        for place, name in enumerate(task.splits):
+            found[name].append(jax.tree.map(itemgetter((0, place)), evaluated))
+    return [one for split in found.values() for one in split]
 
 
 def _read_stream(plan: Plan, data: Labelled, means: ClassStatistics | None, beside: Network, mesh: Mesh | None) -> Read:

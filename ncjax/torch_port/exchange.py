@@ -21,7 +21,7 @@ from ncjax.features.store import describe_members, save_features, write_members
 from ncjax.paths import user_path
 from ncjax.results import TrainingSummary
 from ncjax.storage.atomic import write_json
-from ncjax.storage.workdir import locked, open_workdir, read_config
+from ncjax.storage.workdir import CHECKPOINTS, locked, open_workdir, read_config
 from ncjax.torch_port.files import read_state_dict, write_state_dict
 from ncjax.torch_port.foreign import to_torchvision_names
 from ncjax.torch_port.weights import from_state_dict, to_state_dict
@@ -94,7 +94,7 @@ def import_checkpoints(
 
 
 def _check_free(workdir: Path) -> None:
-    if (workdir / "checkpoints").exists():
+    if (workdir / CHECKPOINTS).exists():
         raise UserError(f"{workdir} holds a run already; choose another --workdir")
 
 

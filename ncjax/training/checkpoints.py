@@ -21,7 +21,7 @@ from ncjax.errors import UserError, first_line
 from ncjax.storage.checksums import Identity, damage, write_checksums
 from ncjax.storage.failures import why_not_written
 from ncjax.storage.literal_paths import literal_path
-from ncjax.storage.workdir import CONFIG, run_id
+from ncjax.storage.workdir import CHECKPOINTS, CONFIG, run_id
 from ncjax.training.state import MemberState, TrainState
 
 KEPT = 2
@@ -42,7 +42,7 @@ def open_checkpoints(workdir: Path, keep_steps: int = 0) -> Iterator[ocp.Checkpo
         UserError: what was saved last cannot be written; an error inside the block comes first.
     """
     _quiet_orbax()
-    folder, run = (workdir / "checkpoints").absolute(), run_id(workdir) if is_main_process() else ""
+    folder, run = (workdir / CHECKPOINTS).absolute(), run_id(workdir) if is_main_process() else ""
     options = ocp.CheckpointManagerOptions(
         max_to_keep=KEPT,
         keep_period=keep_steps or None,
@@ -129,7 +129,7 @@ def read_state(workdir: Path, like: TrainState, step: int | None = None) -> Trai
     Raises:
         UserError: there is no checkpoint (of that step), or none that can be read as a state of this run.
     """
-    folder = (workdir / "checkpoints").absolute()
+    folder = (workdir / CHECKPOINTS).absolute()
     for _ in range(ATTEMPTS):
         if not folder.is_dir():
             break
