@@ -4,7 +4,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ncjax.evaluation.controls import (
     pixels_left_out,
     trained_parts,
 )
-from ncjax.evaluation.evaluator import DEFAULT_VIEWS, MOST_NETWORKS, check_views, evaluate
+from ncjax.evaluation.evaluator import DEFAULT_VIEWS, MOST_NETWORKS, Job, check_views, evaluate, evaluate_jobs
 from ncjax.evaluation.store import write_evaluation
 from ncjax.evaluation.views import VIEWS
 from ncjax.features.extraction import check_can_extract_again, check_layers, extract, load_or_extract
@@ -34,7 +34,7 @@ from ncjax.features.feature_set import FEATURES, FeatureSet
 from ncjax.features.run import Run, normalised, state_of
 from ncjax.features.store import describe_members, missing_features, save_features, write_members
 from ncjax.paths import user_path
-from ncjax.results import Evaluation, Provenance, TrainingSummary, join
+from ncjax.results import Evaluation, Event, Provenance, TrainingSummary, join
 from ncjax.storage.atomic import write_json
 from ncjax.storage.temporary import TemporaryFolder
 from ncjax.storage.workdir import locked, open_workdir, read_json, read_run_file
@@ -143,6 +143,7 @@ def evaluate_run(
     controls: bool = True,
     control_maps: int | None = None,
     bootstrap: int = 20,
+    on_event: Callable[[Event], None] | None = None,
 ) -> Evaluation:
     """Evaluates the kept features of a run with its controls.
 
@@ -158,6 +159,7 @@ def evaluate_run(
         controls: whether raw pixels are rows.
         control_maps: how many label maps have controls of their own; None: as many as the config says.
         bootstrap: as for `ncjax.evaluate`.
+        on_event: as for `ncjax.evaluate`.
 
     Raises:
         UserError: the work directory holds no features, or its data cannot be read.
@@ -174,7 +176,7 @@ def evaluate_run(
     check_devices()
     maps = distinct_maps(run.described)
     pixels = pixels_left_out(run) if controls else []
-    found = join(list(_evaluated(run, epochs, chosen, maps[:most], controls and not pixels, bootstrap)))
+    found = _evaluated(run, epochs, chosen, maps[:most], controls and not pixels, bootstrap, on_event)
     if all(row.epoch is None for row in found.rows):
         raise UserError(found.notes[0])
     notes = [*unfinished, *training.failures, *_imported(training), *training.data]
@@ -221,27 +223,30 @@ def _evaluated(
     maps: Sequence[LabelMap | None],
     pixels: bool,
     bootstrap: int,
-) -> Iterator[Evaluation]:
-    """Raw pixels, random initialization, then the members at every kept epoch."""
+    on_event: Callable[[Event], None] | None,
+) -> Evaluation:
+    """Raw pixels, random initialization, then the members at every kept epoch; all together."""
+    parts, jobs, notes = list[Part](), list[Job](), list[str]()
 
-    def measured(parts: Sequence[Part], resamples: int) -> Iterator[Evaluation]:
-        few = sum(len(part.features.names) for part in parts) <= MOST_NETWORKS
-        for part in parts:
-            restarts = run.config.evaluate.restarts
-            found = evaluate(part.features, views=views, restarts=restarts, bootstrap=resamples if few else 0)
-            yield part.name_rows(found, len(maps) > 1)
+    def add(more: Sequence[Part], resamples: int) -> None:
+        few = sum(len(part.features.names) for part in more) <= MOST_NETWORKS
+        parts.extend(more)
+        jobs.extend(Job([part.features], resamples if few else 0) for part in more)
 
     if pixels:
-        yield from measured(pixel_parts(run.dataset, maps, run.config.mesh), 0)
+        add(pixel_parts(run.dataset, maps, run.config.mesh), 0)
     for epoch in epochs:
-        parts = trained_parts if epoch else initial_parts
         try:
             features, note = load_or_extract(run, epoch)
         except UserError as error:
-            yield Evaluation(rows=(), notes=(f"Epoch {epoch} is missing: {error}.",))
+            notes.append(f"Epoch {epoch} is missing: {error}.")
             continue
-        yield Evaluation(rows=(), notes=(note,) if note else ())
-        yield from measured(parts(features, maps), bootstrap)
+        notes += [note] if note else []
+        add((trained_parts if epoch else initial_parts)(features, maps), bootstrap)
+    restarts = run.config.evaluate.restarts
+    found = evaluate_jobs(jobs, views=views, restarts=restarts, on_event=on_event) if jobs else []
+    whole = join([part.name_rows(one, len(maps) > 1) for part, one in zip(parts, found, strict=True)])
+    return dataclasses.replace(whole, notes=(*notes, *whole.notes))
 
 
 def _provenance(run: Run, wall_secs: dict[str, float | None]) -> Provenance:

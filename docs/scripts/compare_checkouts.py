@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -40,7 +40,7 @@ def train(name, path=''):
     from ncjax.bench.training import jax_timer
     from ncjax.config import load_config
     config = load_config(Path(os.environ['PYTHONPATH']) / 'configs' / f'{{name}}.py')
-    data = dataclasses.replace(config.data, path=path)
+    data = dataclasses.replace(config.data, path=path, source='cifar10') if path else config.data
     return jax_timer(dataclasses.replace(config, labels=config.labels[:1], seeds=1, data=data))
 def rate(secs):
     return lambda: 1 / secs()
@@ -125,7 +125,7 @@ def run_command(checkout: Path, arguments: Sequence[str], cache: str) -> float:
     return 1 / (time.perf_counter() - started)
 
 
-def compare_commands(checkouts: Sequence[Path], rounds: int) -> list[Compared]:
+def compare_commands(checkouts: Sequence[Path], rounds: int) -> Iterator[Compared]:
     """Every command, in a cache folder of its own for each side and round."""
     with tempfile.TemporaryDirectory() as root:
 
@@ -135,27 +135,38 @@ def compare_commands(checkouts: Sequence[Path], rounds: int) -> list[Compared]:
             workdir = ["--workdir", tempfile.mkdtemp(dir=cache)] if "demo" in arguments else []
             return run_command(checkouts[side], [*arguments, *workdir], str(cache))
 
-        return [Compared(what, *alternately(rounds, partial(run, arguments))) for what, arguments in COMMANDS.items()]
+        for what, arguments in COMMANDS.items():
+            yield Compared(what, *alternately(rounds, partial(run, arguments)))
 
 
 def main() -> None:
     """Measure, print a table, and write the values."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", type=Path, help="another checkout, whose dependencies are installed here")
-    parser.add_argument("--cifar", default="", help="folder of CIFAR-10; none: width 16 is left out")
+    parser.add_argument("--cifar", default="", help="folder of CIFAR-10 as distributed; none: width 16 is left out")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
     parser.add_argument("--only", nargs="*", default=[], help="beginnings of what is measured; none: all")
     parser.add_argument("--output", type=Path, help="JSON with every value")
     options = parser.parse_args()
     checkouts = (options.other.resolve(), HERE)
     wanted = [what for what in TIMERS if chosen(what, options.only) and (options.cifar or "width 16" not in what)]
-    found = [compare_timers(what, checkouts, options.cifar, options.rounds) for what in wanted]
-    found += compare_commands(checkouts, options.rounds) if chosen("commands", options.only) else []
+    found: list[Compared] = []
+    for what in wanted:
+        found.append(compare_timers(what, checkouts, options.cifar, options.rounds))
+        keep(options.output, found)
+    if chosen("commands", options.only):
+        for one in compare_commands(checkouts, options.rounds):
+            found.append(one)
+            keep(options.output, found)
     lines = [("", "this / other", "n"), *((one.what, f"{one.ratio:.2f}", str(len(one.this))) for one in found)]
     print(markdown_table(lines))
-    if options.output:
+
+
+def keep(output: Path | None, found: Sequence[Compared]) -> None:
+    """Write what was measured so far."""
+    if output:
         rows = [{**one._asdict(), "ratio": round(one.ratio, 4)} for one in found]
-        write_json(options.output, {"rows": rows, **unstructure(environment())})
+        write_json(output, {"rows": rows, **unstructure(environment())})
 
 
 def chosen(what: str, only: Sequence[str]) -> bool:

@@ -87,8 +87,8 @@ def make_problems(workload: Workload, data: Path | None) -> tuple[list[np.ndarra
     return [noise], 10
 
 
-def load_features(data: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """`train` and `train_y` of an npz file.
+def load_features(data: Path | None, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels of an npz file, such as `train` and `train_y`.
 
     Raises:
         UserError: it is not such a file.
@@ -97,9 +97,9 @@ def load_features(data: Path | None) -> tuple[np.ndarray, np.ndarray]:
         raise UserError("this benchmark needs --data FILE, an npz file with train [n d] and train_y [n]")
     try:
         with np.load(data, allow_pickle=False) as stored:
-            return stored["train"], stored["train_y"]
+            return stored[split], stored[f"{split}_y"]
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{data} is not an npz file with train [n d] and train_y [n] ({error})") from error
+        raise UserError(f"{data} is not an npz file with {split} [n d] and {split}_y [n] ({error})") from error
 
 
 def make_features(n: int, d: int, k: int, seed: int, rank: int = 20) -> tuple[np.ndarray, np.ndarray]:

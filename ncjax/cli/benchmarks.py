@@ -103,6 +103,31 @@ def bench_probe_verb(arguments: Sequence[str]) -> None:
     _finish(output, lambda: bench_probe(data, labellings, command("bench probe", arguments), rounds=rounds))
 
 
+def bench_evaluate_verb(arguments: Sequence[str]) -> None:
+    """Measures a whole evaluation."""
+
+    def options(
+        data: Path | None = None, bootstrap: int = 20, rounds: int = 5, output: Path = FOLDER / "evaluate.json"
+    ) -> tuple[Path | None, int, int, Path]:
+        """Time an evaluation of 50,000 + 10,000 x 512 features, beside scikit-learn's clusters and probes.
+
+        Args:
+            data: Other features: npz file with train [n d], train_y [n], test and test_y [path].
+            bootstrap: Resamples of the measures of collapse [resamples].
+            rounds: How often each is measured [rounds].
+            output: File for the result [path].
+        """
+        return data, bootstrap, rounds, output
+
+    data, bootstrap, rounds, output = parse("bench evaluate", options, arguments)
+    _check_rounds(rounds)
+    if bootstrap < 0 or bootstrap == 1:
+        raise UserError(f"bootstrap is {bootstrap}, but must be 0 or at least 2")
+    from ncjax.bench.evaluation import bench_evaluation
+
+    _finish(output, lambda: bench_evaluation(data, bootstrap, command("bench evaluate", arguments), rounds=rounds))
+
+
 def bench_collapse_verb(arguments: Sequence[str]) -> None:
     """Measures all collapse metrics."""
 

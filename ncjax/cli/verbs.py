@@ -71,6 +71,7 @@ BENCHMARKS = {
     ),
     "kmeans": Verb("WORKLOAD", "seconds of k-means, scikit-learn, faiss and ott-jax", "benchmarks.bench_kmeans_verb"),
     "probe": Verb("", "seconds of linear probes, and of scikit-learn's", "benchmarks.bench_probe_verb"),
+    "evaluate": Verb("", "seconds of a whole evaluation, and of scikit-learn's", "benchmarks.bench_evaluate_verb"),
     "collapse": Verb("", "seconds of all collapse metrics, and of one product X^T X", "benchmarks.bench_collapse_verb"),
     "theory": Verb("", "run-steps/s of the synthetic setting, and of PyTorch", "benchmarks.bench_theory_verb"),
     "startup": Verb("", "ncjax --help, and the demo on first and later starts", "benchmarks.bench_startup_verb"),

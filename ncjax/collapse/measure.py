@@ -5,7 +5,7 @@ Networks of the same shapes go through the same two programs together (`ncjax.co
 large for that are read twice, a block at a time: for moments, then for what needs each example beside them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -94,7 +94,11 @@ def measure(
 
 
 def measure_networks(
-    problems: Sequence[Problem], *, metrics: Sequence[str] | None = None, mesh: Mesh | None = None
+    problems: Sequence[Problem],
+    *,
+    metrics: Sequence[str] | None = None,
+    mesh: Mesh | None = None,
+    tell: Callable[[int], None] = lambda count: None,
 ) -> list[Measured]:
     """Measures networks, those of the same shapes together.
 
@@ -102,6 +106,7 @@ def measure_networks(
         problems: the networks.
         metrics: names in `METRICS`; none: all.
         mesh: devices that examples are sharded over (`ncjax.distributed.mesh`); none: one device.
+        tell: called with the number of networks that were measured since.
 
     Raises:
         UserError: a metric is unknown.
@@ -112,6 +117,7 @@ def measure_networks(
         group = [tasks[i] for i in indices]
         in_memory = mesh is None and _bytes(group[0]) <= RESIDENT_BYTES
         found |= zip(indices, _evaluate(group) if in_memory else [_evaluate_stream(group[0], mesh)], strict=True)
+        tell(len(group))
     return [_measured(task, found[i]) for i, task in enumerate(tasks)]
 
 

@@ -28,6 +28,7 @@ from ncjax.collapse.statistics import (
     where_defined,
 )
 from ncjax.collapse.variability import effective_rank
+from ncjax.ops.linalg import eigh, eigvalsh, svd
 from ncjax.ops.products import HIGHEST, matmul
 from ncjax.results import MetricInfo
 from ncjax.storage.arrays import takes_tensors
@@ -85,7 +86,7 @@ def nc1(statistics: ClassStatistics) -> NC1:
     """
     means, present = centred_means(statistics)
     classes, covariance = present.sum(), statistics.covariance
-    _, singular, directions = jnp.linalg.svd(means, full_matrices=False)
+    _, singular, directions = svd(means)
     eigenvalues = singular**2 / classes
     along = jnp.einsum("kd,de,ke->k", directions, covariance, directions, precision=HIGHEST)
     sound = (singular > _rounding(means) * singular[0]) & (jnp.arange(singular.size) < classes - 1)
@@ -130,8 +131,8 @@ def nc2(statistics: ClassStatistics) -> NC2:
         nc2_equiangularity=jnp.sqrt(average((cosines - average(cosines, pairs)) ** 2, pairs)),
         nc2_angle=average(jnp.abs(cosines + 1 / (k - 1)), pairs),
         nc2_etf=_distance_to_etf(products, present),
-        effective_rank_means=effective_rank(jnp.linalg.eigvalsh(products)),
-        cosine_spectrum=jnp.maximum(jnp.linalg.eigvalsh(cosines)[::-1], 0.0),
+        effective_rank_means=effective_rank(eigvalsh(products)),
+        cosine_spectrum=jnp.maximum(eigvalsh(cosines)[::-1], 0.0),
     )
     return where_defined(k > 1, found)
 
@@ -225,7 +226,7 @@ def kernel_nc1(gram: Float[Array, "n n"], labels: Int32[Array, "n"], classes: in
     between = matmul(to_mean.T, with_means)
     variance = (jnp.diagonal(gram) - jnp.diagonal(between)[labels]).mean()
     centre = jnp.eye(classes) - 1 / classes
-    values, vectors = jnp.linalg.eigh(matmul(matmul(centre, between), centre))
+    values, vectors = eigh(matmul(matmul(centre, between), centre))
     values, vectors = values[::-1], vectors[:, ::-1]
     sound = (values > _rounding(gram) * values[0]) & (jnp.arange(classes) < classes - 1)
     inverse = jnp.where(sound, 1 / jnp.where(sound, values, 1.0), 0.0)

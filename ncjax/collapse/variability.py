@@ -17,6 +17,7 @@ from ncjax.collapse.statistics import (
     pairwise_distances,
     where_defined,
 )
+from ncjax.ops.linalg import eigh, eigvalsh, singular_values
 from ncjax.ops.products import matmul
 from ncjax.results import MetricInfo
 from ncjax.storage.arrays import takes_tensors
@@ -133,15 +134,15 @@ def within_class_spectrum(statistics: ClassStatistics) -> WithinClassSpectrum:
     scale = jnp.where(largest > 0, largest, 1.0)
     scatter = statistics.scatter / scale
     sizes = jnp.sqrt(jnp.maximum(jnp.diagonal(scatter), floor))
-    values, directions = jnp.linalg.eigh(scatter / (sizes[:, None] * sizes[None, :]))
+    values, directions = eigh(scatter / (sizes[:, None] * sizes[None, :]))
     lengths = jnp.sqrt(jnp.maximum(values, floor * jnp.where(values[-1] > 0, values[-1], 1.0)))
     along = matmul(means / jnp.sqrt(scale) / sizes[None, :], directions) / lengths[None, :]
-    separation = jnp.linalg.svd(along, compute_uv=False) ** 2 * (statistics.counts.sum() / present.sum())
+    separation = singular_values(along) ** 2 * (statistics.counts.sum() / present.sum())
     rank = jnp.minimum(present.sum() - 1, means.shape[1])
     index = jnp.where(jnp.arange(separation.size) < rank, 1 / (1 + separation), 0.0).sum() / rank
     index = jnp.where(largest > 0, index, jnp.where((means != 0).any(), 0.0, jnp.nan))
     rounding = (4 * jnp.finfo(means.dtype).eps) ** 2 * statistics.counts.sum() * (means**2).max()
-    rank_within = where_defined(largest > rounding, effective_rank(jnp.linalg.eigvalsh(scatter)))
+    rank_within = where_defined(largest > rounding, effective_rank(eigvalsh(scatter)))
     return where_defined(have_spread(statistics), WithinClassSpectrum(index, rank_within))
 
 
@@ -150,7 +151,7 @@ def effective_rank_of_all(statistics: ClassStatistics) -> Float[Array, ""]:
     """Effective rank of the covariance of all examples."""
     apart = statistics.means - statistics.mean[None, :]
     between = matmul(apart.T * statistics.counts[None, :], apart)
-    return effective_rank(jnp.linalg.eigvalsh(statistics.covariance + between / statistics.counts.sum()))
+    return effective_rank(eigvalsh(statistics.covariance + between / statistics.counts.sum()))
 
 
 CDNV = Metric(

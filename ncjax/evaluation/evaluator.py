@@ -6,6 +6,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from threading import Lock
 from typing import Any, NamedTuple
 
 from ncjax.collapse import separation_law
@@ -14,9 +17,10 @@ from ncjax.collapse.metrics import metric_infos
 from ncjax.errors import UserError
 from ncjax.evaluation.label_levels import AnyLabelMap
 from ncjax.evaluation.networks import Network, list_networks
-from ncjax.evaluation.probes import INFO, Probed, measure_probes
+from ncjax.evaluation.probes import INFO, Options, Probed, measure_probes
 from ncjax.evaluation.views import find_view
 from ncjax.features.feature_set import FeatureSet
+from ncjax.ops.linalg import one_thread_each
 from ncjax.results import Clusters, Evaluation, Event, Row, SeparationFit, stack_clusters
 
 DEFAULT_VIEWS = ("raw", "normalised", "residual_pca")
@@ -55,7 +59,8 @@ def evaluate(
         seed: of k-means and of the draws of the few-shot probe.
         memory_gib: training features of a network that are larger have neither probes nor clusters [GiB]; None: a
             quarter of the memory of this machine, 4 at least. Measures of collapse read features of any size in blocks.
-        on_event: called with an `Event` before the first network, and after each.
+        on_event: called with an `Event` at the start, and when a part of the work is done: a view, probes or collapse
+            of some networks; from any thread.
 
     Returns:
         A row for each network with its measurements, and `clusters[view]`, the reconstructed label of every example.
@@ -73,17 +78,77 @@ def evaluate(
         >>> found.rows[0].value("nc1", split="train", level="fine") < 0.3
         True
     """
-    _check_options(views, metrics, bootstrap, restarts, memory_gib)
     sets = [features] if isinstance(features, FeatureSet) else list(features)
-    if not sets:
-        raise UserError("features hold no set; give a FeatureSet, or one for each epoch or layer")
-    networks = list_networks(sets, label_map, classifier)
-    options = _Options(tuple(views), metrics, restarts, seed, _memory_gib() if memory_gib is None else memory_gib)
-    tell = on_event or (lambda event: None)
-    tell(Event("evaluate", 0, len(networks)))
-    resamples = _resamples(networks, bootstrap)
-    probed, measured = _measure_networks(networks, options, resamples, tell)
-    rows = [_row(*one) for one in zip(networks, probed, measured, resamples, strict=True)]
+    (found,) = evaluate_jobs(
+        [Job(sets, bootstrap, label_map, classifier)],
+        views=views,
+        metrics=metrics,
+        restarts=restarts,
+        seed=seed,
+        memory_gib=memory_gib,
+        on_event=on_event,
+    )
+    return found
+
+
+class Job(NamedTuple):
+    """Sets of features that are evaluated as one, as `evaluate` has them."""
+
+    sets: Sequence[FeatureSet]
+    bootstrap: int = 20
+    label_map: AnyLabelMap | None = None
+    classifier: tuple[Any, Any] | None = None
+
+
+def evaluate_jobs(
+    jobs: Sequence[Job],
+    *,
+    views: Sequence[str] = DEFAULT_VIEWS,
+    metrics: Sequence[str] | None = None,
+    restarts: int = 10,
+    seed: int = 0,
+    memory_gib: float | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> list[Evaluation]:
+    """`evaluate` of several jobs, whose networks go through the same programs together.
+
+    Args:
+        jobs: what is evaluated.
+        views: as for `evaluate`.
+        metrics: as for `evaluate`.
+        restarts: as for `evaluate`.
+        seed: as for `evaluate`.
+        memory_gib: as for `evaluate`.
+        on_event: as for `evaluate`.
+
+    Raises:
+        UserError: as for `evaluate`.
+    """
+    for job in jobs:
+        _check_options(views, metrics, job.bootstrap, restarts, memory_gib)
+        if not job.sets:
+            raise UserError("features hold no set; give a FeatureSet, or one for each epoch or layer")
+    lists = [list_networks(job.sets, job.label_map, job.classifier) for job in jobs]
+    resamples = [count for job, networks in zip(jobs, lists, strict=True) for count in _resamples(networks, job)]
+    options = Options(tuple(views), restarts, seed, _memory_gib() if memory_gib is None else memory_gib)
+    networks = [network for part in lists for network in part]
+    measured = _measure(networks, options, metrics, resamples, on_event or (lambda event: None))
+    parts = iter(zip(networks, *measured, resamples, strict=True))
+    return [_evaluation(list(islice(parts, len(part))), options.views, metrics) for part in lists]
+
+
+class _Found(NamedTuple):
+    """Everything about one network."""
+
+    network: Network
+    probed: Probed
+    measured: Measured
+    resamples: int
+
+
+def _evaluation(parts: Sequence[tuple[Any, ...]], views: Sequence[str], metrics: Sequence[str] | None) -> Evaluation:
+    found = [_Found(*part) for part in parts]
+    rows = [_row(one) for one in found]
     separation, notes = _separation(rows)
     return Evaluation(
         rows=tuple(rows),
@@ -91,16 +156,8 @@ def evaluate(
         views={view: find_view(view).info for view in views},
         separation=separation,
         notes=notes,
-        clusters=_stacked([one.clusters for one in probed]),
+        clusters=_stacked([one.probed.clusters for one in found]),
     )
-
-
-class _Options(NamedTuple):
-    views: tuple[str, ...]
-    metrics: Sequence[str] | None
-    restarts: int
-    seed: int
-    most_gib: float
 
 
 def _stacked(clusters: Sequence[Mapping[str, Clusters]]) -> dict[str, Clusters]:
@@ -137,64 +194,80 @@ def _memory_gib() -> float:
     return max(LEAST_GIB, SHARE_OF_MEMORY * machine)
 
 
-def _resamples(networks: Sequence[Network], bootstrap: int) -> list[int]:
+def _resamples(networks: Sequence[Network], job: Job) -> list[int]:
     """Resamples of each network: none where seeds of a setting, or many networks, show how measures vary."""
     seeds = Counter(network.setting for network in networks)
     at_once = Counter(network.setting[:2] for network in networks)
     return [
-        bootstrap if seeds[network.setting] == 1 and at_once[network.setting[:2]] <= MOST_NETWORKS else 0
+        job.bootstrap if seeds[network.setting] == 1 and at_once[network.setting[:2]] <= MOST_NETWORKS else 0
         for network in networks
     ]
 
 
-def _measure_networks(
-    networks: Sequence[Network], options: _Options, resamples: Sequence[int], tell: Callable[[Event], None]
+def _measure(
+    networks: Sequence[Network],
+    options: Options,
+    metrics: Sequence[str] | None,
+    resamples: Sequence[int],
+    on_event: Callable[[Event], None],
 ) -> tuple[list[Probed], list[Measured]]:
     """On one device collapse is measured beside the probes, whose compilation takes longest.
 
-    On several, collectives keep one order.
+    On several, collectives keep one order. An exception in one thread ends the other behind its program.
     """
-    if networks[0].mesh is not None:
-        measured = _measure_collapse(networks, options.metrics, resamples)
-        return _probe(networks, options, tell), measured
-    with ThreadPoolExecutor(1) as pool:
-        measuring = pool.submit(_measure_collapse, networks, options.metrics, resamples)
-        return _probe(networks, options, tell), measuring.result()
+    tell = _Progress(len(networks) * (len(options.views) + 2), on_event)
+    problems, mesh = [_problem(*one) for one in zip(networks, resamples, strict=True)], networks[0].mesh
+    collapse = partial(measure_networks, problems, metrics=metrics, mesh=mesh, tell=partial(tell, "collapse"))
+    if mesh is not None:
+        measured = collapse()
+        return measure_probes(networks, options, tell), measured
+    with one_thread_each(), ThreadPoolExecutor(1) as pool:
+        measuring = pool.submit(collapse)
+        try:
+            return measure_probes(networks, options, tell), measuring.result()
+        finally:
+            tell.end()
 
 
-def _probe(networks: Sequence[Network], options: _Options, tell: Callable[[Event], None]) -> list[Probed]:
-    probed = []
-    for network in networks:
-        probed.append(measure_probes(network, options.views, options.restarts, options.seed, options.most_gib))
-        tell(Event("evaluate", len(probed), len(networks), network.row.name))
-    return probed
+class _Progress:
+    """Counts what is done in both threads, and tells it; refuses to go on behind the end."""
+
+    def __init__(self, total: int, on_event: Callable[[Event], None]) -> None:
+        self._done, self._total, self._on_event = 0, total, on_event
+        self._lock, self._ended = Lock(), False
+        on_event(Event("evaluate", 0, total))
+
+    def __call__(self, what: str, count: int) -> None:
+        with self._lock:
+            if self._ended:
+                raise RuntimeError("the evaluation was ended")
+            self._done += count
+            self._on_event(Event("evaluate", self._done, self._total, what))
+
+    def end(self) -> None:
+        self._ended = True
 
 
-def _measure_collapse(
-    networks: Sequence[Network], metrics: Sequence[str] | None, resamples: Sequence[int]
-) -> list[Measured]:
-    problems = [
-        Problem(
-            train=network.train,
-            test=network.test,
-            super_class=network.super_class,
-            classifier=network.classifier,
-            classifier_level=network.classifier_level,
-            no_classifier=network.no_classifier,
-            resamples=count,
-        )
-        for network, count in zip(networks, resamples, strict=True)
-    ]
-    return measure_networks(problems, metrics=metrics, mesh=networks[0].mesh)
+def _problem(network: Network, resamples: int) -> Problem:
+    return Problem(
+        train=network.train,
+        test=network.test,
+        super_class=network.super_class,
+        classifier=network.classifier,
+        classifier_level=network.classifier_level,
+        no_classifier=network.no_classifier,
+        resamples=resamples,
+    )
 
 
-def _row(network: Network, probed: Probed, measured: Measured, resamples: int) -> Row:
+def _row(found: _Found) -> Row:
+    row = found.network.row
     return dataclasses.replace(
-        network.row,
-        measurements=(*network.row.measurements, *probed.measurements, *measured.measurements),
-        class_distances=tuple(tuple(map(float, line)) for line in measured.class_distances),
-        left_out=(*network.row.left_out, *measured.left_out, *probed.left_out),
-        bootstrap=resamples,
+        row,
+        measurements=(*row.measurements, *found.probed.measurements, *found.measured.measurements),
+        class_distances=tuple(tuple(map(float, line)) for line in found.measured.class_distances),
+        left_out=(*row.left_out, *found.measured.left_out, *found.probed.left_out),
+        bootstrap=found.resamples,
     )
 
 

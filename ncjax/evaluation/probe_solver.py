@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int32
 
+from ncjax.ops.linalg import eigh, inverse_cholesky
 from ncjax.ops.products import gram, matmul
 
 REDUCTION = 0.1  # of the preconditioned norm of the residual, by which a step is found
@@ -272,7 +273,7 @@ def _inverse_factor(features: Float[Array, "m d"], curvature: Float[Array, "m"],
     identity = jnp.eye(features.shape[1], dtype=features.dtype)
     block = gram(features * jnp.sqrt(curvature)[:, None])
     block += (l2 + jnp.finfo(block.dtype).eps * jnp.trace(block)) * identity
-    return lax.linalg.triangular_solve(jnp.linalg.cholesky(block), identity, left_side=True, lower=True)
+    return inverse_cholesky(block)
 
 
 def _solve(inverse: Float[Array, "k d d"], right: Float[Array, "k d"]) -> Float[Array, "k d"]:
@@ -282,7 +283,7 @@ def _solve(inverse: Float[Array, "k d d"], right: Float[Array, "k d"]) -> Float[
 
 def diagonal_preconditioner(sample: Rows, classes: int, l2: Array | float) -> Preconditioner:
     """The diagonal of each class's block in the basis of the principal axes, which all classes share."""
-    axes = jnp.linalg.eigh(gram(sample.features * jnp.sqrt(sample.shares)[:, None]))[1]
+    axes = eigh(gram(sample.features * jnp.sqrt(sample.shares)[:, None]))[1]
     squares = matmul(sample.features, axes) ** 2
 
     def renew(_: tuple[Array, Array], parameters: Parameters) -> tuple[Array, Array]:

@@ -1,33 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Probes, clusters and CLP of one network, as measurements."""
+"""Probes, clusters and CLP, as measurements; networks of the same shapes go through the same programs together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int32
+from jax import lax
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
 from ncjax.collapse.reading import Labelled
 from ncjax.distributed.processes import to_host
 from ncjax.distributed.sharding import shard_rows
 from ncjax.errors import UserError
-from ncjax.evaluation.clp import (
-    ViewClusters,
-    cluster_super_classes,
-    match_to_classes,
-    score_clusters,
-    score_training_clusters,
-)
+from ncjax.evaluation.clp import match_to_classes, score_clusters, score_training_clusters
+from ncjax.evaluation.clusters import Examples, ViewClusters, check_counts, cluster_networks
 from ncjax.evaluation.label_levels import merges
-from ncjax.evaluation.linear_probe import LinearProbe, fit_linear_probe
+from ncjax.evaluation.linear_probe import fit_linear_probe
 from ncjax.evaluation.networks import Network
 from ncjax.evaluation.simple_probes import few_shot, nearest_neighbours, ridge_probe
 from ncjax.evaluation.views import find_view
 from ncjax.results import Clusters, Measurement, MetricInfo, Scope
 from ncjax.storage.arrays import frame_of
 
+RESIDENT_BYTES = 2**30  # of features that go through programs together
 NEIGHBOURS, SHOTS = 20, 5
 
 
@@ -52,12 +52,23 @@ INFO: dict[str, MetricInfo] = {
 }
 
 
-class Arrays(NamedTuple):
-    """The finite rows of both splits in memory; of a missing test split there are none."""
+Tell: TypeAlias = Callable[[str, int], None]
 
-    rows: dict[str, Float32[np.ndarray, "_ d"]]
-    fine: dict[str, Int32[np.ndarray, "_"]]
-    kept: dict[str, Int32[np.ndarray, "_"]]  # their row numbers in the split
+
+class Options(NamedTuple):
+    """What is asked of every network.
+
+    Attributes:
+        views: names in `VIEWS`.
+        restarts: of k-means.
+        seed: of k-means and of the draws of the few-shot probe.
+        most_gib: larger training features have neither probes nor clusters.
+    """
+
+    views: tuple[str, ...]
+    restarts: int
+    seed: int
+    most_gib: float
 
 
 class Probed(NamedTuple):
@@ -68,41 +79,61 @@ class Probed(NamedTuple):
     left_out: tuple[str, ...]
 
 
-def measure_probes(network: Network, views: Sequence[str], restarts: int, seed: int, most_gib: float) -> Probed:
+class _Task(NamedTuple):
+    """A network with its finite rows; of a missing test split there are none."""
+
+    network: Network
+    examples: Examples
+    kept: Mapping[str, Int32[np.ndarray, "_"]]  # their row numbers in the split
+
+
+def measure_probes(
+    networks: Sequence[Network], options: Options, tell: Tell = lambda what, count: None
+) -> list[Probed]:
     """Accuracies of probes on the fine labels, clusters in each view, and CLP.
 
     Args:
-        network: where it has no test split, probes and CLP are left out, and clusters are of the training split.
-        views: names in `VIEWS`.
-        restarts: of k-means.
-        seed: of k-means and of the draws of the few-shot probe.
-        most_gib: larger training features have neither probes nor clusters.
+        networks: where one has no test split, probes and CLP are left out, and clusters are of the training split.
+        options: of all of them.
+        tell: called with the name of what was measured and how many: each network has its views and its probes.
+
+    Returns:
+        Of each network, in their order.
     """
-    if 4 * np.prod(network.train.rows.shape) > most_gib * 2**30:
-        return Probed((), {}, (f"probes and clp: the training features are larger than {most_gib:g} GiB",))
-    arrays, owner = _arrays(network), network.super_class
-    clusters, left_out = _clusters(network, arrays, views, restarts, seed)
-    measurements: list[Measurement] = []
-    if network.test is None:
-        left_out = ("probes and clp: there is no test split", *left_out)
-        for view, found in clusters.items():
-            measurements += _cluster_measurements(found, view, arrays, network)
-    else:
-        linear, predicted = _linear_probes(network, arrays, clusters)
-        measurements += [*linear, *_simple_probes(arrays, len(owner), seed)]
-        if len(arrays.fine["train"]) < NEIGHBOURS:
-            left_out = (*left_out, f"knn_probe: there are {len(arrays.fine['train'])} neighbours, not {NEIGHBOURS}")
-        for (view, found), by in zip(clusters.items(), predicted, strict=True):
-            measurements += _clp_measurements(found, view, by, arrays, network)
-    kept = {view: _whole(found, arrays, network) for view, found in clusters.items()}
-    return Probed(tuple(measurements), kept, left_out)
+    found: dict[int, Probed] = {}
+    for indices in _together(networks, options):
+        found |= zip(indices, _measure([_make_task(networks[i]) for i in indices], options, tell), strict=True)
+    tell("probes", (len(networks) - len(found)) * (len(options.views) + 1))
+    too_large = f"probes and clp: the training features are larger than {options.most_gib:g} GiB"
+    return [found.get(i, Probed((), {}, (too_large,))) for i in range(len(networks))]
 
 
-def _arrays(network: Network) -> Arrays:
+def _together(networks: Sequence[Network], options: Options) -> Iterator[list[int]]:
+    """Networks that go through the programs together: of the same shapes, and as many as fit."""
+    alike: dict[object, list[int]] = {}
+    for i, network in enumerate(networks):
+        if _bytes(network.train) <= options.most_gib * 2**30:
+            alike.setdefault(_shapes(network), []).append(i)
+    for indices in alike.values():
+        size = max(1, RESIDENT_BYTES // _bytes(networks[indices[0]].train))
+        yield from (indices[first : first + size] for first in range(0, len(indices), size))
+
+
+def _bytes(split: Labelled) -> int:
+    return 4 * int(np.prod(split.rows.shape))
+
+
+def _shapes(network: Network) -> tuple[object, ...]:
+    counts = [0 if split is None else int((split.counts > 0).sum()) for split in (network.train, network.test)]
+    return *counts, network.train.rows.shape[1], len(network.super_class), merges(network.super_class), network.mesh
+
+
+def _make_task(network: Network) -> _Task:
     splits = {"train": network.train, "test": network.test or _none_like(network.train)}
     kept = {name: np.flatnonzero(split.counts > 0).astype(np.int32) for name, split in splits.items()}
     rows = {name: _in_memory(split, kept[name]) for name, split in splits.items()}
-    return Arrays(rows, {name: split.fine[kept[name]] for name, split in splits.items()}, kept)
+    fine = {name: split.fine[kept[name]] for name, split in splits.items()}
+    return _Task(network, Examples(rows, fine, network.super_class), kept)
 
 
 def _in_memory(split: Labelled, kept: np.ndarray) -> Float32[np.ndarray, "_ d"]:
@@ -114,90 +145,190 @@ def _none_like(split: Labelled) -> Labelled:
     return Labelled(np.zeros((0, split.rows.shape[1]), np.float32), np.zeros(0, np.int32))
 
 
-def _clusters(
-    network: Network, arrays: Arrays, views: Sequence[str], restarts: int, seed: int
-) -> tuple[dict[str, ViewClusters], tuple[str, ...]]:
-    """Clusters of each view, or none and a line that says why."""
+class _Clustered(NamedTuple):
+    """Clusters of a network by view, or none and a line that says why."""
+
+    views: Mapping[str, ViewClusters]
+    left_out: tuple[str, ...]
+
+
+class _Linear(NamedTuple):
+    """What linear probes find: the first of the true labels, the others of the clusters of each view."""
+
+    right: Int32[Array, "s"]  # training examples that the first classifies as they are labelled
+    predicted: Int32[Array, "s p m"]  # of the test examples
+    gradient_norm: Float[Array, "s"]  # of the first
+    converged: Bool[Array, "s"]
+
+
+class _Simple(NamedTuple):
+    """Test accuracies of the probes that need no iterations."""
+
+    ridge: Float[Array, "s"]
+    nearest: Float[Array, "s"]
+    few_shot: Float[Array, "s e"]  # of each episode
+
+
+def _measure(tasks: Sequence[_Task], options: Options, tell: Tell) -> list[Probed]:
+    """Of networks of the same shapes."""
+    clustered = _cluster(tasks, options, tell)
+    if tasks[0].network.test is None:
+        tell("clusters", len(tasks))
+        return [_without_test(*one) for one in zip(tasks, clustered, strict=True)]
+    train, test = (_stack(task.examples.rows[name] for task in tasks) for name in ("train", "test"))
+    linear: _Linear = to_host(_linear_probes(tasks, clustered, train, test, options))
+    simple: _Simple = to_host(_simple_probes(tasks, train, test, options.seed))
+    tell("probes", len(tasks))
+    return [_probed(*one) for one in zip(tasks, clustered, _one_by_one(linear), _one_by_one(simple), strict=True)]
+
+
+def _cluster(tasks: Sequence[_Task], options: Options, tell: Tell) -> list[_Clustered]:
+    reasons = [_why_no_clusters(task.examples, options.views) for task in tasks]
+    able = [task.examples for task, reason in zip(tasks, reasons, strict=True) if reason is None]
+    tell("clusters", (len(tasks) - len(able)) * len(options.views))
+    found = cluster_networks(
+        able,
+        options.views,
+        restarts=options.restarts,
+        seed=options.seed,
+        mesh=tasks[0].network.mesh,
+        tell=lambda view: tell(view, len(able)),
+    )
+    of_able = iter(found)
+    return [_Clustered(next(of_able), ()) if reason is None else _Clustered({}, reason) for reason in reasons]
+
+
+def _why_no_clusters(examples: Examples, views: Sequence[str]) -> tuple[str, ...] | None:
+    """Lines that say it; None where there are clusters."""
     if not views:
-        return {}, ()
-    if not merges(network.super_class):
-        return {}, ("clp: no label map that merges classes",)
+        return ()
+    if not merges(examples.super_class):
+        return ("clp: no label map that merges classes",)
     try:
-        key = jax.random.key(seed)
-        keywords = {"restarts": restarts, "mesh": network.mesh}
-        return {
-            view: cluster_super_classes(key, arrays.rows, arrays.fine, network.super_class, view, **keywords)  # type: ignore[arg-type]
-            for view in views
-        }, ()
+        check_counts(examples)
     except UserError as error:
-        return {}, (f"clp: {error}",)
+        return (f"clp: {error}",)
+    return None
+
+
+def _stack(parts: Iterable[np.ndarray]) -> np.ndarray:
+    whole = list(parts)
+    return whole[0][None] if len(whole) == 1 else np.stack(whole)
 
 
 def _linear_probes(
-    network: Network, arrays: Arrays, clusters: Mapping[str, ViewClusters]
-) -> tuple[list[Measurement], list[np.ndarray]]:
-    """One fit for the true labels and the clusters of each view; and which clusters it predicts for the test split."""
-    mesh, counts = network.mesh, {name: len(labels) for name, labels in arrays.fine.items()}
-    train, test = (shard_rows(arrays.rows[name], mesh) for name in ("train", "test"))
-    present = None if mesh is None else shard_rows(np.ones(counts["train"], np.float32), mesh)
-    labels = np.stack([arrays.fine["train"], *(found.train for found in clusters.values())])
-    sharded = shard_rows(labels, mesh, axis=1)
-    probes = fit_linear_probe(train, sharded, len(network.super_class), weights=present, mesh=mesh)
-    fitted, (held, *predicted) = _predict(probes, train, counts["train"])[0], _predict(probes, test, counts["test"])
-    return [
-        _of_fine("probe", "train", float((fitted == arrays.fine["train"]).mean())),
-        _of_fine("probe", "test", float((held == arrays.fine["test"]).mean())),
-        _of_fine("probe_gradient_norm", "train", float(to_host(probes.gradient_norm)[0])),
-        _of_fine("probe_converged", "train", float(to_host(probes.converged)[0])),
-    ], predicted
+    tasks: Sequence[_Task], clustered: Sequence[_Clustered], train: np.ndarray, test: np.ndarray, options: Options
+) -> _Linear:
+    """One fit of each network, for the true labels and the clusters of each view; where it has none, the true ones."""
+    mesh, classes = tasks[0].network.mesh, len(tasks[0].examples.super_class)
+    labels = np.stack(
+        [
+            [fine, *(found.views[view].train if found.views else fine for view in options.views)]
+            for fine, found in zip((task.examples.fine["train"] for task in tasks), clustered, strict=True)
+        ]
+    )
+    present = None if mesh is None else shard_rows(np.ones(train.shape[1], np.float32), mesh)
+    sharded = (shard_rows(array, mesh, axis=axis) for array, axis in ((train, 1), (labels, 2), (test, 1)))
+    found = _fit(*sharded, present, classes, mesh)
+    return found._replace(predicted=found.predicted[:, :, : test.shape[1]])
 
 
-def _predict(probes: LinearProbe, points: Array, count: int) -> np.ndarray:
-    """By each probe, of the first examples; those behind them are padding."""
-    return to_host(probes.predict(points))[:, :count]
+@partial(jax.jit, static_argnames=("classes", "mesh"))
+def _fit(
+    train: Float[Array, "s n d"],
+    labels: Int32[Array, "s p n"],
+    test: Float[Array, "s m d"],
+    present: Float[Array, "n"] | None,
+    classes: int,
+    mesh: Mesh | None,
+) -> _Linear:
+    """One network after the other; where `present` is 0 there is padding."""
+
+    def one(network: tuple[Array, Array, Array]) -> _Linear:
+        x, y, z = network
+        probes = fit_linear_probe(x, y, classes, weights=present, mesh=mesh)
+        first = probes._replace(weights=probes.weights[0], bias=probes.bias[0])
+        right = first.predict(x) == y[0]
+        right = right if present is None else right & (present > 0)
+        return _Linear(right.sum(dtype=jnp.int32), probes.predict(z), probes.gradient_norm[0], probes.converged[0])
+
+    return lax.map(one, (train, labels, test))
 
 
-def _simple_probes(arrays: Arrays, classes: int, seed: int) -> list[Measurement]:
-    """Probes on fine labels that need no iterations."""
-    splits = [(arrays.rows[name], arrays.fine[name]) for name in ("train", "test")]
-    ridge, nearest, episodes = jax.device_get(_simple_accuracies(jax.random.key(seed), *splits, classes))
-    return [
-        _of_fine("ridge_probe", "test", float(ridge)),
-        _of_fine("knn_probe", "test", float(nearest)),
-        _of_fine("few_shot", "test", float(episodes.mean()), std=float(episodes.std())),
-    ]
+def _simple_probes(tasks: Sequence[_Task], train: np.ndarray, test: np.ndarray, seed: int) -> _Simple:
+    fine = (np.stack([task.examples.fine[name] for task in tasks]) for name in ("train", "test"))
+    return _simple_accuracies(jax.random.key(seed), train, test, *fine, len(tasks[0].examples.super_class))
 
 
 @partial(jax.jit, static_argnames="classes")
 def _simple_accuracies(
-    key: Array, train: tuple[Array, Array], test: tuple[Array, Array], classes: int
-) -> tuple[Array, Array, Array]:
-    """Of the ridge probe, of nearest neighbours, and of each episode of the few-shot probe; one program."""
-    (x, y), (z, w) = train, test
-    nearest = nearest_neighbours(x, y, z, classes, min(NEIGHBOURS, len(y)))
-    return (
-        (ridge_probe(x, y, classes).predict(z) == w).mean(),
-        (nearest == w).mean(),
-        few_shot(key, x, y, z, w, classes, shots=SHOTS),
-    )
+    key: Key[Array, ""],
+    train: Float[Array, "s n d"],
+    test: Float[Array, "s m d"],
+    train_fine: Int32[Array, "s n"],
+    test_fine: Int32[Array, "s m"],
+    classes: int,
+) -> _Simple:
+    """One network after the other."""
+
+    def one(network: tuple[Array, Array, Array, Array]) -> _Simple:
+        x, z, y, w = network
+        nearest = nearest_neighbours(x, y, z, classes, min(NEIGHBOURS, len(y)))
+        return _Simple(
+            (ridge_probe(x, y, classes).predict(z) == w).mean(),
+            (nearest == w).mean(),
+            few_shot(key, x, y, z, w, classes, shots=SHOTS),
+        )
+
+    return lax.map(one, (train, test, train_fine, test_fine))
+
+
+def _one_by_one(found: Any) -> Iterator[Any]:
+    """The parts of each network."""
+    return (jax.tree.map(itemgetter(i), found) for i in range(len(found[0])))
+
+
+def _without_test(task: _Task, clustered: _Clustered) -> Probed:
+    measurements = [one for view, found in clustered.views.items() for one in _cluster_measurements(found, view, task)]
+    left_out = ("probes and clp: there is no test split", *clustered.left_out)
+    return Probed(tuple(measurements), _whole(clustered, task), left_out)
+
+
+def _probed(task: _Task, clustered: _Clustered, linear: _Linear, simple: _Simple) -> Probed:
+    fine, left_out = task.examples.fine, clustered.left_out
+    if len(fine["train"]) < NEIGHBOURS:
+        left_out = (*left_out, f"knn_probe: there are {len(fine['train'])} neighbours, not {NEIGHBOURS}")
+    measurements = [
+        _of_fine("probe", "train", float(linear.right / len(fine["train"]))),
+        _of_fine("probe", "test", float((linear.predicted[0] == fine["test"]).mean())),
+        _of_fine("probe_gradient_norm", "train", float(linear.gradient_norm)),
+        _of_fine("probe_converged", "train", float(linear.converged)),
+        _of_fine("ridge_probe", "test", float(simple.ridge)),
+        _of_fine("knn_probe", "test", float(simple.nearest)),
+        _of_fine("few_shot", "test", float(simple.few_shot.mean()), std=float(simple.few_shot.std())),
+    ]
+    for (view, clusters), by in zip(clustered.views.items(), linear.predicted[1:], strict=False):
+        measurements += _clp_measurements(clusters, view, by, task)
+    return Probed(tuple(measurements), _whole(clustered, task), left_out)
 
 
 def _clp_measurements(
-    clusters: ViewClusters, view: str, predicted: np.ndarray, arrays: Arrays, network: Network
+    clusters: ViewClusters, view: str, predicted: Int32[np.ndarray, "m"], task: _Task
 ) -> list[Measurement]:
-    found = score_clusters(clusters, predicted, arrays.fine["train"], arrays.fine["test"], network.super_class)
+    fine = task.examples.fine
+    found = score_clusters(clusters, predicted, fine["train"], fine["test"], task.examples.super_class)
     reason = "" if found.cluster_accuracy_test is not None else f"the view {view} cannot embed new points"
     return [
         _of_fine("clp", "test", found.test_accuracy, view=view),
         _of_fine("clp_oracle", "test", found.test_accuracy_oracle, view=view),
-        *_cluster_measurements(clusters, view, arrays, network),
+        *_cluster_measurements(clusters, view, task),
         _of_fine("cluster_accuracy", "test", found.cluster_accuracy_test, view=view, reason=reason),
     ]
 
 
-def _cluster_measurements(clusters: ViewClusters, view: str, arrays: Arrays, network: Network) -> list[Measurement]:
-    found = score_training_clusters(clusters, arrays.fine["train"], network.super_class)
-    inertia = clusters.inertia * frame_of(network.train.rows).scale ** find_view(view).power
+def _cluster_measurements(clusters: ViewClusters, view: str, task: _Task) -> list[Measurement]:
+    found = score_training_clusters(clusters, task.examples.fine["train"], task.examples.super_class)
+    inertia = clusters.inertia * frame_of(task.network.train.rows).scale ** find_view(view).power
     return [
         _of_fine("cluster_accuracy", "train", found.accuracy, view=view),
         _of_fine("cluster_ari", "train", found.ari, view=view),
@@ -212,19 +343,23 @@ def _of_fine(
     return Measurement(metric=metric, split=split, level="fine", value=value, view=view, std=std, reason=reason)
 
 
-def _whole(found: ViewClusters, arrays: Arrays, network: Network) -> Clusters:
+def _whole(clustered: _Clustered, task: _Task) -> dict[str, Clusters]:
     """The clusters of one network over all rows of the splits; -1 for those that hold NaN."""
+    network, fine = task.network, task.examples.fine["train"]
+    train, test = len(network.train.fine), network.test and len(network.test.fine)
 
     def spread(values: np.ndarray, name: str, count: int, fill: int | float) -> np.ndarray:
         whole = np.full((1, count, *values.shape[1:]), fill, values.dtype)
-        whole[0, arrays.kept[name]] = values
+        whole[0, task.kept[name]] = values
         return whole
 
-    train, test, plane = len(network.train.fine), network.test and len(network.test.fine), found.embedding
-    return Clusters(
-        train=spread(found.train, "train", train, -1),
-        test=None if found.test is None or not test else spread(found.test, "test", test, -1),
-        super_class=np.array([found.super_class], np.int32),
-        matching=match_to_classes(found, arrays.fine["train"], network.super_class)[None],
-        embedding=None if plane is None else spread(plane, "train", train, np.nan),
-    )
+    return {
+        view: Clusters(
+            train=spread(found.train, "train", train, -1),
+            test=None if found.test is None or not test else spread(found.test, "test", test, -1),
+            super_class=np.array([found.super_class], np.int32),
+            matching=match_to_classes(found, fine, network.super_class)[None],
+            embedding=None if found.embedding is None else spread(found.embedding, "train", train, np.nan),
+        )
+        for view, found in clustered.views.items()
+    }

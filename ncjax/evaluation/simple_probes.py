@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int32, Key
 
 from ncjax.collapse.statistics import at_least_one, split_nearest, squared_distances
 from ncjax.evaluation.linear_probe import standardise
+from ncjax.ops.linalg import solve_positive
 from ncjax.ops.products import matmul
 
 QUERIES = 256  # whose distances to all neighbours are held at once
@@ -45,7 +46,7 @@ def ridge_probe(
     offset = targets.mean(axis=0)
     gram = matmul(z.T, z) + alpha * jnp.eye(z.shape[1])
     right = matmul(z.T, targets - offset[None, :])
-    weights = jax.scipy.linalg.solve(gram, right, assume_a="pos") / std[:, None]
+    weights = solve_positive(gram, right) / std[:, None]
     return LinearMap(mean, weights, offset)
 
 

@@ -8,93 +8,100 @@ and one line of `VIEWS`.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Float32, Float64, Int, Int32
+from jaxtyping import Array, Float, Float32
 
-from ncjax.distributed.processes import to_host
-from ncjax.distributed.sharding import shard_rows
 from ncjax.errors import UserError
-from ncjax.ops.precision import double_precision
-from ncjax.ops.products import matmul
+from ncjax.ops.linalg import eigh
+from ncjax.ops.products import gram, matmul
 from ncjax.results import ViewInfo
 
 PCA_DIMENSIONS = 8
 ROUNDING = 2.0**-22  # of float32, relative to what is rounded: shorter differences have no direction
-TSNE_POINTS = 2000  # of each super-class; the others join the cluster of most of their nearest among these
 
 
-class Features(NamedTuple):
-    """Both splits of one network with the super-class of each example."""
+class Group(NamedTuple):
+    """The examples of one super-class of one network."""
 
-    train: Float32[np.ndarray, "n d"]
-    train_super: Int32[np.ndarray, "n"]
-    test: Float32[np.ndarray, "m d"]
-    test_super: Int32[np.ndarray, "m"]
-    mesh: Mesh | None = None  # over which the examples may be sharded; None: one device
+    train: Float[Array, "n d"]
+    weights: Float[Array, "n"]  # 1, and 0 for padding
+    test: Float[Array, "m d"]
 
 
 class Embedded(NamedTuple):
-    """What is clustered."""
+    """What is clustered, and where the test examples lie beside it."""
 
-    train: Float32[np.ndarray, "q p"]
-    test: Float32[np.ndarray, "m p"] | None  # None where the view cannot embed new points
-    rows: Int[np.ndarray, "q"] | None = None  # the training examples that are embedded; None: all, in their order
+    train: Float[Array, "n p"]
+    test: Float[Array, "m p"]
 
 
 class View(NamedTuple):
-    """One way to look at features."""
+    """One way to look at the features of a super-class: `embed`, or `plane`.
 
-    embed: Callable[[Features], Embedded]
+    Attributes:
+        info: how it is shown.
+        embed: a pure function, traced in float64, that embeds new points too.
+        plane: embeds some examples in a plane, which is kept with the results; the others join the cluster of most of
+            their nearest neighbours among these.
+        power: of the unit of the features that inertia is in: 2 where distances are those of the features.
+    """
+
     info: ViewInfo
-    is_plane: bool = False  # whether the embedding is kept with the results, as a picture
-    power: int = 0  # of the unit of the features that inertia is in: 2 where distances are those of the features
+    embed: Callable[[Group], Embedded] | None = None
+    plane: Callable[[Float32[np.ndarray, "q d"]], Float[np.ndarray, "q 2"]] | None = None
+    power: int = 0
 
 
-def raw(features: Features) -> Embedded:
+def raw(group: Group) -> Embedded:
     """The features as they are."""
-    return Embedded(features.train, features.test)
+    return Embedded(group.train, group.test)
 
 
-def normalised(features: Features) -> Embedded:
+def normalised(group: Group) -> Embedded:
     """The features minus the mean of their super-class, of length 1; 0 for an example at the mean but for rounding."""
-    splits = zip(_centred(features), (features.train, features.test), strict=True)
-    return Embedded(*(_unit(centred, rows) for centred, rows in splits))
+    centred = _centred(group)
+    return Embedded(_unit(centred.train, group.train), _unit(centred.test, group.test))
 
 
-def residual_pca(features: Features) -> Embedded:
+def residual_pca(group: Group) -> Embedded:
     """The features minus the mean of their super-class, on its first 8 principal axes, whitened.
 
     Products are in float64: axes may be much shorter than the first. Those that are rounding are 0.
     """
-    train, test = _centred(features)
-    dimensions = min(PCA_DIMENSIONS, train.shape[1])
-    views = np.zeros((len(train), dimensions), np.float32), np.zeros((len(test), dimensions), np.float32)
-    for group in np.unique(features.train_super):
-        own = train[features.train_super == group]
-        values, axes = np.linalg.eigh(_products(own, features.mesh) / len(own))
-        lengths = np.sqrt(np.maximum(values[-dimensions:], 0))
-        sound = lengths > ROUNDING * (lengths[-1] + np.abs(features.train[features.train_super == group]).max())
-        top = axes[:, -dimensions:] * np.where(sound, 1 / np.where(sound, lengths, 1), 0)
-        for view, points, owner in zip(views, (train, test), (features.train_super, features.test_super), strict=True):
-            view[owner == group] = points[owner == group] @ top
-    return Embedded(*views)
+    centred, dimensions = _centred(group), min(PCA_DIMENSIONS, group.train.shape[1])
+    own = centred.train * group.weights[:, None]
+    values, axes = eigh(gram(own) / group.weights.sum())
+    lengths = jnp.sqrt(jnp.maximum(values[-dimensions:], 0))
+    largest = jnp.abs(group.train * group.weights[:, None]).max()
+    sound = lengths > ROUNDING * (lengths[-1] + largest)
+    top = axes[:, -dimensions:] * jnp.where(sound, 1 / jnp.where(sound, lengths, 1), 0)[None, :]
+    return Embedded(matmul(centred.train, top), matmul(centred.test, top))
 
 
-def tsne(features: Features) -> Embedded:
-    """t-SNE in two dimensions of up to 2,000 examples of each super-class (van der Maaten and Hinton 2008)."""
-    rng = np.random.default_rng(0)
-    groups = [np.flatnonzero(features.train_super == group) for group in np.unique(features.train_super)]
-    chosen = [np.sort(rng.permutation(rows)[:TSNE_POINTS]) for rows in groups]
-    embedded = np.concatenate([_tsne(features.train[rows]) for rows in chosen]).astype(np.float32)
-    return Embedded(embedded, None, np.concatenate(chosen))
+def tsne(points: Float32[np.ndarray, "q d"]) -> Float[np.ndarray, "q 2"]:
+    """t-SNE in two dimensions (van der Maaten and Hinton 2008), of points from their mean, at deviation 1.
+
+    A single feature gets a second of 0, for the PCA of the start.
+    """
+    points = points - points.mean(axis=0, dtype=np.float64)
+    points = np.pad(points / (np.sqrt((points**2).mean()) or 1), ((0, 0), (0, max(0, 2 - points.shape[1]))))
+    perplexity = min(30.0, max((len(points) - 1) / 3, 1.0))
+    try:
+        import openTSNE
+    except ImportError:
+        from sklearn.manifold import TSNE
+
+        found: Any = TSNE(perplexity=perplexity, random_state=0).fit_transform(points)
+        return np.asarray(found)
+    return np.asarray(openTSNE.TSNE(perplexity=perplexity, random_state=0).fit(points))
 
 
 VIEWS: dict[str, View] = {
-    "raw": View(raw, ViewInfo(label="raw features"), power=2),
-    "normalised": View(normalised, ViewInfo(label="centred, normalised")),
-    "residual_pca": View(residual_pca, ViewInfo(label="residual PCA")),
-    "tsne": View(tsne, ViewInfo(label="t-SNE"), is_plane=True),
+    "raw": View(ViewInfo(label="raw features"), raw, power=2),
+    "normalised": View(ViewInfo(label="centred, normalised"), normalised),
+    "residual_pca": View(ViewInfo(label="residual PCA"), residual_pca),
+    "tsne": View(ViewInfo(label="t-SNE"), plane=tsne),
 }
 
 
@@ -109,37 +116,14 @@ def find_view(name: str) -> View:
     return VIEWS[name]
 
 
-def _centred(features: Features) -> tuple[Float32[np.ndarray, "n d"], Float32[np.ndarray, "m d"]]:
-    train, test = np.empty_like(features.train), np.zeros_like(features.test)
-    for group in np.unique(features.train_super):
-        inside, tested = features.train_super == group, features.test_super == group
-        mean = features.train[inside].mean(axis=0, dtype=np.float64)
-        train[inside], test[tested] = features.train[inside] - mean, features.test[tested] - mean
-    return train, test
+def _centred(group: Group) -> Embedded:
+    """From the mean of the training examples, in float64."""
+    wide = jnp.result_type(float)
+    mean = matmul(group.weights.astype(wide), group.train.astype(wide)) / group.weights.sum()
+    return Embedded(group.train - mean[None, :], group.test - mean[None, :])
 
 
-def _unit(centred: Float32[np.ndarray, "n d"], rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
-    lengths, sizes = (np.linalg.norm(x, axis=1, keepdims=True) for x in (centred, rows))
+def _unit(centred: Float[Array, "n d"], rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    lengths, sizes = (jnp.linalg.norm(x, axis=1, keepdims=True) for x in (centred, rows))
     sound = lengths > ROUNDING * sizes
-    return np.where(sound, centred / np.where(sound, lengths, 1), 0)
-
-
-def _products(rows: Float32[np.ndarray, "n d"], mesh: Mesh | None) -> Float64[np.ndarray, "d d"]:
-    """`X^T X` in float64, over the devices of a mesh."""
-    with double_precision():
-        inside = shard_rows(rows.astype(np.float64), mesh)
-        return to_host(matmul(inside.T, inside))
-
-
-def _tsne(points: Float32[np.ndarray, "n d"]) -> Any:
-    """Of points from their mean, at deviation 1; a single feature gets a second of 0, for the PCA of the start."""
-    points = points - points.mean(axis=0, dtype=np.float64)
-    points = np.pad(points / (np.sqrt((points**2).mean()) or 1), ((0, 0), (0, max(0, 2 - points.shape[1]))))
-    perplexity = min(30.0, max((len(points) - 1) / 3, 1.0))
-    try:
-        import openTSNE
-    except ImportError:
-        from sklearn.manifold import TSNE
-
-        return TSNE(perplexity=perplexity, random_state=0).fit_transform(points)
-    return np.asarray(openTSNE.TSNE(perplexity=perplexity, random_state=0).fit(points))
+    return jnp.where(sound, centred / jnp.where(sound, lengths, 1), 0)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int32, Key
 
 from ncjax.cluster import kmeans
 from ncjax.collapse import class_distances, class_statistics, nc1
+from ncjax.ops.linalg import triangular_factor
 from ncjax.theory.config import TheoryConfig
 
 
@@ -102,4 +103,4 @@ def coordinates(features: Float[Array, "n m"]) -> Float[Array, "n p"]:
     """
     n, m = features.shape
     features = features / m**0.5
-    return jnp.linalg.qr(features.T, mode="r").T if m > 2 * n else features
+    return triangular_factor(features.T).T if m > 2 * n else features

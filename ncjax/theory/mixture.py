@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, Key
 
+from ncjax.ops.linalg import qr
 from ncjax.ops.products import matmul
 from ncjax.theory.config import MixtureConfig, Settings
 
@@ -39,7 +40,7 @@ def draw_means(
     directions = jax.random.normal(key, (dimension, count))
     if config.means == "sphere":
         return settings.norm * (directions / jnp.linalg.norm(directions, axis=0)[None, :]).T
-    frame = jnp.linalg.qr(directions)[0].T
+    frame = qr(directions)[0].T
     cosine = 0.0 if config.means == "orthonormal" else jnp.cos(jnp.deg2rad(settings.angle))
     own = jnp.sqrt(jnp.maximum(1 - cosine, 0.0))
     shared = (jnp.sqrt(jnp.maximum(1 + (q - 1) * cosine, 0.0)) - own) / q
@@ -54,7 +55,7 @@ def noise_factor(key: Key[Array, ""], config: MixtureConfig, dimension: int) -> 
     if config.covariance == "diagonal":
         variances = 1 / jnp.arange(1, dimension + 1)
         return jnp.sqrt(variances / variances.sum())
-    return jnp.linalg.qr(jax.random.normal(key, (dimension, config.rank)))[0].T * config.rank**-0.5
+    return qr(jax.random.normal(key, (dimension, config.rank)))[0].T * config.rank**-0.5
 
 
 def component_shares(config: MixtureConfig, imbalance: Float[Array, ""] | float) -> Float[Array, "k"]:

@@ -105,13 +105,14 @@ def test_clusters_and_probes_get_the_ranks_of_sparse_ids(name, monkeypatch):
     class Reached(Exception):
         pass
 
-    def reached(key, rows, fine, owner, view, **_):
-        np.testing.assert_array_equal(fine["train"], CLASSES)
-        np.testing.assert_array_equal(fine["test"], CLASSES[::-1])
-        assert owner == (0, 1, 0, 1)
+    def reached(networks, views, **_):
+        (examples,) = networks
+        np.testing.assert_array_equal(examples.fine["train"], CLASSES)
+        np.testing.assert_array_equal(examples.fine["test"], CLASSES[::-1])
+        assert examples.super_class == (0, 1, 0, 1)
         raise Reached
 
-    monkeypatch.setattr(clp, "cluster_super_classes", reached)
+    monkeypatch.setattr(clp, "cluster_networks", reached)
     labels = SPARSE[name][CLASSES]
     with pytest.raises(Reached):
         cluster_and_linear_probe(POINTS, labels, POINTS, labels[::-1], [0, 1, 0, 1])

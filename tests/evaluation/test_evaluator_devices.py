@@ -13,14 +13,13 @@ from sklearn.datasets import load_digits
 from ncjax.config import MeshConfig
 from ncjax.distributed.mesh import ROWS
 from ncjax.distributed.sharding import shard_rows
-from ncjax.evaluation.clp import cluster_super_classes
+from ncjax.evaluation.clusters import Examples, cluster_networks
 from ncjax.evaluation.evaluator import evaluate
 from ncjax.evaluation.linear_probe import fit_in_frame
 from ncjax.features.feature_set import FeatureSet
 from tests.distributed.collectives import largest_collective
 from tests.evaluation.arrays import only
 
-KEY = jax.random.key(0)
 MOD5 = (0, 1, 2, 3, 4) * 2
 UNEVEN = (0, 0, 0, 1, 1, 1, 1, 2, 2, 2)
 VIEWS = ("raw", "normalised", "residual_pca")
@@ -65,8 +64,10 @@ def test_an_evaluation_on_eight_devices_is_that_of_one(count):
     [(MOD5, "normalised", 1), *(pytest.param(UNEVEN, view, 10, marks=pytest.mark.slow) for view in VIEWS)],
 )
 def test_clusters_on_eight_devices_are_those_of_one(super_class, view, restarts):
-    one, eight = (
-        cluster_super_classes(KEY, *digits(), super_class, view, restarts=restarts, mesh=mesh) for mesh in (None, MESH)
+    examples = Examples(*digits(), super_class)
+    (one,), (eight,) = (
+        [found[view] for found in cluster_networks([examples], (view,), restarts=restarts, mesh=mesh)]
+        for mesh in (None, MESH)
     )
     np.testing.assert_array_equal(one.train, eight.train)
     np.testing.assert_array_equal(one.test, eight.test)

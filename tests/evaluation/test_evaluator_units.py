@@ -17,7 +17,7 @@ from tests.evaluation.arrays import only
 
 SUPER = (0, 1, 2, 0, 1, 2, 2, 3)
 OWNER = np.asarray(SUPER)
-PLANES = tuple(name for name, view in VIEWS.items() if not view.is_plane)
+PLANES = tuple(name for name, view in VIEWS.items() if view.plane is None)
 COSINES = {"silhouette_cosine", "c2", "c4"}
 NEURONS = {"c1", "c3", "probe", "ridge_probe", "clp", "clp_oracle"}  # of single features, or that standardise them
 SQUARED = {name for metric in METRICS.values() for name in metric.outputs if metric.power == 2}
