@@ -16,6 +16,7 @@ from ncjax.bench.interleave import Measured, Peer, interleave
 from ncjax.bench.kmeans import load_features, make_features
 from ncjax.bench.result import BenchResult, Pair, bench_result, row_of
 from ncjax.errors import UserError
+from ncjax.storage.atomic import write_json
 
 OURS, SKLEARN = "ncjax, all measures", "scikit-learn, clusters and probes alone"
 EXAMPLES, TESTED, FEATURES, CLASSES = 50_000, 10_000, 512, 10
@@ -137,7 +138,7 @@ def _timed(run: Callable[[], Mapping[str, float | None]], report: Path) -> float
     started = time.perf_counter()
     found = run()
     secs = time.perf_counter() - started
-    report.write_text(json.dumps(found))
+    write_json(report, dict(found))
     return secs
 
 
