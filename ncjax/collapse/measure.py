@@ -189,7 +189,7 @@ def _stack(trees: Sequence[PyTree]) -> Any:
 
 def _beside(task: _Task) -> Any:
     towards = unit_origin(frame_of(task.splits["train"].rows))
-    owner = np.asarray(task.plan.super_class, np.int32)
+    owner: Any = np.asarray(task.plan.super_class, np.int32)
     return jax.tree.map(np.asarray, Network(towards, owner, task.plan.classifier))
 
 
