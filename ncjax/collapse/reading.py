@@ -55,31 +55,33 @@ class Moments(NamedTuple):
     units: UnitMoments
 
 
-def blocks(data: Labelled, mesh: Mesh | None = None) -> Iterator[Block]:
+def blocks(data: Labelled, mesh: Mesh | None = None, most_bytes: int | None = None) -> Iterator[Block]:
     """Blocks of examples; the next is read ahead. Features of weight 0 are replaced by 0.
 
     Args:
         data: features in memory or on disk.
         mesh: devices that each block is sharded over, each with as many examples as one alone would have; none: one.
+        most_bytes: of the features that a device has; none: as fit a processor's cache.
     """
-    n, size = len(data.fine), _block_size(data, mesh.size if mesh else 1)
+    n, size = len(data.fine), block_size(data, mesh.size if mesh else 1, most_bytes)
     parts = (_padded(data, slice(first, first + size), size) for first in range(0, n, size))
     return read_ahead(Block(*(shard_rows(column, mesh) for column in part)) for part in parts)
 
 
 def all_blocks(data: Labelled) -> Block:
     """All blocks on one device, stacked `[g b ...]`."""
-    n, size = len(data.fine), _block_size(data)
+    n, size = len(data.fine), block_size(data)
     count = -(-n // size)
     return jax.tree.map(
         lambda leaf: leaf.reshape(count, size, *leaf.shape[1:]), _padded(data, slice(None), count * size)
     )
 
 
-def _block_size(data: Labelled, devices: int = 1) -> int:
+def block_size(data: Labelled, devices: int = 1, most_bytes: int | None = None) -> int:
+    """Examples of a block."""
     n, d = data.rows.shape
     power = 1 << (n - 1).bit_length()  # splits of different sizes share compiled programs
-    return min(power, max(1, BLOCK_BYTES // (4 * d)) * devices)
+    return min(power, max(1, (most_bytes or BLOCK_BYTES) // (4 * d)) * devices)
 
 
 def _padded(data: Labelled, rows: slice, size: int) -> Any:

@@ -132,24 +132,30 @@ def cluster_super_classes(
     chosen = find_view(view)
     coarse = np.asarray(super_class, np.int32)
     owner = {name: coarse[labels] for name, labels in fine.items()}
-    _check_counts(coarse, owner["train"])
+    check_counts(coarse, owner["train"])
     embedded = chosen.embed(Features(rows["train"], owner["train"], rows["test"], owner["test"], mesh))
-    found = _cluster(key, embedded, owner, coarse, restarts, mesh if embedded.rows is None else None)
+    found = cluster_embedded(key, embedded, owner, coarse, restarts, mesh if embedded.rows is None else None)
     if embedded.rows is not None:
         voted = _vote(rows["train"], owner["train"], embedded.rows, found.train)
         found = dataclasses.replace(found, train=voted)
-    plane = _scattered(embedded, len(rows["train"])) if chosen.is_plane else None
+    plane = scattered(embedded, len(rows["train"])) if chosen.is_plane else None
     return dataclasses.replace(found, embedding=plane)
 
 
-def _check_counts(coarse: np.ndarray, train_super: np.ndarray) -> None:
+def check_counts(coarse: np.ndarray, train_super: np.ndarray) -> None:
+    """Refuses super-classes with fewer training examples than classes.
+
+    Raises:
+        UserError: naming the first of them.
+    """
     sizes, counts = np.bincount(coarse), np.bincount(train_super, minlength=coarse.max() + 1)
     if (counts < sizes).any():
         at = int((counts < sizes).argmax())
         raise UserError(f"super-class {at} has {counts[at]} training examples for {sizes[at]} classes; train on more")
 
 
-def _scattered(embedded: Embedded, count: int) -> Float32[np.ndarray, "n p"]:
+def scattered(embedded: Embedded, count: int) -> Float32[np.ndarray, "n p"]:
+    """What is embedded, in the places of the training examples; NaN for the others."""
     if embedded.rows is None:
         return embedded.train
     whole = np.full((count, embedded.train.shape[1]), np.nan, np.float32)
@@ -171,7 +177,7 @@ def _vote(train: np.ndarray, train_super: np.ndarray, kept: np.ndarray, found: n
     return labels
 
 
-def _cluster(
+def cluster_embedded(
     key: Array,
     embedded: Embedded,
     owner: Mapping[str, np.ndarray],
@@ -190,7 +196,7 @@ def _cluster(
     for k in np.unique(sizes[sizes > 0]):
         groups = np.flatnonzero(sizes == k)
         rows = [np.flatnonzero(train_super == group) for group in groups]
-        found = _kmeans(key, train, rows, int(counts.max()), int(k), restarts, mesh)
+        found = kmeans_of_groups(key, train, rows, int(counts.max()), int(k), restarts, mesh)
         inertia += float(found.inertia.sum())
         for i, (group, members) in enumerate(zip(groups, rows, strict=True)):
             train_clusters[members] = first[group] + found.labels[i][: len(members)]
@@ -202,7 +208,7 @@ def _cluster(
     return ViewClusters(train=train_clusters, test=test_clusters, super_class=numbered, inertia=inertia)
 
 
-def _kmeans(
+def kmeans_of_groups(
     key: Array, train: np.ndarray, rows: list[np.ndarray], longest: int, k: int, restarts: int, mesh: Mesh | None
 ) -> KMeansResult:
     """One problem for each group of rows, all at once; the results on the host."""

@@ -2,7 +2,6 @@
 """The one evaluator: every metric, probe and view of features, whatever they come from."""
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,18 +10,21 @@ from typing import Any, NamedTuple
 from ncjax.collapse import separation_law
 from ncjax.collapse.measure import Measured, Problem, measure_networks
 from ncjax.collapse.metrics import metric_infos
+from ncjax.distributed.processes import broadcast_message
 from ncjax.errors import UserError
 from ncjax.evaluation.label_levels import AnyLabelMap
 from ncjax.evaluation.networks import Network, list_networks
 from ncjax.evaluation.probes import INFO, Probed, measure_probes
+from ncjax.evaluation.streamed import measure_streamed, resident_bytes
 from ncjax.evaluation.views import find_view
 from ncjax.features.feature_set import FeatureSet
 from ncjax.results import Clusters, Evaluation, Event, Row, SeparationFit, stack_clusters
+from ncjax.storage.memory import free_bytes
 
 DEFAULT_VIEWS = ("raw", "normalised", "residual_pca")
 MOST_NETWORKS = 10  # with resamples at an epoch and layer; more show by themselves how measures vary
-LEAST_GIB = 4.0  # of training features that probes always hold in memory
-SHARE_OF_MEMORY = 0.25  # the same on large machines
+SHARE_OF_FREE = 0.5  # of the memory that is free, for an evaluation
+SHARE_OF_PROBES = 0.5  # of that memory; collapse is measured beside them
 
 
 def evaluate(
@@ -53,9 +55,10 @@ def evaluate(
             one seed and there are at most ten networks at an epoch and layer; 0: none.
         restarts: of k-means.
         seed: of k-means and of the draws of the few-shot probe.
-        memory_gib: training features of a network that are larger have neither probes nor clusters [GiB]; None: a
-            quarter of the memory of this machine, 4 at least. Measures of collapse read features of any size in blocks.
-        on_event: called with an `Event` before the first network, and after each.
+        memory_gib: memory for the evaluation beside the features that are given in memory [GiB]; None: half of what is
+            free. A network that needs more is read from where it lies, a block at a time, some dozen times.
+        on_event: called with an `Event` before the first network, and after each; within a network that is read in
+            blocks, with those of the stage `stream`.
 
     Returns:
         A row for each network with its measurements, and `clusters[view]`, the reconstructed label of every example.
@@ -78,7 +81,7 @@ def evaluate(
     if not sets:
         raise UserError("features hold no set; give a FeatureSet, or one for each epoch or layer")
     networks = list_networks(sets, label_map, classifier)
-    options = _Options(tuple(views), metrics, restarts, seed, _memory_gib() if memory_gib is None else memory_gib)
+    options = _Options(tuple(views), metrics, restarts, seed, _memory_bytes(memory_gib))
     tell = on_event or (lambda event: None)
     tell(Event("evaluate", 0, len(networks)))
     resamples = _resamples(networks, bootstrap)
@@ -100,7 +103,7 @@ class _Options(NamedTuple):
     metrics: Sequence[str] | None
     restarts: int
     seed: int
-    most_gib: float
+    memory_bytes: int
 
 
 def _stacked(clusters: Sequence[Mapping[str, Clusters]]) -> dict[str, Clusters]:
@@ -132,9 +135,9 @@ def check_views(views: Sequence[str]) -> None:
         find_view(view)
 
 
-def _memory_gib() -> float:
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return max(LEAST_GIB, SHARE_OF_MEMORY * machine)
+def _memory_bytes(memory_gib: float | None) -> int:
+    """The same on every process."""
+    return int(broadcast_message(str(int(SHARE_OF_FREE * free_bytes() if memory_gib is None else memory_gib * 2**30))))
 
 
 def _resamples(networks: Sequence[Network], bootstrap: int) -> list[int]:
@@ -155,24 +158,27 @@ def _measure_networks(
     On several, collectives keep one order.
     """
     if networks[0].mesh is not None:
-        measured = _measure_collapse(networks, options.metrics, resamples)
+        measured = _measure_collapse(networks, options, resamples)
         return _probe(networks, options, tell), measured
     with ThreadPoolExecutor(1) as pool:
-        measuring = pool.submit(_measure_collapse, networks, options.metrics, resamples)
+        measuring = pool.submit(_measure_collapse, networks, options, resamples)
         return _probe(networks, options, tell), measuring.result()
 
 
 def _probe(networks: Sequence[Network], options: _Options, tell: Callable[[Event], None]) -> list[Probed]:
-    probed = []
+    probed: list[Probed] = []
+    memory = int(SHARE_OF_PROBES * options.memory_bytes)
     for network in networks:
-        probed.append(measure_probes(network, options.views, options.restarts, options.seed, options.most_gib))
+        asked = network, options.views, options.restarts, options.seed
+        if resident_bytes(network, len(options.views)) <= memory:
+            probed.append(measure_probes(*asked))
+        else:
+            probed.append(measure_streamed(*asked, memory, lambda *stage: tell(Event("stream", *stage))))
         tell(Event("evaluate", len(probed), len(networks), network.row.name))
     return probed
 
 
-def _measure_collapse(
-    networks: Sequence[Network], metrics: Sequence[str] | None, resamples: Sequence[int]
-) -> list[Measured]:
+def _measure_collapse(networks: Sequence[Network], options: _Options, resamples: Sequence[int]) -> list[Measured]:
     problems = [
         Problem(
             train=network.train,
@@ -185,7 +191,8 @@ def _measure_collapse(
         )
         for network, count in zip(networks, resamples, strict=True)
     ]
-    return measure_networks(problems, metrics=metrics, mesh=networks[0].mesh)
+    memory = int((1 - SHARE_OF_PROBES) * options.memory_bytes)
+    return measure_networks(problems, metrics=options.metrics, mesh=networks[0].mesh, memory_bytes=memory)
 
 
 def _row(network: Network, probed: Probed, measured: Measured, resamples: int) -> Row:

@@ -81,6 +81,7 @@ def minimise(
     l2: Float[Array, ""] | float,
     tol: Float[Array, ""] | float,
     most_passes: int,
+    linear: Parameters | None = None,
 ) -> Optimum:
     """Minimises the mean cross-entropy plus `l2/2 |W|^2` of every labelling, until all are within `tol` of their least.
 
@@ -95,17 +96,20 @@ def minimise(
         l2: strength of the penalty.
         tol: suboptimality at which a labelling ends [nats].
         most_passes: over the rows; it ends behind them.
+        linear: gradient of a linear term that is added; None: there is none.
     """
 
     def advance(now: _State) -> _State:
         tried = _add(now.parameters, now.scale, now.step)
         loss, probabilities = _loss(rows, tried, l2)
         gradient = _gradient(rows, tried, probabilities, l2)
+        if linear is not None:
+            loss, gradient = loss + dot(linear, tried), jax.tree.map(jnp.add, gradient, linear)
         rounding = 8 * jnp.finfo(loss.dtype).eps * (1 + jnp.abs(now.loss))
         taken = (loss <= now.loss + ENOUGH * now.scale * now.slope + rounding) | ~jnp.isfinite(now.loss)
         curvature = preconditioner.renew(now.curvature, _select(taken & ~now.converged, tried, now.parameters))
         apply = partial(preconditioner.apply, curvature)
-        estimate = CAUTION * _dot(gradient, apply(gradient)) / 2
+        estimate = CAUTION * dot(gradient, apply(gradient)) / 2
         converged = now.converged | (taken & (estimate <= tol) & (-now.slope / 2 <= 10 * tol))
         active = taken & ~converged & (now.halvings < MOST_HALVINGS)
         found, products = _newton_step(rows, probabilities, gradient, apply, active, l2, tol)
@@ -113,9 +117,9 @@ def minimise(
             parameters=_select(taken & ~now.converged, tried, now.parameters),
             step=_select(active, found, now.step),
             scale=jnp.where(active, 1.0, now.scale / 2),
-            slope=jnp.where(active, _dot(gradient, found), now.slope),
+            slope=jnp.where(active, dot(gradient, found), now.slope),
             loss=jnp.where(taken & ~now.converged, loss, now.loss),
-            gradient_norm=jnp.where(taken & ~now.converged, jnp.sqrt(_dot(gradient, gradient)), now.gradient_norm),
+            gradient_norm=jnp.where(taken & ~now.converged, jnp.sqrt(dot(gradient, gradient)), now.gradient_norm),
             suboptimality=jnp.where(taken & ~now.converged, estimate, now.suboptimality),
             halvings=jnp.where(taken, 0, now.halvings + 1),
             converged=converged,
@@ -134,6 +138,21 @@ def _initial(start: Parameters, curvature: Any) -> _State:
     zero, none = jnp.zeros_like(start.bias[:, 0]), jnp.zeros(start.bias.shape[0], jnp.int32)
     still = jax.tree.map(jnp.zeros_like, start)
     return _State(start, still, zero, zero, zero + jnp.inf, zero, zero, none, none > 0, jnp.int32(0), curvature)
+
+
+class Evaluated(NamedTuple):
+    """What one pass over some rows gives, without penalty; sums over parts of the rows are those of all."""
+
+    loss: Float[Array, "p"]
+    gradient: Parameters
+    hits: Float[Array, "p"]  # sum of the shares of the rows whose most probable class is their label
+
+
+def evaluate_rows(rows: Rows, parameters: Parameters) -> Evaluated:
+    """Loss, gradient and accuracy of every labelling."""
+    loss, probabilities = _loss(rows, parameters, 0.0)
+    hits = matmul((probabilities.argmax(axis=1) == rows.labels).astype(loss.dtype), rows.shares)
+    return Evaluated(loss, _gradient(rows, parameters, probabilities, 0.0), hits)
 
 
 def _loss(rows: Rows, parameters: Parameters, l2: Array | float) -> tuple[Float[Array, "p"], Float[Array, "p c n"]]:
@@ -195,17 +214,17 @@ def _newton_step(
     """Conjugate gradients for the active labellings together; the others are left at 0."""
     residual = jax.tree.map(jnp.negative, gradient)
     direction = apply(residual)
-    first, enough = _dot(residual, direction), tol / (2 * CAUTION)
+    first, enough = dot(residual, direction), tol / (2 * CAUTION)
 
     def unfinished(now: _Search) -> Array:
         return active & (now.norm > jnp.maximum(REDUCTION**2 * first, enough))
 
     def iterate(now: _Search) -> _Search:
         go, product = unfinished(now), _hessian_product(rows, probabilities, now.direction, l2)
-        length = jnp.where(go, now.norm / _dot(now.direction, product), 0.0)
+        length = jnp.where(go, now.norm / dot(now.direction, product), 0.0)
         residual = _add(now.residual, -length, product)
         preconditioned = apply(residual)
-        norm = _dot(residual, preconditioned)
+        norm = dot(residual, preconditioned)
         turned = _add(preconditioned, norm / now.norm, now.direction)
         return _Search(
             _add(now.step, length, now.direction),
@@ -229,14 +248,14 @@ class _Blocks(NamedTuple):
     rest: Float[Array, "k"]  # of the bias alone
 
 
-def make_preconditioner(sample: Rows, classes: int, l2: Array | float) -> Preconditioner:
-    """The Hessian's block of each class over a sample; where blocks are too large, `diagonal_preconditioner`.
+def make_preconditioner(sample: Rows, classes: int, l2: Array | float, most_bytes: int | None = None) -> Preconditioner:
+    """The Hessian's block of each class over a sample; `diagonal_preconditioner` where blocks take more than allowed.
 
-    A block is renewed where the weights of its examples have changed by more than a quarter.
+    None allows `BLOCK_BYTES`. A block is renewed where the weights of its examples have changed by more than a quarter.
     """
     (labellings, m), d = sample.labels.shape, sample.features.shape[1]
     k = labellings * classes
-    if 4 * k * d * d > BLOCK_BYTES:
+    if 4 * k * d * d > (BLOCK_BYTES if most_bytes is None else most_bytes):
         return diagonal_preconditioner(sample, classes, l2)
 
     def renew(blocks: _Blocks, parameters: Parameters) -> _Blocks:
@@ -316,6 +335,7 @@ def _spread(values: Array, like: Array) -> Array:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _dot(one: Parameters, other: Parameters) -> Float[Array, "p"]:
+def dot(one: Parameters, other: Parameters) -> Float[Array, "p"]:
+    """Inner product of each labelling."""
     products: Any = jax.tree.map(lambda a, b: (a * b).reshape(a.shape[0], -1).sum(axis=1), one, other)
     return products.weights + products.bias

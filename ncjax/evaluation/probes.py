@@ -68,7 +68,7 @@ class Probed(NamedTuple):
     left_out: tuple[str, ...]
 
 
-def measure_probes(network: Network, views: Sequence[str], restarts: int, seed: int, most_gib: float) -> Probed:
+def measure_probes(network: Network, views: Sequence[str], restarts: int, seed: int) -> Probed:
     """Accuracies of probes on the fine labels, clusters in each view, and CLP.
 
     Args:
@@ -76,25 +76,22 @@ def measure_probes(network: Network, views: Sequence[str], restarts: int, seed: 
         views: names in `VIEWS`.
         restarts: of k-means.
         seed: of k-means and of the draws of the few-shot probe.
-        most_gib: larger training features have neither probes nor clusters.
     """
-    if 4 * np.prod(network.train.rows.shape) > most_gib * 2**30:
-        return Probed((), {}, (f"probes and clp: the training features are larger than {most_gib:g} GiB",))
     arrays, owner = _arrays(network), network.super_class
     clusters, left_out = _clusters(network, arrays, views, restarts, seed)
     measurements: list[Measurement] = []
     if network.test is None:
         left_out = ("probes and clp: there is no test split", *left_out)
         for view, found in clusters.items():
-            measurements += _cluster_measurements(found, view, arrays, network)
+            measurements += cluster_measurements(found, view, arrays, network)
     else:
         linear, predicted = _linear_probes(network, arrays, clusters)
         measurements += [*linear, *_simple_probes(arrays, len(owner), seed)]
         if len(arrays.fine["train"]) < NEIGHBOURS:
             left_out = (*left_out, f"knn_probe: there are {len(arrays.fine['train'])} neighbours, not {NEIGHBOURS}")
         for (view, found), by in zip(clusters.items(), predicted, strict=True):
-            measurements += _clp_measurements(found, view, by, arrays, network)
-    kept = {view: _whole(found, arrays, network) for view, found in clusters.items()}
+            measurements += clp_measurements(found, view, by, arrays, network)
+    kept = {view: whole_clusters(found, arrays, network) for view, found in clusters.items()}
     return Probed(tuple(measurements), kept, left_out)
 
 
@@ -145,10 +142,10 @@ def _linear_probes(
     probes = fit_linear_probe(train, sharded, len(network.super_class), weights=present, mesh=mesh)
     fitted, (held, *predicted) = _predict(probes, train, counts["train"])[0], _predict(probes, test, counts["test"])
     return [
-        _of_fine("probe", "train", float((fitted == arrays.fine["train"]).mean())),
-        _of_fine("probe", "test", float((held == arrays.fine["test"]).mean())),
-        _of_fine("probe_gradient_norm", "train", float(to_host(probes.gradient_norm)[0])),
-        _of_fine("probe_converged", "train", float(to_host(probes.converged)[0])),
+        of_fine("probe", "train", float((fitted == arrays.fine["train"]).mean())),
+        of_fine("probe", "test", float((held == arrays.fine["test"]).mean())),
+        of_fine("probe_gradient_norm", "train", float(to_host(probes.gradient_norm)[0])),
+        of_fine("probe_converged", "train", float(to_host(probes.converged)[0])),
     ], predicted
 
 
@@ -162,9 +159,9 @@ def _simple_probes(arrays: Arrays, classes: int, seed: int) -> list[Measurement]
     splits = [(arrays.rows[name], arrays.fine[name]) for name in ("train", "test")]
     ridge, nearest, episodes = jax.device_get(_simple_accuracies(jax.random.key(seed), *splits, classes))
     return [
-        _of_fine("ridge_probe", "test", float(ridge)),
-        _of_fine("knn_probe", "test", float(nearest)),
-        _of_fine("few_shot", "test", float(episodes.mean()), std=float(episodes.std())),
+        of_fine("ridge_probe", "test", float(ridge)),
+        of_fine("knn_probe", "test", float(nearest)),
+        of_fine("few_shot", "test", float(episodes.mean()), std=float(episodes.std())),
     ]
 
 
@@ -182,37 +179,40 @@ def _simple_accuracies(
     )
 
 
-def _clp_measurements(
+def clp_measurements(
     clusters: ViewClusters, view: str, predicted: np.ndarray, arrays: Arrays, network: Network
 ) -> list[Measurement]:
+    """CLP and the scores of the clusters; `predicted` is the cluster that the probe gives each test example."""
     found = score_clusters(clusters, predicted, arrays.fine["train"], arrays.fine["test"], network.super_class)
     reason = "" if found.cluster_accuracy_test is not None else f"the view {view} cannot embed new points"
     return [
-        _of_fine("clp", "test", found.test_accuracy, view=view),
-        _of_fine("clp_oracle", "test", found.test_accuracy_oracle, view=view),
-        *_cluster_measurements(clusters, view, arrays, network),
-        _of_fine("cluster_accuracy", "test", found.cluster_accuracy_test, view=view, reason=reason),
+        of_fine("clp", "test", found.test_accuracy, view=view),
+        of_fine("clp_oracle", "test", found.test_accuracy_oracle, view=view),
+        *cluster_measurements(clusters, view, arrays, network),
+        of_fine("cluster_accuracy", "test", found.cluster_accuracy_test, view=view, reason=reason),
     ]
 
 
-def _cluster_measurements(clusters: ViewClusters, view: str, arrays: Arrays, network: Network) -> list[Measurement]:
+def cluster_measurements(clusters: ViewClusters, view: str, arrays: Arrays, network: Network) -> list[Measurement]:
+    """The scores of the clusters of the training split."""
     found = score_training_clusters(clusters, arrays.fine["train"], network.super_class)
     inertia = clusters.inertia * frame_of(network.train.rows).scale ** find_view(view).power
     return [
-        _of_fine("cluster_accuracy", "train", found.accuracy, view=view),
-        _of_fine("cluster_ari", "train", found.ari, view=view),
-        _of_fine("cluster_nmi", "train", found.nmi, view=view),
-        _of_fine("inertia", "train", inertia, view=view),
+        of_fine("cluster_accuracy", "train", found.accuracy, view=view),
+        of_fine("cluster_ari", "train", found.ari, view=view),
+        of_fine("cluster_nmi", "train", found.nmi, view=view),
+        of_fine("inertia", "train", inertia, view=view),
     ]
 
 
-def _of_fine(
+def of_fine(
     metric: str, split: str, value: float | None, *, view: str | None = None, std: float | None = None, reason: str = ""
 ) -> Measurement:
+    """A measurement to fine labels."""
     return Measurement(metric=metric, split=split, level="fine", value=value, view=view, std=std, reason=reason)
 
 
-def _whole(found: ViewClusters, arrays: Arrays, network: Network) -> Clusters:
+def whole_clusters(found: ViewClusters, arrays: Arrays, network: Network) -> Clusters:
     """The clusters of one network over all rows of the splits; -1 for those that hold NaN."""
 
     def spread(values: np.ndarray, name: str, count: int, fill: int | float) -> np.ndarray:

@@ -5,10 +5,11 @@ Which view the original paper clustered is not confirmed, so several are measure
 and one line of `VIEWS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
 from jax.sharding import Mesh
 from jaxtyping import Float32, Float64, Int, Int32
 
@@ -72,22 +73,43 @@ def residual_pca(features: Features) -> Embedded:
     views = np.zeros((len(train), dimensions), np.float32), np.zeros((len(test), dimensions), np.float32)
     for group in np.unique(features.train_super):
         own = train[features.train_super == group]
-        values, axes = np.linalg.eigh(_products(own, features.mesh) / len(own))
-        lengths = np.sqrt(np.maximum(values[-dimensions:], 0))
-        sound = lengths > ROUNDING * (lengths[-1] + np.abs(features.train[features.train_super == group]).max())
-        top = axes[:, -dimensions:] * np.where(sound, 1 / np.where(sound, lengths, 1), 0)
+        largest = float(np.abs(features.train[features.train_super == group]).max())
+        top = whitened_axes(_products(own, features.mesh) / len(own), largest)
         for view, points, owner in zip(views, (train, test), (features.train_super, features.test_super), strict=True):
             view[owner == group] = points[owner == group] @ top
     return Embedded(*views)
 
 
+def whitened_axes(covariance: Float64[np.ndarray, "d d"], largest: float) -> Float64[np.ndarray, "d p"]:
+    """The first 8 principal axes, each over the deviation along it; 0 for those that are rounding.
+
+    Args:
+        covariance: of the features of a super-class.
+        largest: magnitude of a number in these features.
+    """
+    d, dimensions = len(covariance), min(PCA_DIMENSIONS, len(covariance))
+    values, axes = scipy.linalg.eigh(covariance, subset_by_index=(d - dimensions, d - 1))
+    lengths = np.sqrt(np.maximum(values, 0))
+    sound = lengths > ROUNDING * (lengths[-1] + largest)
+    return axes * np.where(sound, 1 / np.where(sound, lengths, 1), 0)
+
+
+def tsne_rows(train_super: Int32[np.ndarray, "n"]) -> list[Int[np.ndarray, "_"]]:
+    """Up to 2,000 examples of each super-class that has some, in order."""
+    rng = np.random.default_rng(0)
+    groups = [np.flatnonzero(train_super == group) for group in np.unique(train_super)]
+    return [np.sort(rng.permutation(rows)[:TSNE_POINTS]) for rows in groups]
+
+
+def embed_in_plane(groups: Sequence[Float32[np.ndarray, "_ d"]]) -> Float32[np.ndarray, "q 2"]:
+    """t-SNE of the examples of each super-class by themselves."""
+    return np.concatenate([_tsne(points) for points in groups]).astype(np.float32)
+
+
 def tsne(features: Features) -> Embedded:
     """t-SNE in two dimensions of up to 2,000 examples of each super-class (van der Maaten and Hinton 2008)."""
-    rng = np.random.default_rng(0)
-    groups = [np.flatnonzero(features.train_super == group) for group in np.unique(features.train_super)]
-    chosen = [np.sort(rng.permutation(rows)[:TSNE_POINTS]) for rows in groups]
-    embedded = np.concatenate([_tsne(features.train[rows]) for rows in chosen]).astype(np.float32)
-    return Embedded(embedded, None, np.concatenate(chosen))
+    chosen = tsne_rows(features.train_super)
+    return Embedded(embed_in_plane([features.train[rows] for rows in chosen]), None, np.concatenate(chosen))
 
 
 VIEWS: dict[str, View] = {

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads features, labels and classifiers from files of NumPy, safetensors and PyTorch; nothing in one is executed."""
+"""Reads features, labels and classifiers from files of NumPy, safetensors and PyTorch; nothing in one is executed.
 
+A folder of npy files is read as an npz file of the same names is; its sub-folders are layers.
+"""
+
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +22,7 @@ TEST = ("test_features", "test")
 TEST_LABELS = ("test_labels", "test_fine", "test_y")
 WEIGHTS = ("weights", "weight", "w", "fc.weight")
 BIAS = ("bias", "b", "fc.bias")
+TRAIN_FILE = "train_features.npy"  # by which a folder of features is known
 LISTED = 8  # names that a message lists
 LAYER = "{split}_layer_"  # before the names of further layers, as `FeatureSet.save` writes them
 
@@ -39,7 +44,7 @@ class FoundArrays(NamedTuple):
 def find_arrays(
     path: Path, *, labels: str = "", test: str = "", test_labels: str = "", classifier: str = ""
 ) -> FoundArrays:
-    """The arrays of a file of features by their usual names, or by those that are named: a file, or a name in the file.
+    """The arrays of a file or folder by their usual names, or by those that are named: a file, or a name in the file.
 
     Raises:
         UserError: a file is missing, unreadable or lacks what is asked for.
@@ -48,11 +53,14 @@ def find_arrays(
     held = _named(test, content, TEST, path) if test else _first(content, TEST)
     held_labels = _named(test_labels, content, TEST_LABELS, path) if test_labels else _first(content, TEST_LABELS)
     weights, bias = _classifier(classifier, content)
-    train = {FEATURES[-1]: _one(content, FEATURES, path)}
+    layers, held_layers = _layers(content, "train"), _layers(content, "test")
+    alone = bool(layers) and _first(content, FEATURES) is None  # there are layers, and none of them is the last
+    train = {} if alone else {FEATURES[-1]: _one(content, FEATURES, path)}
+    own = {} if held is None else {FEATURES[-1]: held}
     return FoundArrays(
-        train={**train, **_layers(content, "train")},
+        train={**train, **layers},
         train_labels=_named(labels, content, LABELS, path),
-        test=None if held is None else {FEATURES[-1]: held, **_layers(content, "test")},
+        test={**own, **held_layers} if own or (alone and held_layers) else None,
         test_labels=held_labels,
         weights=weights,
         bias=bias,
@@ -72,11 +80,13 @@ def _layers(content: Mapping[str, Any], split: str) -> dict[str, Any]:
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """The arrays of a file by name; a file of one array gives it the name of the empty string.
+    """The arrays of a file or folder by name; a file of one array gives it the name of the empty string.
 
     Raises:
         UserError: the file is missing, of another kind, damaged, or holds code.
     """
+    if path.is_dir():
+        return _read_folder(path)
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path} is of no known kind; give a run's folder or a file {', '.join(SUFFIXES)}")
     if not path.is_file():
@@ -90,6 +100,36 @@ def read_arrays(path: Path) -> dict[str, Any]:
     except ImportError as error:
         raise UserError(f"reading {path} needs PyTorch; install it with: pip install 'ncjax[torch]'") from error
     return dict(read_tensors(path))
+
+
+def holds_features(folder: Path) -> bool:
+    """Whether a folder, or one in it, holds train_features.npy."""
+    return bool(_layer_folders(folder)) or (folder / TRAIN_FILE).is_file()
+
+
+def _layer_folders(folder: Path) -> list[Path]:
+    """Those with features, in the order of their names; numbers in these count as numbers."""
+
+    def key(one: Path) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", one.name)]
+
+    return sorted((file.parent for file in folder.glob(f"*/{TRAIN_FILE}")), key=key)
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    """The npy files of a folder by name, and the layers in its sub-folders, whose labels must be the same."""
+    if not holds_features(folder):
+        raise UserError(f"{folder} holds no {TRAIN_FILE}; save the features of the training split under this name")
+    found: dict[str, Any] = {file.stem: map_npy(file) for file in sorted(folder.glob("*.npy"))}
+    for layer in _layer_folders(folder):
+        content = {file.stem: map_npy(file) for file in sorted(layer.glob("*.npy"))}
+        for split in ("train", "test"):
+            if f"{split}_features" in content:
+                found[LAYER.format(split=split) + layer.name] = content[f"{split}_features"]
+            labels = content.get(f"{split}_labels")
+            if labels is not None and not np.array_equal(found.setdefault(f"{split}_labels", labels), labels):
+                raise UserError(f"{layer / f'{split}_labels.npy'} differs from the labels of {folder}; give one order")
+    return found
 
 
 def _named(source: str, content: Mapping[str, Any], names: tuple[str, ...], path: Path) -> Any:
