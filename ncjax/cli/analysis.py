@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ncjax features`, `ncjax evaluate` and `ncjax report`."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,9 +29,6 @@ def features_verb(arguments: Sequence[str]) -> None:
 
     for path in export_features(workdir, epochs):
         print(f"features: {path.absolute()}")
-
-
-MOST_GIB = 1e9  # a number of GiB beyond it is none
 
 
 class _Evaluate(NamedTuple):
@@ -97,8 +95,10 @@ def evaluate_verb(arguments: Sequence[str]) -> None:
         raise UserError(f"bootstrap is {asked.bootstrap}, but must be 0 or at least 2; change it with --bootstrap")
     if asked.control_maps is not None and asked.control_maps < 1:
         raise UserError(f"control_maps is {asked.control_maps}, but must be 1 or more; change it with --control-maps")
-    if asked.memory_gib is not None and not 0 < asked.memory_gib < MOST_GIB:
-        raise UserError(f"memory_gib is {asked.memory_gib}, but must be above 0; change it with --memory-gib")
+    if asked.memory_gib is not None and not 0 < asked.memory_gib < math.inf:
+        raise UserError(
+            f"memory_gib is {asked.memory_gib}, but must be above 0; change it with --memory-gib"
+        )
     if len(asked.paths) == 1 and _is_workdir(asked.paths[0]):
         _evaluate_run(asked.paths[0], asked)
     else:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Int32
 
@@ -95,13 +96,39 @@ def _padded(data: Labelled, rows: slice, size: int) -> Any:
     return Block(np.asarray(part, np.float32), np.asarray(labels, np.int32), np.asarray(weights, np.float32))  # type: ignore[arg-type]
 
 
-def gather_moments(data: Labelled, classes: int, mesh: Mesh | None = None) -> Moments:
-    """Moments of any number of examples by one pass, in the memory of two blocks."""
-    reading, towards = blocks(data, mesh), unit_origin(frame_of(data.rows))
-    found = block_moments(next(reading), None, towards, classes)
-    for block in reading:
-        found = add_moments(found, block_moments(block, found.fine.origin, towards, classes))
+def drawn_blocks(
+    data: Labelled, draws: Float[np.ndarray, "r n"], mesh: Mesh | None = None
+) -> Iterator[tuple[Block, Float[Array, "r b"]]]:
+    """`blocks`, with how often each example counts in each of several draws."""
+    size = block_size(data, mesh.size if mesh else 1)
+    for place, block in enumerate(blocks(data, mesh)):
+        part = draws[:, place * size : (place + 1) * size]
+        yield block, shard_rows(np.pad(part, ((0, 0), (0, size - part.shape[1]))), mesh, axis=1)
+
+
+def gather_moments(data: Labelled, draws: Float[np.ndarray, "r n"], classes: int, mesh: Mesh | None = None) -> Moments:
+    """Moments `[r ...]` of any number of examples in each draw by one pass, in the memory of two blocks."""
+    reading, towards = drawn_blocks(data, draws, mesh), unit_origin(frame_of(data.rows))
+    found = _first_moments(*next(reading), towards, classes)
+    for block, counts in reading:
+        found = _more_moments(found, block, counts, towards, classes)
     return to_first_device(found, mesh)
+
+
+@partial(jax.jit, static_argnames="classes")
+def _first_moments(block: Block, counts: Float[Array, "r b"], towards: UnitOrigin | None, classes: int) -> Moments:
+    return lax.map(lambda draw: block_moments(block._replace(weights=draw), None, towards, classes), counts)
+
+
+@partial(jax.jit, static_argnames="classes", donate_argnames="found")
+def _more_moments(
+    found: Moments, block: Block, counts: Float[Array, "r b"], towards: UnitOrigin | None, classes: int
+) -> Moments:
+    def add(one: tuple[Moments, Array]) -> Moments:
+        before, draw = one
+        return add_moments(before, block_moments(block._replace(weights=draw), before.fine.origin, towards, classes))
+
+    return lax.map(add, (found, counts))
 
 
 @partial(jax.jit, static_argnames="classes")

@@ -14,21 +14,10 @@ from jaxtyping import Array, Float, PyTree
 from ncjax.collapse import programs
 from ncjax.collapse.plan import Plan
 from ncjax.collapse.programs import Functions, Network, Read
-from ncjax.collapse.reading import (
-    Block,
-    Labelled,
-    Moments,
-    add_moments,
-    block_moments,
-    block_size,
-    blocks,
-    subsample,
-)
+from ncjax.collapse.reading import Block, Labelled, Moments, drawn_blocks, gather_moments, subsample
 from ncjax.collapse.statistics import ClassStatistics
-from ncjax.collapse.units import UnitOrigin, unit_origin
 from ncjax.distributed.processes import to_host
-from ncjax.distributed.sharding import shard_rows, to_first_device
-from ncjax.storage.arrays import frame_of
+from ncjax.distributed.sharding import to_first_device
 
 
 def read_draws(
@@ -50,12 +39,12 @@ def read_draws(
         mesh: devices that each block is sharded over; none: one.
     """
     functions = plan.functions
-    moments = _gather(data, draws, plan.fine, mesh)
+    moments = gather_moments(data, draws, plan.fine, mesh)
     sums: tuple[PyTree, ...] = ()
     if functions.summed:
         parts = (
             to_host(_read_block(functions, block, counts, moments, means, beside))
-            for block, counts in _drawn(data, draws, mesh)
+            for block, counts in drawn_blocks(data, draws, mesh)
         )
         sums = next(parts)
         for part in parts:
@@ -65,40 +54,6 @@ def read_draws(
         each = [_sampled(plan, data._replace(weights=draw), moments, i, beside, mesh) for i, draw in enumerate(draws)]
         sampled = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     return Read(moments, sums, sampled)
-
-
-def _drawn(data: Labelled, draws: Float[np.ndarray, "r n"], mesh: Mesh | None) -> Any:
-    """Blocks, with how often each example counts in each draw."""
-    size = block_size(data, mesh.size if mesh else 1)
-    for place, block in enumerate(blocks(data, mesh)):
-        part = draws[:, place * size : (place + 1) * size]
-        yield block, shard_rows(np.pad(part, ((0, 0), (0, size - part.shape[1]))), mesh, axis=1)
-
-
-def _gather(data: Labelled, draws: Float[np.ndarray, "r n"], classes: int, mesh: Mesh | None) -> Moments:
-    towards, found = unit_origin(frame_of(data.rows)), None
-    for block, counts in _drawn(data, draws, mesh):
-        if found is None:
-            found = _first_moments(block, counts, towards, classes)
-        else:
-            found = _more_moments(found, block, counts, towards, classes)
-    return to_first_device(found, mesh)
-
-
-@partial(jax.jit, static_argnames="classes")
-def _first_moments(block: Block, counts: Float[Array, "r b"], towards: UnitOrigin | None, classes: int) -> Moments:
-    return lax.map(lambda draw: block_moments(block._replace(weights=draw), None, towards, classes), counts)
-
-
-@partial(jax.jit, static_argnames="classes", donate_argnames="found")
-def _more_moments(
-    found: Moments, block: Block, counts: Float[Array, "r b"], towards: UnitOrigin | None, classes: int
-) -> Moments:
-    def add(one: tuple[Moments, Array]) -> Moments:
-        before, draw = one
-        return add_moments(before, block_moments(block._replace(weights=draw), before.fine.origin, towards, classes))
-
-    return lax.map(add, (found, counts))
 
 
 @partial(jax.jit, static_argnames="functions")

@@ -2,6 +2,7 @@
 """The one evaluator: every metric, probe and view of features, whatever they come from."""
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -121,8 +122,8 @@ def _check_options(
         raise UserError(f"bootstrap is {bootstrap}, but must be 0 or at least 2")
     if restarts < 1:
         raise UserError(f"restarts is {restarts}, but must be 1 or more")
-    if memory_gib is not None and not memory_gib > 0:
-        raise UserError(f"memory_gib is {memory_gib}, but must be above 0")
+    if memory_gib is not None and not 0 < memory_gib < math.inf:
+        raise UserError(f"memory_gib is {memory_gib}, but must be above 0 and finite")
 
 
 def check_views(views: Sequence[str]) -> None:
