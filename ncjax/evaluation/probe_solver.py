@@ -81,7 +81,6 @@ def minimise(
     l2: Float[Array, ""] | float,
     tol: Float[Array, ""] | float,
     most_passes: int,
-    linear: Parameters | None = None,
 ) -> Optimum:
     """Minimises the mean cross-entropy plus `l2/2 |W|^2` of every labelling, until all are within `tol` of their least.
 
@@ -96,15 +95,12 @@ def minimise(
         l2: strength of the penalty.
         tol: suboptimality at which a labelling ends [nats].
         most_passes: over the rows; it ends behind them.
-        linear: gradient of a linear term that is added; None: there is none.
     """
 
     def advance(now: _State) -> _State:
         tried = _add(now.parameters, now.scale, now.step)
         loss, probabilities = _loss(rows, tried, l2)
         gradient = _gradient(rows, tried, probabilities, l2)
-        if linear is not None:
-            loss, gradient = loss + dot(linear, tried), jax.tree.map(jnp.add, gradient, linear)
         rounding = 8 * jnp.finfo(loss.dtype).eps * (1 + jnp.abs(now.loss))
         taken = (loss <= now.loss + ENOUGH * now.scale * now.slope + rounding) | ~jnp.isfinite(now.loss)
         curvature = preconditioner.renew(now.curvature, _select(taken & ~now.converged, tried, now.parameters))
@@ -112,7 +108,7 @@ def minimise(
         estimate = CAUTION * dot(gradient, apply(gradient)) / 2
         converged = now.converged | (taken & (estimate <= tol) & (-now.slope / 2 <= 10 * tol))
         active = taken & ~converged & (now.halvings < MOST_HALVINGS)
-        found, products = _newton_step(rows, probabilities, gradient, apply, active, l2, tol)
+        found, products = _newton_step(rows, probabilities, gradient, apply, active, l2, tol / (2 * CAUTION))
         return _State(
             parameters=_select(taken & ~now.converged, tried, now.parameters),
             step=_select(active, found, now.step),
@@ -148,11 +144,39 @@ class Evaluated(NamedTuple):
     hits: Float[Array, "p"]  # sum of the shares of the rows whose most probable class is their label
 
 
-def evaluate_rows(rows: Rows, parameters: Parameters) -> Evaluated:
-    """Loss, gradient and accuracy of every labelling."""
+def evaluate_rows(rows: Rows, parameters: Parameters) -> tuple[Evaluated, Float[Array, "p n"]]:
+    """Loss, gradient and accuracy of every labelling; and how undecided it is on each row: `1 - sum_c P_c^2`."""
     loss, probabilities = _loss(rows, parameters, 0.0)
     hits = matmul((probabilities.argmax(axis=1) == rows.labels).astype(loss.dtype), rows.shares)
-    return Evaluated(loss, _gradient(rows, parameters, probabilities, 0.0), hits)
+    undecided = 1 - (probabilities**2).sum(axis=1)
+    return Evaluated(loss, _gradient(rows, parameters, probabilities, 0.0), hits), undecided
+
+
+def solve_newton(
+    rows: Rows,
+    parameters: Parameters,
+    right: Parameters,
+    preconditioner: Preconditioner,
+    l2: Float[Array, ""] | float,
+    reduction: float,
+    most_products: int,
+) -> Parameters:
+    """`H^-1 right` for the Hessian of the rows at some parameters, by preconditioned conjugate gradients.
+
+    Args:
+        rows: whose Hessian it is.
+        parameters: where.
+        right: one for each labelling.
+        preconditioner: of these rows, or of a part of them.
+        l2: strength of the penalty.
+        reduction: of the preconditioned norm of the residual.
+        most_products: of the Hessian.
+    """
+    probabilities, all_of_them = _loss(rows, parameters, l2)[1], jnp.ones(rows.labels.shape[0], bool)
+    apply = partial(preconditioner.apply, preconditioner.renew(preconditioner.empty, parameters))
+    opposite = jax.tree.map(jnp.negative, right)
+    search = partial(_newton_step, rows, probabilities, opposite, apply, all_of_them, l2, 0.0)
+    return search(reduction, most_products)[0]
 
 
 def _loss(rows: Rows, parameters: Parameters, l2: Array | float) -> tuple[Float[Array, "p"], Float[Array, "p c n"]]:
@@ -209,15 +233,17 @@ def _newton_step(
     apply: Callable[[Parameters], Parameters],
     active: Bool[Array, "p"],
     l2: Array | float,
-    tol: Array | float,
+    enough: Array | float,
+    reduction: float = REDUCTION,
+    most_products: int = MOST_PRODUCTS,
 ) -> tuple[Parameters, Int32[Array, ""]]:
     """Conjugate gradients for the active labellings together; the others are left at 0."""
     residual = jax.tree.map(jnp.negative, gradient)
     direction = apply(residual)
-    first, enough = dot(residual, direction), tol / (2 * CAUTION)
+    first = dot(residual, direction)
 
     def unfinished(now: _Search) -> Array:
-        return active & (now.norm > jnp.maximum(REDUCTION**2 * first, enough))
+        return active & (now.norm > jnp.maximum(reduction**2 * first, enough))
 
     def iterate(now: _Search) -> _Search:
         go, product = unfinished(now), _hessian_product(rows, probabilities, now.direction, l2)
@@ -235,7 +261,7 @@ def _newton_step(
         )
 
     start = _Search(jax.tree.map(jnp.zeros_like, gradient), residual, direction, first, jnp.int32(0))
-    end = lax.while_loop(lambda now: unfinished(now).any() & (now.products < MOST_PRODUCTS), iterate, start)
+    end = lax.while_loop(lambda now: unfinished(now).any() & (now.products < most_products), iterate, start)
     return end.step, end.products
 
 

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The linear probe of features larger than memory: few passes, each of which corrects a problem in memory.
+"""The linear probe of features larger than memory, in few passes: Newton's method with the Hessian of a sample.
 
-Rows are drawn so that every class of every labelling is well represented. Their problem, weighted so that it stands for
-all rows, is solved in memory. A pass over all rows gives loss `f` and gradient `g` there; the next parameters minimise
-`f_sample(W) + <g - g_sample, W>` (DANE, Shamir, Srebro and Zhang 2014), which has the gradient of all rows and the
-curvature of the sample. A step that does not lower the loss as its slope promises is halved.
+Rows are drawn so that every class of every labelling is well represented; their optimum in memory is the start. A pass
+over all rows tries one step of every labelling: it gives loss and gradient, and how undecided each row is. The next
+step is that of L-BFGS (Nocedal 1980) over the passes so far, whose inverse Hessian begins with that of a sample
+(sub-sampled Newton: Byrd and others 2011) which prefers rows that are undecided, for they make the Hessian. What the
+sample gets wrong, the gradients of all rows correct.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Int32
 
 from ncjax.collapse.reading import Block, Labelled, block_size, blocks
 from ncjax.distributed.processes import to_host
@@ -30,18 +31,21 @@ from ncjax.evaluation.probe_solver import (
     Rows,
     evaluate_rows,
     make_preconditioner,
-    minimise,
+    solve_newton,
 )
 from ncjax.evaluation.streamed_moments import Scaling
 from ncjax.ops.sums import Sums, add_term, total_of, zero_sums
 
 RARE = 64  # rows of a class of which about as many are drawn, however rare it is
+DECIDED = 0.1  # of the mean of how undecided rows are: a row counts as no less
 COPIES = 6  # of the probabilities of the sample that the solver holds
 LEAST_ROWS = 1024  # of the sample
 BLOCKS_SHARE = 1 / 4  # of the memory: for the blocks of the preconditioner
 MOST_PASSES = 20
-IN_MEMORY_PASSES = 1000  # over the sample, for a step
-FINER = 0.1  # of the tolerance: that of the problems in memory
+IN_MEMORY_PASSES = 1000  # over the sample, for the start
+REDUCTION, MOST_PRODUCTS = 0.1, 20  # of conjugate gradients on the sample, for a step
+SHORTER = 0.1, 0.5  # of a step that is not taken: the least and the most that is tried next
+Scalar: TypeAlias = Float[Array, ""] | float
 
 
 class Problem(NamedTuple):
@@ -75,7 +79,120 @@ class Fitted(NamedTuple):
     """A probe, and the share of the training rows that each labelling's classifier is right about."""
 
     probe: LinearProbe
-    accuracy: Float[np.ndarray, "p"]
+    accuracy: Float64[np.ndarray, "p"]
+
+
+def fit_streamed_probe(problem: Problem, memory_bytes: int, most_passes: int = MOST_PASSES) -> Fitted:
+    """`fit_linear_probe` of rows that are read a block at a time, to the same optimum.
+
+    A labelling has converged where `4 * (-slope / 2)` is at most `tol`, the slope being that of the loss along the next
+    step: twice the decrease that it promises.
+
+    Args:
+        problem: features, labellings, penalty and tolerance.
+        memory_bytes: for the sample and what is computed on it.
+        most_passes: over the rows; it ends behind them.
+    """
+    standardiser = _standardiser(problem.scaling)
+    solver = _Sampled(problem, standardiser, memory_bytes)
+    paths = [_Path(at) for at in solver.optima()]
+    for passes in range(1, most_passes + 1):
+        tried = np.stack([path.tried for path in paths])
+        found, undecided = _evaluate(problem, standardiser, _unflatten(tried, problem.classes))
+        gradients = _flatten(found.gradient) + problem.l2 * _penalised(tried, problem.classes)
+        losses = found.loss + problem.l2 / 2 * (_penalised(tried, problem.classes) ** 2).sum(axis=1)
+        for i, path in enumerate(paths):
+            if not path.converged and path.visit(losses[i], gradients[i], found.hits[i]):
+                path.turn(partial(solver.newton, i, undecided[i], path.at))
+                path.converged = path.suboptimality <= problem.tol
+        if all(path.converged for path in paths):
+            break
+    return Fitted(_probe(problem, paths, passes), np.array([path.hits for path in paths]))
+
+
+class _Path:
+    """Where one labelling is, and where it goes next; vectors hold weights and bias."""
+
+    def __init__(self, start: Float64[np.ndarray, "v"]) -> None:
+        self.at = self.tried = start
+        self.loss, self.hits, self.suboptimality, self.slope = np.inf, 0.0, np.inf, 0.0
+        self.gradient, self.step, self.scale, self.converged = np.zeros_like(start), np.zeros_like(start), 1.0, False
+        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []  # changes of parameters and of gradients
+
+    def visit(self, loss: float, gradient: Float64[np.ndarray, "v"], hits: float) -> bool:
+        """Goes to what was tried, where the loss is as the slope promised; else a shorter step is tried."""
+        rounding = 8 * np.finfo(np.float32).eps * (1 + abs(loss))
+        first = not np.isfinite(self.loss)
+        if first or loss <= self.loss + ENOUGH * self.scale * self.slope + rounding:
+            if not first:
+                self._pairs.append((self.tried - self.at, gradient - self.gradient))
+            self.at, self.loss, self.gradient, self.hits = self.tried, float(loss), gradient, float(hits)
+            return True
+        shorter = _least_of_cubic(self.scale, self.loss, self.slope, float(loss), float(gradient @ self.step))
+        self.scale *= float(np.clip(shorter, *SHORTER))
+        self.tried = self.at + self.scale * self.step
+        return False
+
+    def turn(self, newton: Callable[[np.ndarray], np.ndarray]) -> None:
+        """The next step: L-BFGS around an approximate inverse of the Hessian."""
+        right, shares = self.gradient.copy(), []
+        pairs = [(s, y, 1 / (s @ y)) for s, y in self._pairs if s @ y > 0]
+        for s, y, rate in reversed(pairs):
+            shares.append(rate * (s @ right))
+            right -= shares[-1] * y
+        step = newton(right)
+        for (s, y, rate), share in zip(pairs, reversed(shares), strict=True):
+            step += (share - rate * (y @ step)) * s
+        self.step, self.scale, self.slope = -step, 1.0, -float(self.gradient @ step)
+        self.tried = self.at + self.step
+        self.suboptimality = CAUTION * max(-self.slope, 0.0) / 2
+
+
+def _least_of_cubic(scale: float, loss: float, slope: float, other: float, other_slope: float) -> float:
+    """Where, in units of the scale, the cubic with these values and slopes at 0 and at the scale is least."""
+    slope, other_slope = slope * scale, other_slope * scale
+    middle = slope + other_slope - 3 * (other - loss)
+    root = np.sqrt(max(middle**2 - slope * other_slope, 0.0))
+    below = other_slope - slope + 2 * root
+    return 1 - (other_slope + root - middle) / below if below > 0 else SHORTER[1]
+
+
+def _probe(problem: Problem, paths: list[_Path], passes: int) -> LinearProbe:
+    std = problem.scaling.std.astype(np.float32)
+    parameters = _unflatten(np.stack([path.at for path in paths]), problem.classes)
+    norms, losses, gaps = (np.array(x, np.float32) for x in zip(*map(_evidence, paths), strict=True))
+    return LinearProbe(
+        weights=jnp.asarray(np.swapaxes(parameters.weights, 1, 2) / std[None, :, None]),
+        bias=jnp.asarray(parameters.bias),
+        loss=jnp.asarray(losses),
+        gradient_norm=jnp.asarray(norms),
+        suboptimality=jnp.asarray(gaps),
+        iterations=jnp.full(len(paths), passes, jnp.int32),
+        converged=jnp.array([path.converged for path in paths]),
+        origin=jnp.asarray(problem.scaling.mean, jnp.float32),
+    )
+
+
+def _evidence(path: _Path) -> tuple[float, float, float]:
+    return float(np.linalg.norm(path.gradient)), path.loss, path.suboptimality
+
+
+def _flatten(parameters: Parameters) -> Float64[np.ndarray, "p v"]:
+    p = len(parameters.bias)
+    return np.concatenate([np.asarray(x, np.float64).reshape(p, -1) for x in parameters], axis=1)
+
+
+def _unflatten(vectors: Float64[np.ndarray, "p v"], classes: int) -> Parameters:
+    weights, bias = np.split(vectors.astype(np.float32), [vectors.shape[1] - classes], axis=1)
+    return Parameters(weights.reshape(len(vectors), classes, -1), bias)  # type: ignore[arg-type]
+
+
+def _penalised(vectors: Float64[np.ndarray, "p v"], classes: int) -> Float64[np.ndarray, "p v"]:
+    """With 0 for the bias."""
+    return np.concatenate([vectors[:, :-classes], np.zeros((len(vectors), classes))], axis=1)
+
+
+# ------------------------------------------------------------------ one pass over all rows
 
 
 class _Standardiser(NamedTuple):
@@ -84,108 +201,25 @@ class _Standardiser(NamedTuple):
     varies: Bool[np.ndarray, "d"]
 
 
-class _State(NamedTuple):
-    """Of all labellings; the parameters are the best of each so far."""
-
-    parameters: Parameters
-    step: Parameters
-    scale: Float[np.ndarray, "p"]
-    slope: Float[np.ndarray, "p"]
-    loss: Float[np.ndarray, "p"]
-    gradient: Parameters
-    hits: Float[np.ndarray, "p"]
-    suboptimality: Float[np.ndarray, "p"]
-    converged: Bool[np.ndarray, "p"]
+def _standardiser(scaling: Scaling) -> _Standardiser:
+    return _Standardiser(scaling.mean.astype(np.float32), scaling.std.astype(np.float32), scaling.varies)
 
 
-def fit_streamed_probe(problem: Problem, memory_bytes: int, most_passes: int = MOST_PASSES) -> Fitted:
-    """`fit_linear_probe` of rows that are read a block at a time, to the same optimum.
-
-    A labelling has converged where `4 * (-slope / 2)` is at most `tol`, the slope being that of the loss along the step
-    that the corrected sample proposes: twice the decrease that it promises.
-
-    Args:
-        problem: features, labellings, penalty and tolerance.
-        memory_bytes: for the sample and what is computed on it.
-        most_passes: over the rows; it ends behind them.
-    """
-    standardiser = _Standardiser(*(np.asarray(x) for x in _narrow(problem.scaling)))
-    sample = _Sample(problem, standardiser, memory_bytes)
-    now = _start(sample.first(), len(problem.labels), problem.data.rows.shape[1])
-    passes = 0
-    while passes < most_passes and not now.converged.all():
-        tried = _add(now.parameters, now.scale, now.step)
-        now, passes = _advance(problem, sample, now, tried, _evaluate(problem, standardiser, tried)), passes + 1
-    return Fitted(_probe(problem, now, passes), now.hits)
-
-
-def _narrow(scaling: Scaling) -> Iterator[np.ndarray]:
-    return (x if x.dtype == bool else x.astype(np.float32) for x in scaling)
-
-
-def _start(parameters: Parameters, p: int, d: int) -> _State:
-    still, zero = jax.tree.map(np.zeros_like, parameters), np.zeros(p)
-    return _State(parameters, still, zero + 1, zero, zero + np.inf, still, zero, zero + np.inf, zero > 0)
-
-
-def _advance(problem: Problem, sample: "_Sample", now: _State, tried: Parameters, found: Evaluated) -> _State:
-    """Takes the steps that lower the loss as they promise, and finds the next of each labelling that goes on."""
-    loss = found.loss + problem.l2 / 2 * (tried.weights.astype(np.float64) ** 2).sum(axis=(1, 2))
-    gradient = found.gradient._replace(weights=found.gradient.weights + problem.l2 * tried.weights)
-    rounding = 8 * np.finfo(np.float32).eps * (1 + np.abs(np.where(np.isfinite(now.loss), now.loss, 0)))
-    taken = ~now.converged & ((loss <= now.loss + ENOUGH * now.scale * now.slope + rounding) | ~np.isfinite(now.loss))
-    now = now._replace(
-        parameters=_select(taken, tried, now.parameters),
-        loss=np.where(taken, loss, now.loss),
-        gradient=_select(taken, gradient, now.gradient),
-        hits=np.where(taken, found.hits, now.hits),
-        scale=np.where(taken, 1.0, now.scale / 2) * ~now.converged,
-    )
-    step, slope, suboptimality = jax.tree.map(np.copy, (now.step, now.slope, now.suboptimality))
-    for i in np.flatnonzero(taken):
-        own: Parameters = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], now.parameters)
-        towards: Parameters = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], now.gradient)
-        best = sample.corrected(i, own, towards)
-        for into, end, begin in zip(step, best, own, strict=True):
-            into[i] = (end - begin)[0]
-        slope[i] = sum(float((a[i].astype(np.float64) * b[i]).sum()) for a, b in zip(now.gradient, step, strict=True))
-        suboptimality[i] = CAUTION * max(-slope[i], 0.0) / 2
-    converged = now.converged | (taken & (suboptimality <= problem.tol))
-    scale = np.where(converged, 0.0, now.scale)
-    return now._replace(step=step, slope=slope, suboptimality=suboptimality, converged=converged, scale=scale)
-
-
-def _probe(problem: Problem, now: _State, passes: int) -> LinearProbe:
-    std, mean = problem.scaling.std.astype(np.float32), problem.scaling.mean.astype(np.float32)
-    squares = sum((leaf.astype(np.float64) ** 2).reshape(len(leaf), -1).sum(axis=1) for leaf in now.gradient)
-    return LinearProbe(
-        weights=jnp.asarray(now.parameters.weights.swapaxes(1, 2) / std[None, :, None]),
-        bias=jnp.asarray(now.parameters.bias),
-        loss=jnp.asarray(now.loss, jnp.float32),
-        gradient_norm=jnp.asarray(np.sqrt(squares), jnp.float32),
-        suboptimality=jnp.asarray(now.suboptimality, jnp.float32),
-        iterations=jnp.full(len(now.loss), passes, jnp.int32),
-        converged=jnp.asarray(now.converged),
-        origin=jnp.asarray(mean),
-    )
-
-
-# ------------------------------------------------------------------ one pass over all rows
-
-
-def _evaluate(problem: Problem, standardiser: _Standardiser, parameters: Parameters) -> Evaluated:
-    """Mean loss, its gradient and the accuracy over all rows; sums over blocks are compensated for rounding."""
+def _evaluate(
+    problem: Problem, standardiser: _Standardiser, parameters: Parameters
+) -> tuple[Evaluated, Float32[np.ndarray, "p n"]]:
+    """Mean loss, its gradient and the accuracy over all rows, and how undecided each labelling is on each row."""
     mesh, total = problem.mesh, np.float32(problem.present.sum())
     size = block_size(problem.data, mesh.size if mesh else 1)
     parameters = jax.tree.map(jnp.asarray, parameters)
     zero = jnp.zeros(len(problem.labels))
-    sums = zero_sums(Evaluated(zero, parameters, zero))
+    sums, each = zero_sums(Evaluated(zero, parameters, zero)), []
     for place, block in enumerate(blocks(problem.data, mesh)):
         labels = problem.labels[:, place * size : (place + 1) * size]
         labels = np.pad(labels, ((0, 0), (0, size - labels.shape[1])))
-        sums = _add_block(sums, block, shard_rows(labels, mesh, axis=1), standardiser, parameters, total)
-    whole: Evaluated = total_of(to_host(sums))
-    return whole._replace(gradient=jax.tree.map(lambda leaf: leaf.astype(np.float32), whole.gradient))
+        sums, undecided = _add_block(sums, block, shard_rows(labels, mesh, axis=1), standardiser, parameters, total)
+        each.append(undecided)
+    return total_of(to_host(sums)), np.concatenate(to_host(each), axis=1)[:, : len(problem.data.fine)]
 
 
 @partial(jax.jit, donate_argnames="sums")
@@ -196,10 +230,11 @@ def _add_block(
     standardiser: _Standardiser,
     parameters: Parameters,
     total: Float32[Array, ""],
-) -> Sums:
+) -> tuple[Sums, Float32[Array, "p b"]]:
     z = _standardise(block.features, standardiser)
     shares = jnp.where(block.weights > 0, 1 / total, 0.0)
-    return add_term(sums, evaluate_rows(Rows(z, z.T, labels, shares), parameters))
+    found, undecided = evaluate_rows(Rows(z, z.T, labels, shares), parameters)
+    return add_term(sums, found), undecided
 
 
 @jax.jit
@@ -211,36 +246,49 @@ def _standardise(rows: Float[Array, "b d"], standardiser: _Standardiser) -> Floa
 # ------------------------------------------------------------------ the sample in memory
 
 
-class _Sample:
-    """Some rows in memory, and the solver on them; one labelling at a time."""
+class _Sampled:
+    """What is solved on samples of the rows, one labelling at a time."""
 
     def __init__(self, problem: Problem, standardiser: _Standardiser, memory_bytes: int) -> None:
-        self._problem, self._block_bytes = problem, int(BLOCKS_SHARE * memory_bytes)
-        index, weights = draw_rows(problem, sample_size(problem, memory_bytes - self._block_bytes))
-        rows = jnp.asarray(np.asarray(problem.data.rows[index], np.float32))
-        self._features = _standardise(rows, standardiser)
-        self._transposed = self._features.T
-        self._labels = problem.labels[:, index]
-        self._shares = jnp.asarray((weights / weights.sum()).astype(np.float32))
+        self._problem, self._standardiser = problem, standardiser
+        self._block_bytes = int(BLOCKS_SHARE * memory_bytes)
+        self._count = sample_size(problem, memory_bytes - self._block_bytes)
 
-    def first(self) -> Parameters:
-        """The optimum of each labelling on the sample."""
+    def optima(self) -> Float64[np.ndarray, "p v"]:
+        """The optimum of each labelling, with a penalty that is as much larger as the rows are fewer."""
         problem = self._problem
-        ends = [self._of(i) for i in range(len(problem.labels))]
-        ends = [_solve(rows, problem.l2, problem.tol, problem.classes, self._block_bytes) for rows in ends]
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *(to_host(end.parameters) for end in ends))
+        index, weights = draw_rows(by_classes(problem, self._count), self._count)
+        stronger = problem.l2 * float(problem.present.sum()) / self._count
+        features, ends = self._read(index), []
+        for labels in problem.labels[:, index]:
+            rows = _rows(features, labels, weights)
+            ends.append(_solve(rows, stronger, problem.tol, problem.classes, self._block_bytes).parameters)
+        return np.concatenate([_flatten(to_host(end)) for end in ends])
 
-    def corrected(self, labelling: int, start: Parameters, gradient: Parameters) -> Parameters:
-        """The optimum on the sample, whose gradient at the start is replaced by that of all rows."""
+    def newton(
+        self,
+        labelling: int,
+        undecided: Float32[np.ndarray, "n"],
+        at: Float64[np.ndarray, "v"],
+        right: Float64[np.ndarray, "v"],
+    ) -> Float64[np.ndarray, "v"]:
+        """`H^-1 right` for the Hessian of rows that are drawn in proportion to how undecided they are."""
         problem = self._problem
-        tol = FINER * problem.tol
-        rows = self._of(labelling)
-        end = _correct(rows, start, gradient, problem.l2, tol, problem.classes, self._block_bytes)
-        return to_host(end.parameters)
+        least = DECIDED * float(undecided[problem.present].mean()) + np.finfo(np.float32).tiny
+        index, weights = draw_rows(np.where(problem.present, np.maximum(undecided, least), 0), self._count)
+        rows = _rows(self._read(index), problem.labels[labelling, index], weights)
+        point, of_right = (_unflatten(vector[None], problem.classes) for vector in (at, right))
+        found = _newton(rows, point, of_right, problem.l2, problem.classes, self._block_bytes)
+        return _flatten(to_host(found))[0]
 
-    def _of(self, labelling: int) -> Rows:
-        labels = jnp.asarray(self._labels[labelling : labelling + 1])
-        return Rows(self._features, self._transposed, labels, self._shares)
+    def _read(self, index: Int[np.ndarray, "m"]) -> Float[Array, "m d"]:
+        rows = np.asarray(self._problem.data.rows[index], np.float32)
+        return _standardise(jnp.asarray(rows), self._standardiser)
+
+
+def _rows(features: Array, labels: np.ndarray, weights: np.ndarray) -> Rows:
+    shares = (weights / weights.sum()).astype(np.float32)
+    return Rows(features, features.T, jnp.asarray(labels[None]), jnp.asarray(shares))
 
 
 def sample_size(problem: Problem, memory_bytes: int) -> int:
@@ -249,48 +297,54 @@ def sample_size(problem: Problem, memory_bytes: int) -> int:
     return min(int(problem.present.sum()), max(LEAST_ROWS, memory_bytes // a_row))
 
 
-def draw_rows(problem: Problem, count: int) -> tuple[Int[np.ndarray, "m"], Float[np.ndarray, "m"]]:
-    """About `count` row numbers in order, each with the inverse of its chance to be drawn.
+def by_classes(problem: Problem, count: int) -> Float64[np.ndarray, "n"]:
+    """Chances in proportion to which rows are drawn so that every class of every labelling has some.
 
     A row's chance is the larger of `m / n` and, over labellings, of `RARE / rows of its class` (fewer than 64 where
     classes are so many that they would fill half of the sample).
     """
     present, (p, n) = problem.present, problem.labels.shape
-    rows = int(present.sum())
-    if count >= rows:
-        return np.flatnonzero(present), np.ones(rows)
-    rare = min(RARE, max(1, count // (2 * p * problem.classes)))
-    chances = np.full(n, count / rows)
+    rare, chances = min(RARE, max(1, count // (2 * p * problem.classes))), np.full(n, count / present.sum())
     for labels in problem.labels:
         counts = np.bincount(labels[present], minlength=problem.classes)
         np.maximum(chances, (rare / np.maximum(counts, 1))[labels], out=chances)
-    chances = np.minimum(chances, 1.0)
-    drawn = np.flatnonzero(present & (np.random.default_rng(0).random(n) < chances))
-    return drawn, 1 / chances[drawn]
+    return np.where(present, np.minimum(chances, 1), 0.0)
+
+
+def draw_rows(
+    parts: Float[np.ndarray, "n"], count: int
+) -> tuple[Int[np.ndarray, "m"], Float64[np.ndarray, "m"]]:
+    """Row numbers in order, each at most once, and the inverse of the chance that each had (systematic sampling).
+
+    Args:
+        parts: in proportion to which rows are drawn, but that no chance is above 1; rows of 0 are not drawn.
+        count: rows `m`; all of them where there are no more.
+    """
+    possible = np.flatnonzero(parts > 0)
+    if count >= len(possible):
+        return possible, np.ones(len(possible))
+    parts = parts[possible].astype(np.float64)
+    sure = np.zeros(len(parts), bool)
+    while True:
+        rate = (count - sure.sum()) / parts[~sure].sum()
+        more = ~sure & (rate * parts >= 1)
+        if not more.any():
+            break
+        sure |= more
+    chances = np.where(sure, 1.0, rate * parts)
+    places = np.arange(count) + np.random.default_rng(0).random()
+    drawn = np.minimum(np.searchsorted(np.cumsum(chances), places, side="right"), len(parts) - 1)
+    return possible[drawn], 1 / chances[drawn]
 
 
 @partial(jax.jit, static_argnames=("classes", "block_bytes"))
-def _solve(rows: Rows, l2: float, tol: float, classes: int, block_bytes: int) -> Optimum:
+def _solve(rows: Rows, l2: Scalar, tol: Scalar, classes: int, block_bytes: int) -> Optimum:
     return solve(rows, classes, l2, tol, IN_MEMORY_PASSES, None, block_bytes)
 
 
 @partial(jax.jit, static_argnames=("classes", "block_bytes"))
-def _correct(
-    rows: Rows, start: Parameters, gradient: Parameters, l2: float, tol: float, classes: int, block_bytes: int
-) -> Optimum:
-    own = evaluate_rows(rows, start).gradient
-    own = own._replace(weights=own.weights + l2 * start.weights)
-    linear = jax.tree.map(jnp.subtract, gradient, own)
+def _newton(
+    rows: Rows, at: Parameters, right: Parameters, l2: Scalar, classes: int, block_bytes: int
+) -> Parameters:
     preconditioner = make_preconditioner(some_of(rows, None), classes, l2, block_bytes)
-    return minimise(rows, start, preconditioner, l2, tol, IN_MEMORY_PASSES, linear)
-
-
-def _add(one: Parameters, scale: Float[np.ndarray, "p"], other: Parameters) -> Parameters:
-    return Parameters(
-        one.weights + scale.astype(np.float32)[:, None, None] * other.weights,
-        one.bias + scale.astype(np.float32)[:, None] * other.bias,
-    )
-
-
-def _select(mask: Bool[np.ndarray, "p"], one: Parameters, other: Parameters) -> Parameters:
-    return Parameters(*(np.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(one, other, strict=True)))
+    return solve_newton(rows, at, right, preconditioner, l2, REDUCTION, MOST_PRODUCTS)
