@@ -131,7 +131,7 @@ def scaling_of(of_classes: ClassMeans, scatter: Float64[np.ndarray, "d"]) -> Sca
     return Scaling(mean, np.where(varies, np.where(std > 0, std, 1.0), 1.0), varies)
 
 
-def total_products(products: Float64[np.ndarray, "g d d"], of_groups: ClassMeans) -> Float64[np.ndarray, "d d"]:
-    """Those of all rows around the mean of all, of those of super-classes around their means."""
+def total_products(within: Float64[np.ndarray, "d d"], of_groups: ClassMeans) -> Float64[np.ndarray, "d d"]:
+    """Those of all rows around the mean of all, of the sum of those of super-classes around their means."""
     apart = of_groups.means - of_groups.mean
-    return products.sum(axis=0) + (apart.T * of_groups.counts) @ apart
+    return within + (apart.T * of_groups.counts) @ apart

@@ -101,10 +101,12 @@ def fit_streamed_probe(problem: Problem, memory_bytes: int, most_passes: int = M
         found, undecided = _evaluate(problem, standardiser, _unflatten(tried, problem.classes))
         gradients = _flatten(found.gradient) + problem.l2 * _penalised(tried, problem.classes)
         losses = found.loss + problem.l2 / 2 * (_penalised(tried, problem.classes) ** 2).sum(axis=1)
-        for i, path in enumerate(paths):
-            if not path.converged and path.visit(losses[i], gradients[i], found.hits[i]):
-                path.turn(partial(solver.newton, i, undecided[i], path.at))
-                path.converged = path.suboptimality <= problem.tol
+        going = {i: path for i, path in enumerate(paths) if not path.converged}
+        ahead = [i for i, path in going.items() if path.visit(losses[i], gradients[i], found.hits[i])]
+        sample = solver.draw(undecided[ahead]) if ahead else None
+        for i in ahead:
+            paths[i].turn(partial(solver.newton, sample, i, paths[i].at))
+            paths[i].converged = paths[i].suboptimality <= problem.tol
         if all(path.converged for path in paths):
             break
     return Fitted(_probe(problem, paths, passes), np.array([path.hits for path in paths]))
@@ -257,38 +259,51 @@ class _Sampled:
     def optima(self) -> Float64[np.ndarray, "p v"]:
         """The optimum of each labelling, with a penalty that is as much larger as the rows are fewer."""
         problem = self._problem
-        index, weights = draw_rows(by_classes(problem, self._count), self._count)
-        stronger = problem.l2 * float(problem.present.sum()) / self._count
-        features, ends = self._read(index), []
-        for labels in problem.labels[:, index]:
-            rows = _rows(features, labels, weights)
+        parts = by_classes(problem, self._count)
+        sample = self._read(chances_of(parts, self._count))
+        stronger = problem.l2 * float(problem.present.sum()) / len(sample.index)
+        ends = []
+        for i in range(len(problem.labels)):
+            rows = self._rows(sample, i)
             ends.append(_solve(rows, stronger, problem.tol, problem.classes, self._block_bytes).parameters)
         return np.concatenate([_flatten(to_host(end)) for end in ends])
 
+    def draw(self, undecided: Float32[np.ndarray, "q n"]) -> "_Sample":
+        """Rows in proportion to how undecided labellings are on them, each labelling with the same part."""
+        present, chances = self._problem.present, np.zeros(undecided.shape[1])
+        for own in undecided:
+            least = DECIDED * float(own[present].mean()) + np.finfo(np.float32).tiny
+            chances += chances_of(np.where(present, np.maximum(own, least), 0), self._count) / len(undecided)
+        return self._read(chances)
+
     def newton(
-        self,
-        labelling: int,
-        undecided: Float32[np.ndarray, "n"],
-        at: Float64[np.ndarray, "v"],
-        right: Float64[np.ndarray, "v"],
+        self, sample: "_Sample", labelling: int, at: Float64[np.ndarray, "v"], right: Float64[np.ndarray, "v"]
     ) -> Float64[np.ndarray, "v"]:
-        """`H^-1 right` for the Hessian of rows that are drawn in proportion to how undecided they are."""
+        """`H^-1 right` for the Hessian of a labelling on a sample."""
         problem = self._problem
-        least = DECIDED * float(undecided[problem.present].mean()) + np.finfo(np.float32).tiny
-        index, weights = draw_rows(np.where(problem.present, np.maximum(undecided, least), 0), self._count)
-        rows = _rows(self._read(index), problem.labels[labelling, index], weights)
         point, of_right = (_unflatten(vector[None], problem.classes) for vector in (at, right))
+        rows = self._rows(sample, labelling)
         found = _newton(rows, point, of_right, problem.l2, problem.classes, self._block_bytes)
         return _flatten(to_host(found))[0]
 
-    def _read(self, index: Int[np.ndarray, "m"]) -> Float[Array, "m d"]:
-        rows = np.asarray(self._problem.data.rows[index], np.float32)
-        return _standardise(jnp.asarray(rows), self._standardiser)
+    def _read(self, chances: Float64[np.ndarray, "n"]) -> "_Sample":
+        drawn = draw_rows(chances)
+        missing = max(0, self._count + 1 - len(drawn))  # samples of one size share compiled programs
+        index, weights = np.pad(drawn, (0, missing), mode="edge"), np.pad(1 / chances[drawn], (0, missing))
+        rows = jnp.asarray(np.asarray(self._problem.data.rows[index], np.float32))
+        features = _standardise(rows, self._standardiser)
+        return _Sample(index, features, features.T, jnp.asarray(weights / weights.sum(), jnp.float32))
+
+    def _rows(self, sample: "_Sample", labelling: int) -> Rows:
+        labels = self._problem.labels[labelling : labelling + 1, sample.index]
+        return Rows(sample.features, sample.transposed, jnp.asarray(labels), sample.shares)
 
 
-def _rows(features: Array, labels: np.ndarray, weights: np.ndarray) -> Rows:
-    shares = (weights / weights.sum()).astype(np.float32)
-    return Rows(features, features.T, jnp.asarray(labels[None]), jnp.asarray(shares))
+class _Sample(NamedTuple):
+    index: Int[np.ndarray, "m"]
+    features: Float[Array, "m d"]
+    transposed: Float[Array, "d m"]
+    shares: Float[Array, "m"]
 
 
 def sample_size(problem: Problem, memory_bytes: int) -> int:
@@ -298,9 +313,9 @@ def sample_size(problem: Problem, memory_bytes: int) -> int:
 
 
 def by_classes(problem: Problem, count: int) -> Float64[np.ndarray, "n"]:
-    """Chances in proportion to which rows are drawn so that every class of every labelling has some.
+    """In proportion to what rows are drawn so that every class of every labelling has some.
 
-    A row's chance is the larger of `m / n` and, over labellings, of `RARE / rows of its class` (fewer than 64 where
+    A row's part is the larger of `m / n` and, over labellings, of `RARE / rows of its class` (fewer than 64 where
     classes are so many that they would fill half of the sample).
     """
     present, (p, n) = problem.present, problem.labels.shape
@@ -308,33 +323,27 @@ def by_classes(problem: Problem, count: int) -> Float64[np.ndarray, "n"]:
     for labels in problem.labels:
         counts = np.bincount(labels[present], minlength=problem.classes)
         np.maximum(chances, (rare / np.maximum(counts, 1))[labels], out=chances)
-    return np.where(present, np.minimum(chances, 1), 0.0)
+    return np.where(present, chances, 0.0)
 
 
-def draw_rows(
-    parts: Float[np.ndarray, "n"], count: int
-) -> tuple[Int[np.ndarray, "m"], Float64[np.ndarray, "m"]]:
-    """Row numbers in order, each at most once, and the inverse of the chance that each had (systematic sampling).
-
-    Args:
-        parts: in proportion to which rows are drawn, but that no chance is above 1; rows of 0 are not drawn.
-        count: rows `m`; all of them where there are no more.
-    """
-    possible = np.flatnonzero(parts > 0)
-    if count >= len(possible):
-        return possible, np.ones(len(possible))
-    parts = parts[possible].astype(np.float64)
-    sure = np.zeros(len(parts), bool)
+def chances_of(parts: Float[np.ndarray, "n"], count: int) -> Float64[np.ndarray, "n"]:
+    """Chances in proportion to the parts, but that none is above 1; their sum is `count`, or how many parts are not 0."""
+    wide, sure = parts.astype(np.float64), np.zeros(len(parts), bool)
+    if count >= (wide > 0).sum():
+        return (wide > 0).astype(np.float64)
     while True:
-        rate = (count - sure.sum()) / parts[~sure].sum()
-        more = ~sure & (rate * parts >= 1)
+        rate = (count - sure.sum()) / wide[~sure].sum()
+        more = ~sure & (rate * wide >= 1)
         if not more.any():
-            break
+            return np.where(sure, 1.0, rate * wide)
         sure |= more
-    chances = np.where(sure, 1.0, rate * parts)
-    places = np.arange(count) + np.random.default_rng(0).random()
-    drawn = np.minimum(np.searchsorted(np.cumsum(chances), places, side="right"), len(parts) - 1)
-    return possible[drawn], 1 / chances[drawn]
+
+
+def draw_rows(chances: Float64[np.ndarray, "n"]) -> Int[np.ndarray, "m"]:
+    """Row numbers in order, each at most once, as many as the chances add up to (systematic sampling)."""
+    total, shift = np.cumsum(chances), np.random.default_rng(0).random()
+    drawn = np.searchsorted(total, np.arange(round(float(total[-1]))) + shift, side="right")
+    return np.unique(np.minimum(drawn, np.flatnonzero(chances)[-1]))
 
 
 @partial(jax.jit, static_argnames=("classes", "block_bytes"))

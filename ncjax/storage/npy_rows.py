@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
-GAP_BYTES = 2**16  # between two wanted rows: less is read along with them
+GAP_BYTES = 2**12  # between two wanted rows: less is read along with them
 SPAN_BYTES = 2**24  # of neighbouring rows that are read at once for some of them
 
 

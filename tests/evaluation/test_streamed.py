@@ -42,6 +42,9 @@ def assert_same(found: Evaluation, wanted: Evaluation) -> None:
             if one.metric == "probe_gradient_norm":  # both end where they are near enough
                 continue
             share = found.metrics[one.metric].scope in ("probe", "clp", "accuracy") and one.metric != "inertia"
+            if other.value is None:
+                assert one.value is None, where
+                continue
             close = {"abs": 5e-4} if share else {"rel": 1e-5, "abs": 1e-5}
             assert one.value == pytest.approx(other.value, **close), where
     assert found.clusters.keys() == wanted.clusters.keys()
@@ -123,8 +126,9 @@ def test_layers_are_streamed_each_and_progress_is_told(tmp_path):
     assert [event.done for event in events if event.stage == "evaluate"] == [0, 1, 2]
 
 
-def test_passes_over_the_file_are_few(tmp_path):
-    features = on_disk(tmp_path, *arrays_of(pairs(4.0, count=2000)))
+def test_passes_over_the_file_are_few(tmp_path, monkeypatch):
+    monkeypatch.setattr("ncjax.storage.npy_rows.GAP_BYTES", 0)  # rows are tiny here
+    features = on_disk(tmp_path, *arrays_of(pairs(4.0, count=20_000)))
     (rows,) = features.train.layers["features"]
-    evaluate(features, label_map=MOD5, views=VIEWS, restarts=2, bootstrap=4, memory_gib=TINY)
+    evaluate(features, label_map=MOD5, views=VIEWS, restarts=2, bootstrap=0, memory_gib=TINY)
     assert rows.passes <= 40

@@ -50,7 +50,7 @@ def test_products_of_super_classes_add_up_to_those_of_all(data):
     apart = x[SUPER[y] == 1] - x[SUPER[y] == 1].mean(axis=0)
     np.testing.assert_allclose(products[1], apart.T @ apart, rtol=1e-5, atol=1e-6)
     whole = x - x.mean(axis=0)
-    np.testing.assert_allclose(total_products(products, groups), whole.T @ whole, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(total_products(products.sum(axis=0), groups), whole.T @ whole, rtol=1e-5, atol=1e-6)
 
 
 def test_features_are_standardised_as_in_memory(data):

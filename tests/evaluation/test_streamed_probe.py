@@ -10,7 +10,7 @@ from ncjax.collapse.reading import Labelled
 from ncjax.evaluation import streamed_probe
 from ncjax.evaluation.linear_probe import fit_linear_probe
 from ncjax.evaluation.streamed_moments import centred_products, class_means, scaling_of
-from ncjax.evaluation.streamed_probe import Problem, draw_rows, fit_streamed_probe
+from ncjax.evaluation.streamed_probe import Problem, by_classes, chances_of, draw_rows, fit_streamed_probe
 from tests.evaluation.arrays import split_digits
 
 C = 4
@@ -18,7 +18,7 @@ C = 4
 
 @pytest.fixture(autouse=True)
 def small_samples(monkeypatch):
-    monkeypatch.setattr(streamed_probe, "LEAST_ROWS", 200)
+    monkeypatch.setattr(streamed_probe, "LEAST_ROWS", 400)
     monkeypatch.setattr("ncjax.collapse.reading.BLOCK_BYTES", 2**15)
 
 
@@ -51,12 +51,13 @@ def test_it_ends_at_scikit_learns_optimum_in_few_passes(rare):
     rows, labels = made(rare=rare)
     probe, accuracy = fit_streamed_probe(problem(rows, labels, C), 1)
     assert bool(probe.converged[0])
-    assert 2 <= int(probe.iterations[0]) <= 10
+    assert 2 <= int(probe.iterations[0]) <= 20
     assert float(probe.loss[0]) == pytest.approx(optimum(rows, labels), abs=1e-5)
     assert accuracy[0] == pytest.approx((np.asarray(probe.predict(rows))[0] == labels).mean(), abs=1e-6)
 
 
-def test_it_is_the_probe_in_memory_for_all_labellings():
+def test_it_is_the_probe_in_memory_for_all_labellings(monkeypatch):
+    monkeypatch.setattr(streamed_probe, "LEAST_ROWS", 700)
     train, labels, test, _ = split_digits()
     labellings = np.stack([labels, labels % 5, (labels * 3 + 1) % 10]).astype(np.int32)
     (found, _), wanted = fit_streamed_probe(problem(train, labellings, 10), 1), fit_linear_probe(train, labellings, 10)
@@ -86,11 +87,22 @@ def test_separable_classes_converge():
 def test_a_rare_class_is_in_every_sample_whole():
     rows, labels = made(rare=5)
     asked = problem(rows, np.stack([labels, labels % 2]), C)
-    index, weights = draw_rows(asked, 300)
-    assert set(np.flatnonzero(labels == 3)) <= set(index)
-    assert len(index) < 1000
-    assert weights.sum() == pytest.approx(len(rows), rel=0.1)
-    np.testing.assert_array_equal(weights[labels[index] == 3], 1)
+    chances = chances_of(by_classes(asked, 600), 600)
+    np.testing.assert_array_equal(chances[labels == 3], 1)
+    assert set(np.flatnonzero(labels == 3)) <= set(draw_rows(chances))
+
+
+def test_chances_are_in_proportion_and_none_is_above_1():
+    parts = np.random.default_rng(0).random(5000) ** 4
+    parts[:100] = 0
+    chances = chances_of(parts, 1000)
+    index = draw_rows(chances)
+    assert len(index) == pytest.approx(1000, abs=1)
+    assert index.min() >= 100
+    assert chances.max() == 1
+    assert (1 / chances[index]).sum() == pytest.approx(4900, rel=0.2)
+    assert (parts / np.where(chances > 0, chances, 1))[index].sum() == pytest.approx(parts.sum(), rel=1e-2)
+    np.testing.assert_array_equal(draw_rows(chances_of(parts, 4900)), np.arange(100, 5000))
 
 
 def test_passes_that_are_not_enough_are_said():
