@@ -96,9 +96,7 @@ def evaluate_verb(arguments: Sequence[str]) -> None:
     if asked.control_maps is not None and asked.control_maps < 1:
         raise UserError(f"control_maps is {asked.control_maps}, but must be 1 or more; change it with --control-maps")
     if asked.memory_gib is not None and not 0 < asked.memory_gib < math.inf:
-        raise UserError(
-            f"memory_gib is {asked.memory_gib}, but must be above 0; change it with --memory-gib"
-        )
+        raise UserError(f"memory_gib is {asked.memory_gib}, but must be above 0; change it with --memory-gib")
     if len(asked.paths) == 1 and _is_workdir(asked.paths[0]):
         _evaluate_run(asked.paths[0], asked)
     else:

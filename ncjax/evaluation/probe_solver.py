@@ -19,6 +19,7 @@ from ncjax.ops.products import gram, matmul
 REDUCTION = 0.1  # of the preconditioned norm of the residual, by which a step is found
 MOST_PRODUCTS = 12  # of the Hessian, for a step
 MOST_HALVINGS = 20
+LENGTHS = 24  # of a step that are compared on a sample
 ENOUGH = 1e-4  # of the decrease that the slope promises, for a step to be taken
 RENEWAL = 0.25  # of the weights of a block's examples, by which they change until it is renewed
 CAUTION = 4.0  # by which the preconditioner's estimate of the suboptimality is multiplied
@@ -179,14 +180,42 @@ def solve_newton(
     return search(reduction, most_products)[0]
 
 
+def damping(
+    rows: Rows, parameters: Parameters, step: Parameters, slope: Float[Array, "p"], l2: Float[Array, ""] | float
+) -> Float[Array, "p"]:
+    """The best of the lengths 1, 1/sqrt(2), 1/2, ... of a step for the loss of the rows, with another slope at 0.
+
+    Args:
+        rows: a sample of those that the loss is of.
+        parameters: where the step begins.
+        step: of each labelling.
+        slope: of the loss that is wanted, along the step.
+        l2: strength of the penalty.
+    """
+    logits, along = _logits(rows, parameters), _logits(rows, step)
+
+    def loss(length: Array) -> Array:
+        weights = parameters.weights + length * step.weights
+        return _cross_entropy(rows, logits + length * along)[0] + l2 / 2 * (weights**2).sum(axis=(1, 2))
+
+    own_slope = jax.jvp(loss, (jnp.zeros(()),), (jnp.ones(()),))[1]
+    lengths = 2.0 ** (-jnp.arange(LENGTHS) / 2)
+    losses = lax.map(lambda length: loss(length) + length * (slope - own_slope), lengths)
+    return lengths[losses.argmin(axis=0)]
+
+
 def _loss(rows: Rows, parameters: Parameters, l2: Array | float) -> tuple[Float[Array, "p"], Float[Array, "p c n"]]:
-    logits = _logits(rows, parameters)
+    cross_entropy, probabilities = _cross_entropy(rows, _logits(rows, parameters))
+    return cross_entropy + l2 / 2 * (parameters.weights**2).sum(axis=(1, 2)), probabilities
+
+
+def _cross_entropy(rows: Rows, logits: Float[Array, "p c n"]) -> tuple[Float[Array, "p"], Float[Array, "p c n"]]:
+    """Its mean, and the probabilities."""
     highest = logits.max(axis=1, keepdims=True)
     powers = jnp.exp(logits - highest)
     total = powers.sum(axis=1, keepdims=True)
     own = jnp.where(_is_label(rows, logits.shape[1]), logits, 0.0).sum(axis=1)
-    cross_entropy = matmul((highest + jnp.log(total))[:, 0] - own, rows.shares)
-    return cross_entropy + l2 / 2 * (parameters.weights**2).sum(axis=(1, 2)), powers / total
+    return matmul((highest + jnp.log(total))[:, 0] - own, rows.shares), powers / total
 
 
 def _logits(rows: Rows, parameters: Parameters) -> Float[Array, "p c n"]:

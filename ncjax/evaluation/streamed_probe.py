@@ -29,6 +29,7 @@ from ncjax.evaluation.probe_solver import (
     Optimum,
     Parameters,
     Rows,
+    damping,
     evaluate_rows,
     make_preconditioner,
     solve_newton,
@@ -105,7 +106,7 @@ def fit_streamed_probe(problem: Problem, memory_bytes: int, most_passes: int = M
         ahead = [i for i, path in going.items() if path.visit(losses[i], gradients[i], found.hits[i])]
         sample = solver.draw(undecided[ahead]) if ahead else None
         for i in ahead:
-            paths[i].turn(partial(solver.newton, sample, i, paths[i].at))
+            paths[i].turn(partial(solver.newton, sample, i, paths[i].at), partial(solver.damp, sample, i, paths[i].at))
             paths[i].converged = paths[i].suboptimality <= problem.tol
         if all(path.converged for path in paths):
             break
@@ -135,8 +136,8 @@ class _Path:
         self.tried = self.at + self.scale * self.step
         return False
 
-    def turn(self, newton: Callable[[np.ndarray], np.ndarray]) -> None:
-        """The next step: L-BFGS around an approximate inverse of the Hessian."""
+    def turn(self, newton: Callable[[np.ndarray], np.ndarray], damp: Callable[[np.ndarray, float], float]) -> None:
+        """The next step: L-BFGS around an approximate inverse of the Hessian, as long as a model of the loss says."""
         right, shares = self.gradient.copy(), []
         pairs = [(s, y, 1 / (s @ y)) for s, y in self._pairs if s @ y > 0]
         for s, y, rate in reversed(pairs):
@@ -145,8 +146,9 @@ class _Path:
         step = newton(right)
         for (s, y, rate), share in zip(pairs, reversed(shares), strict=True):
             step += (share - rate * (y @ step)) * s
-        self.step, self.scale, self.slope = -step, 1.0, -float(self.gradient @ step)
-        self.tried = self.at + self.step
+        self.step, self.slope = -step, -float(self.gradient @ step)
+        self.scale = damp(self.step, self.slope)
+        self.tried = self.at + self.scale * self.step
         self.suboptimality = CAUTION * max(-self.slope, 0.0) / 2
 
 
@@ -286,6 +288,20 @@ class _Sampled:
         found = _newton(rows, point, of_right, problem.l2, problem.classes, self._block_bytes)
         return _flatten(to_host(found))[0]
 
+    def damp(
+        self,
+        sample: "_Sample",
+        labelling: int,
+        at: Float64[np.ndarray, "v"],
+        step: Float64[np.ndarray, "v"],
+        slope: float,
+    ) -> float:
+        """How much of a step is best for the loss on a sample whose slope is replaced by that of all rows."""
+        problem = self._problem
+        point, towards = (_unflatten(vector[None], problem.classes) for vector in (at, step))
+        rows = self._rows(sample, labelling)
+        return float(_damp(rows, point, towards, np.array([slope], np.float32), problem.l2)[0])
+
     def _read(self, chances: Float64[np.ndarray, "n"]) -> "_Sample":
         drawn = draw_rows(chances)
         missing = max(0, self._count + 1 - len(drawn))  # samples of one size share compiled programs
@@ -352,8 +368,9 @@ def _solve(rows: Rows, l2: Scalar, tol: Scalar, classes: int, block_bytes: int) 
 
 
 @partial(jax.jit, static_argnames=("classes", "block_bytes"))
-def _newton(
-    rows: Rows, at: Parameters, right: Parameters, l2: Scalar, classes: int, block_bytes: int
-) -> Parameters:
+def _newton(rows: Rows, at: Parameters, right: Parameters, l2: Scalar, classes: int, block_bytes: int) -> Parameters:
     preconditioner = make_preconditioner(some_of(rows, None), classes, l2, block_bytes)
     return solve_newton(rows, at, right, preconditioner, l2, REDUCTION, MOST_PRODUCTS)
+
+
+_damp = jax.jit(damping)

@@ -130,5 +130,5 @@ def test_passes_over_the_file_are_few(tmp_path, monkeypatch):
     monkeypatch.setattr("ncjax.storage.npy_rows.GAP_BYTES", 0)  # rows are tiny here
     features = on_disk(tmp_path, *arrays_of(pairs(4.0, count=20_000)))
     (rows,) = features.train.layers["features"]
-    evaluate(features, label_map=MOD5, views=VIEWS, restarts=2, bootstrap=0, memory_gib=TINY)
+    evaluate(features, label_map=MOD5, views=VIEWS, restarts=2, bootstrap=0, memory_gib=2e-3)
     assert rows.passes <= 40
