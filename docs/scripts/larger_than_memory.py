@@ -3,8 +3,8 @@
 
 Makes a folder of N Gaussian points (1,000,000 by default) in 512 dimensions, float16, of 100 classes in 20
 super-classes, with 10,000 test points; evaluates it with GIB of memory (2 by default). Prints the peak of resident
-memory, the passes over the file, and the time, beside that of plain passes: each reads and converts every block and does
-both products of the probe at the same number of columns.
+memory, the passes over the file, and the time, beside that of plain passes: each reads and converts every block and
+does both products of the probe at the same number of columns.
 """
 
 import json
@@ -23,7 +23,7 @@ from ncjax.collapse.reading import Labelled, blocks
 from ncjax.evaluation.evaluator import DEFAULT_VIEWS, evaluate
 from ncjax.features.feature_set import FeatureSet
 from ncjax.ops.products import matmul
-from ncjax.storage.arrays import Rows
+from ncjax.storage.npy_rows import NpyRows
 
 D, CLASSES, SUPER_CLASSES, TEST = 512, 100, 20, 10_000
 APART = 7.0  # deviations between two classes, about
@@ -38,6 +38,7 @@ def main() -> None:
         write(Path(folder), n)
         features = FeatureSet.open(folder)
         (rows,) = features.train.layers["features"]
+        assert isinstance(rows, NpyRows)
         before, started = peak_gib(), time.perf_counter()
         label_map = tuple(label % SUPER_CLASSES for label in range(CLASSES))
         found = evaluate(features, label_map=label_map, memory_gib=budget, on_event=lambda event: log(event, started))
@@ -80,7 +81,7 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def plain_pass(rows: Rows, labels: np.ndarray) -> float:
+def plain_pass(rows: NpyRows, labels: np.ndarray) -> float:
     """Seconds of reading and converting every block, and of two products with as many columns as the probe has."""
     columns = CLASSES * (1 + len(DEFAULT_VIEWS))
     weights, sums = jnp.ones((D, columns)), jnp.zeros((D, columns))

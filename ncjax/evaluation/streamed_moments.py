@@ -17,7 +17,7 @@ BLOCK_BYTES = 2**25  # of float32, read at once: a super-class has some rows in 
 class Part(NamedTuple):
     """Some of the rows that count."""
 
-    index: Int[np.ndarray, "b"]  # row numbers
+    numbers: Int[np.ndarray, "b"]  # of the rows
     rows: Float32[np.ndarray, "b d"]
 
 
@@ -82,7 +82,7 @@ def class_means(data: Labelled, classes: int) -> ClassMeans:
         if not len(part.rows):
             continue
         least, most = np.minimum(least, part.rows.min(axis=0)), np.maximum(most, part.rows.max(axis=0))
-        for label, places in by_label(data.fine[part.index]):
+        for label, places in by_label(data.fine[part.numbers]):
             own = part.rows[places]
             counts[label] += len(places)
             sums[label] += own.sum(axis=0, dtype=np.float64)
@@ -102,7 +102,7 @@ def centred_products(
     """
     products = np.zeros((len(means), means.shape[1], means.shape[1]))
     for part in parts(data):
-        for group, places in by_label(owner[part.index]):
+        for group, places in by_label(owner[part.numbers]):
             if group >= 0:
                 own = (part.rows[places] - means[group]).astype(np.float32).astype(np.float64)
                 products[group] += own.T @ own

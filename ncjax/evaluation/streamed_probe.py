@@ -44,6 +44,7 @@ LEAST_ROWS = 1024  # of the sample
 BLOCKS_SHARE = 1 / 4  # of the memory: for the blocks of the preconditioner
 MOST_PASSES = 20
 IN_MEMORY_PASSES = 1000  # over the sample, for the start
+START_TOL = 1e-2  # of the start: the sample differs from all rows by more [nats]
 REDUCTION, MOST_PRODUCTS = 0.1, 20  # of conjugate gradients on the sample, for a step
 SHORTER = 0.1, 0.5  # of a step that is not taken: the least and the most that is tried next
 Scalar: TypeAlias = Float[Array, ""] | float
@@ -97,19 +98,20 @@ def fit_streamed_probe(problem: Problem, memory_bytes: int, most_passes: int = M
     standardiser = _standardiser(problem.scaling)
     solver = _Sampled(problem, standardiser, memory_bytes)
     paths = [_Path(at) for at in solver.optima()]
-    for passes in range(1, most_passes + 1):
+    passes = 0
+    while passes < most_passes and not all(path.converged for path in paths):
+        passes += 1
         tried = np.stack([path.tried for path in paths])
         found, undecided = _evaluate(problem, standardiser, _unflatten(tried, problem.classes))
         gradients = _flatten(found.gradient) + problem.l2 * _penalised(tried, problem.classes)
         losses = found.loss + problem.l2 / 2 * (_penalised(tried, problem.classes) ** 2).sum(axis=1)
-        going = {i: path for i, path in enumerate(paths) if not path.converged}
-        ahead = [i for i, path in going.items() if path.visit(losses[i], gradients[i], found.hits[i])]
-        sample = solver.draw(undecided[ahead]) if ahead else None
+        going = [i for i, path in enumerate(paths) if not path.converged]
+        ahead = [i for i in going if paths[i].visit(float(losses[i]), gradients[i], float(found.hits[i]))]
+        if ahead:
+            solver.draw(undecided[ahead])
         for i in ahead:
-            paths[i].turn(partial(solver.newton, sample, i, paths[i].at), partial(solver.damp, sample, i, paths[i].at))
+            paths[i].turn(partial(solver.newton, i, paths[i].at), partial(solver.damp, i, paths[i].at))
             paths[i].converged = paths[i].suboptimality <= problem.tol
-        if all(path.converged for path in paths):
-            break
     return Fitted(_probe(problem, paths, passes), np.array([path.hits for path in paths]))
 
 
@@ -257,40 +259,54 @@ class _Sampled:
         self._problem, self._standardiser = problem, standardiser
         self._block_bytes = int(BLOCKS_SHARE * memory_bytes)
         self._count = sample_size(problem, memory_bytes - self._block_bytes)
+        self._sample: _Sample | None = None
+
+    def _draw(self, chances: Float64[np.ndarray, "n"]) -> None:
+        drawn = draw_rows(chances)
+        missing = max(0, self._count + 1 - len(drawn))  # samples of one size share compiled programs
+        index, weights = np.pad(drawn, (0, missing), mode="edge"), np.pad(1 / chances[drawn], (0, missing))
+        self._sample = None  # one at a time in memory
+        rows = jnp.asarray(np.asarray(self._problem.data.rows[index], np.float32))
+        features = _standardise(rows, self._standardiser)
+        shares = jnp.asarray(weights / weights.sum(), jnp.float32)
+        self._sample = _Sample(index, features, features.T, shares)
+
+    def _rows(self, labelling: int) -> Rows:
+        sample = self._sample
+        assert sample is not None
+        labels = self._problem.labels[labelling : labelling + 1, sample.numbers]
+        return Rows(sample.features, sample.transposed, jnp.asarray(labels), sample.shares)
 
     def optima(self) -> Float64[np.ndarray, "p v"]:
         """The optimum of each labelling, with a penalty that is as much larger as the rows are fewer."""
         problem = self._problem
-        parts = by_classes(problem, self._count)
-        sample = self._read(chances_of(parts, self._count))
-        stronger = problem.l2 * float(problem.present.sum()) / len(sample.index)
+        self._draw(chances_of(by_classes(problem, self._count), self._count))
+        stronger = problem.l2 * float(problem.present.sum()) / self._count
         ends = []
         for i in range(len(problem.labels)):
-            rows = self._rows(sample, i)
-            ends.append(_solve(rows, stronger, problem.tol, problem.classes, self._block_bytes).parameters)
+            rows = self._rows(i)
+            ends.append(_solve(rows, stronger, START_TOL, problem.classes, self._block_bytes).parameters)
         return np.concatenate([_flatten(to_host(end)) for end in ends])
 
-    def draw(self, undecided: Float32[np.ndarray, "q n"]) -> "_Sample":
-        """Rows in proportion to how undecided labellings are on them, each labelling with the same part."""
+    def draw(self, undecided: Float32[np.ndarray, "q n"]) -> None:
+        """A new sample, in proportion to how undecided labellings are on them, each labelling with the same part."""
         present, chances = self._problem.present, np.zeros(undecided.shape[1])
         for own in undecided:
             least = DECIDED * float(own[present].mean()) + np.finfo(np.float32).tiny
             chances += chances_of(np.where(present, np.maximum(own, least), 0), self._count) / len(undecided)
-        return self._read(chances)
+        self._draw(chances)
 
     def newton(
-        self, sample: "_Sample", labelling: int, at: Float64[np.ndarray, "v"], right: Float64[np.ndarray, "v"]
+        self, labelling: int, at: Float64[np.ndarray, "v"], right: Float64[np.ndarray, "v"]
     ) -> Float64[np.ndarray, "v"]:
         """`H^-1 right` for the Hessian of a labelling on a sample."""
         problem = self._problem
         point, of_right = (_unflatten(vector[None], problem.classes) for vector in (at, right))
-        rows = self._rows(sample, labelling)
-        found = _newton(rows, point, of_right, problem.l2, problem.classes, self._block_bytes)
+        found = _newton(self._rows(labelling), point, of_right, problem.l2, problem.classes, self._block_bytes)
         return _flatten(to_host(found))[0]
 
     def damp(
         self,
-        sample: "_Sample",
         labelling: int,
         at: Float64[np.ndarray, "v"],
         step: Float64[np.ndarray, "v"],
@@ -299,24 +315,13 @@ class _Sampled:
         """How much of a step is best for the loss on a sample whose slope is replaced by that of all rows."""
         problem = self._problem
         point, towards = (_unflatten(vector[None], problem.classes) for vector in (at, step))
-        rows = self._rows(sample, labelling)
-        return float(_damp(rows, point, towards, np.array([slope], np.float32), problem.l2)[0])
-
-    def _read(self, chances: Float64[np.ndarray, "n"]) -> "_Sample":
-        drawn = draw_rows(chances)
-        missing = max(0, self._count + 1 - len(drawn))  # samples of one size share compiled programs
-        index, weights = np.pad(drawn, (0, missing), mode="edge"), np.pad(1 / chances[drawn], (0, missing))
-        rows = jnp.asarray(np.asarray(self._problem.data.rows[index], np.float32))
-        features = _standardise(rows, self._standardiser)
-        return _Sample(index, features, features.T, jnp.asarray(weights / weights.sum(), jnp.float32))
-
-    def _rows(self, sample: "_Sample", labelling: int) -> Rows:
-        labels = self._problem.labels[labelling : labelling + 1, sample.index]
-        return Rows(sample.features, sample.transposed, jnp.asarray(labels), sample.shares)
+        return float(_damp(self._rows(labelling), point, towards, np.array([slope], np.float32), problem.l2)[0])
 
 
 class _Sample(NamedTuple):
-    index: Int[np.ndarray, "m"]
+    """Some rows in memory, standardised; shares add up to 1, and are 0 for padding."""
+
+    numbers: Int[np.ndarray, "m"]
     features: Float[Array, "m d"]
     transposed: Float[Array, "d m"]
     shares: Float[Array, "m"]
@@ -343,7 +348,7 @@ def by_classes(problem: Problem, count: int) -> Float64[np.ndarray, "n"]:
 
 
 def chances_of(parts: Float[np.ndarray, "n"], count: int) -> Float64[np.ndarray, "n"]:
-    """Chances in proportion to the parts, but that none is above 1; their sum is `count`, or how many parts are not 0."""
+    """Chances in proportion to the parts, none above 1; their sum is `count`, or how many parts are not 0."""
     wide, sure = parts.astype(np.float64), np.zeros(len(parts), bool)
     if count >= (wide > 0).sum():
         return (wide > 0).astype(np.float64)

@@ -33,9 +33,9 @@ def embed_on_axes(
     """The features minus the mean of their super-class, on its axes, by one pass; 0 for rows that do not count."""
     found = np.zeros((len(data.fine), axes.shape[2]), np.float32)
     for part in parts(data):
-        for group, places in by_label(groups.owner[part.index]):
+        for group, places in by_label(groups.owner[part.numbers]):
             centred = (part.rows[places] - groups.means[group]).astype(np.float32)
-            found[part.index[places]] = centred @ axes[group]
+            found[part.numbers[places]] = centred @ axes[group]
     return found
 
 
@@ -60,7 +60,7 @@ def vote_for_others(
         voters[int(owner[rows[0]])] = own.fit(np.asarray(data.rows[rows], np.float32), labels)
     labels = np.zeros(len(owner), np.int32)
     for part in parts(data):
-        for group, places in by_label(owner[part.index]):
-            labels[part.index[places]] = voters[group].predict(part.rows[places])
+        for group, places in by_label(owner[part.numbers]):
+            labels[part.numbers[places]] = voters[group].predict(part.rows[places])
     labels[np.concatenate(chosen)] = found
     return labels

@@ -95,7 +95,7 @@ class NpyRows:
         return columns.T
 
     def _fill(self, target: np.ndarray, offset: int) -> None:
-        buffer = memoryview(target.reshape(-1).view(np.uint8))
+        buffer = target.reshape(-1).view(np.uint8).data
         while len(buffer):
             count = os.preadv(self._file, [buffer], offset)
             if count == 0:

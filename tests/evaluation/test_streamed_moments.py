@@ -28,7 +28,7 @@ def kept(data: Labelled) -> tuple[np.ndarray, np.ndarray]:
 
 def test_parts_are_the_rows_that_count_in_order(data):
     found = list(parts(data))
-    np.testing.assert_array_equal(np.concatenate([part.index for part in found]), np.flatnonzero(data.counts))
+    np.testing.assert_array_equal(np.concatenate([part.numbers for part in found]), np.flatnonzero(data.counts))
     np.testing.assert_array_equal(np.concatenate([part.rows for part in found]), kept(data)[0].astype(np.float32))
 
 
