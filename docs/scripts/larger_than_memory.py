@@ -26,7 +26,7 @@ from ncjax.ops.products import matmul
 from ncjax.storage.npy_rows import NpyRows
 
 D, CLASSES, SUPER_CLASSES, TEST = 512, 100, 20, 10_000
-APART = 7.0  # deviations between two classes, about
+APART = 5.0  # deviations between two classes, about
 BLOCK, PLAIN_PASSES = 2**15, 3
 
 

@@ -145,9 +145,9 @@ def _named(source: str, content: Mapping[str, Any], names: tuple[str, ...], path
 
 
 def _one(content: Mapping[str, Any], names: tuple[str, ...], path: Path) -> Any:
-    """The array of the first known name, or the only one."""
+    """The array of the first known name, or the only one, unless its name says that it is features."""
     found = _first(content, names)
-    if found is None and len(content) == 1:
+    if found is None and len(content) == 1 and _first(content, FEATURES) is None:
         (found,) = content.values()
     if found is None:
         raise UserError(f"{path} holds none of {', '.join(names)}, only {_listed(content)}; rename, or use --labels")
