@@ -40,7 +40,7 @@ from ncjax.ops.sums import Sums, add_term, total_of, zero_sums
 RARE = 64  # rows of a class of which about as many are drawn, however rare it is
 DECIDED = 0.1  # of the mean of how undecided rows are: a row counts as no less
 COPIES = 6  # of the probabilities of the sample that the solver holds
-LEAST_ROWS = 1024  # of the sample
+LEAST_ROWS, MOST_ROWS = 2**10, 2**16  # of the sample
 BLOCKS_SHARE = 1 / 4  # of the memory: for the blocks of the preconditioner
 MOST_PASSES = 20
 IN_MEMORY_PASSES = 1000  # over the sample, for the start
@@ -112,7 +112,8 @@ def fit_streamed_probe(problem: Problem, memory_bytes: int, most_passes: int = M
         for i in ahead:
             paths[i].turn(partial(solver.newton, i, paths[i].at), partial(solver.damp, i, paths[i].at))
             paths[i].converged = paths[i].suboptimality <= problem.tol
-    return Fitted(_probe(problem, paths, passes), np.array([path.hits for path in paths]))
+    rows = problem.present.sum()
+    return Fitted(_probe(problem, paths, passes), np.round([path.hits * rows for path in paths]) / rows)
 
 
 class _Path:
@@ -328,9 +329,9 @@ class _Sample(NamedTuple):
 
 
 def sample_size(problem: Problem, memory_bytes: int) -> int:
-    """Rows whose features and transposed features, and probabilities of the classes a few times, fit the memory."""
+    """Rows whose features, twice, and probabilities of the classes, a few times, fit the memory; 65,536 at most."""
     a_row = 4 * (2 * problem.data.rows.shape[1] + COPIES * problem.classes)
-    return min(int(problem.present.sum()), max(LEAST_ROWS, memory_bytes // a_row))
+    return min(int(problem.present.sum()), MOST_ROWS, max(LEAST_ROWS, memory_bytes // a_row))
 
 
 def by_classes(problem: Problem, count: int) -> Float64[np.ndarray, "n"]:
