@@ -107,7 +107,7 @@ def _is_workdir(path: Path) -> bool:
     """Whether a path is that of a run; a path where there is nothing is meant as a file if it has a suffix."""
     if not path.is_dir():
         return not (path.exists() or path.suffix)
-    from ncjax.features.readers import holds_features
+    from ncjax.storage.feature_folders import holds_features
 
     return (path / "config.json").exists() or not holds_features(path)
 

@@ -23,7 +23,6 @@ from ncjax.distributed.processes import to_host
 from ncjax.distributed.sharding import shard_rows
 from ncjax.evaluation.linear_probe import LinearProbe, solve, some_of
 from ncjax.evaluation.probe_solver import (
-    CAUTION,
     ENOUGH,
     Evaluated,
     Optimum,
@@ -40,6 +39,7 @@ from ncjax.ops.sums import Sums, add_term, total_of, zero_sums
 RARE = 64  # rows of a class of which about as many are drawn, however rare it is
 DECIDED = 0.1  # of the mean of how undecided rows are: a row counts as no less
 COPIES = 6  # of the probabilities of the sample that the solver holds
+CAUTION = 16.0  # by which the decrease that a step promises is multiplied: a sample's Hessian misses more
 LEAST_ROWS, MOST_ROWS = 2**10, 2**16  # of the sample
 BLOCKS_SHARE = 1 / 4  # of the memory: for the blocks of the preconditioner
 MOST_PASSES = 20
@@ -87,7 +87,7 @@ class Fitted(NamedTuple):
 def fit_streamed_probe(problem: Problem, memory_bytes: int, most_passes: int = MOST_PASSES) -> Fitted:
     """`fit_linear_probe` of rows that are read a block at a time, to the same optimum.
 
-    A labelling has converged where `4 * (-slope / 2)` is at most `tol`, the slope being that of the loss along the next
+    A labelling has converged where `16 * (-slope / 2)` is at most `tol`, the slope being that of the loss along the next
     step: twice the decrease that it promises.
 
     Args:

@@ -4,7 +4,6 @@
 A folder of npy files is read as an npz file of the same names is; its sub-folders are layers.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 
 from ncjax.errors import UserError
 from ncjax.paths import user_path
+from ncjax.storage.feature_folders import TRAIN_FILE, holds_features, layer_folders
 from ncjax.storage.npy import load_npz, map_npy
 
 SUFFIXES = (".npz", ".npy", ".safetensors", ".pt", ".pth")
@@ -22,7 +22,6 @@ TEST = ("test_features", "test")
 TEST_LABELS = ("test_labels", "test_fine", "test_y")
 WEIGHTS = ("weights", "weight", "w", "fc.weight")
 BIAS = ("bias", "b", "fc.bias")
-TRAIN_FILE = "train_features.npy"  # by which a folder of features is known
 LISTED = 8  # names that a message lists
 LAYER = "{split}_layer_"  # before the names of further layers, as `FeatureSet.save` writes them
 
@@ -102,26 +101,12 @@ def read_arrays(path: Path) -> dict[str, Any]:
     return dict(read_tensors(path))
 
 
-def holds_features(folder: Path) -> bool:
-    """Whether a folder, or one in it, holds train_features.npy."""
-    return bool(_layer_folders(folder)) or (folder / TRAIN_FILE).is_file()
-
-
-def _layer_folders(folder: Path) -> list[Path]:
-    """Those with features, in the order of their names; numbers in these count as numbers."""
-
-    def key(one: Path) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", one.name)]
-
-    return sorted((file.parent for file in folder.glob(f"*/{TRAIN_FILE}")), key=key)
-
-
 def _read_folder(folder: Path) -> dict[str, Any]:
     """The npy files of a folder by name, and the layers in its sub-folders, whose labels must be the same."""
     if not holds_features(folder):
         raise UserError(f"{folder} holds no {TRAIN_FILE}; save the features of the training split under this name")
     found: dict[str, Any] = {file.stem: map_npy(file) for file in sorted(folder.glob("*.npy"))}
-    for layer in _layer_folders(folder):
+    for layer in layer_folders(folder):
         content = {file.stem: map_npy(file) for file in sorted(layer.glob("*.npy"))}
         for split in ("train", "test"):
             if f"{split}_features" in content:

@@ -9,7 +9,7 @@ import pytest
 
 from ncjax.errors import UserError
 from ncjax.features.feature_set import FeatureSet
-from ncjax.features.readers import holds_features
+from ncjax.storage.feature_folders import holds_features
 from ncjax.storage.npy_rows import NpyRows
 from tests.features.arrays import D, N, some
 
