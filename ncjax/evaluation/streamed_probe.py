@@ -87,8 +87,8 @@ class Fitted(NamedTuple):
 def fit_streamed_probe(problem: Problem, memory_bytes: int, most_passes: int = MOST_PASSES) -> Fitted:
     """`fit_linear_probe` of rows that are read a block at a time, to the same optimum.
 
-    A labelling has converged where `16 * (-slope / 2)` is at most `tol`, the slope being that of the loss along the next
-    step: twice the decrease that it promises.
+    A labelling has converged where `16 * (-slope / 2)` is at most `tol`, the slope being that of the loss along the
+    next step: twice the decrease that it promises.
 
     Args:
         problem: features, labellings, penalty and tolerance.
