@@ -145,6 +145,8 @@ class EvaluateConfig:
     """View that the headline of the report compares, chosen before anything is measured [name]."""
     restarts: int = 10
     """Restarts of k-means; the best inertia wins [restarts]."""
+    memory_gib: float = 0.0
+    """Memory for an evaluation; features that need more are read in blocks [GiB; 0: half of what is free]."""
     observe_epochs: int = 10
     """Time between measurements of collapse during training: NC1, CDNV and NC2 in metrics.jsonl [epochs; 0: never]."""
     observe_images: int = 1024
@@ -158,6 +160,7 @@ class EvaluateConfig:
         _require(bool(self.variants), "evaluate.variants", self.variants, "one or more names in a tuple")
         _whole("evaluate.control_maps", self.control_maps, 1, MOST_COUNT)
         _whole("evaluate.restarts", self.restarts, 1, 100_000)
+        _require(_finite(self.memory_gib), "evaluate.memory_gib", self.memory_gib, "0 or more, finite")
         _whole("evaluate.observe_epochs", self.observe_epochs, 0)
         _whole("evaluate.observe_images", self.observe_images, 1, MOST_COUNT)
 

@@ -143,6 +143,7 @@ def evaluate_run(
     controls: bool = True,
     control_maps: int | None = None,
     bootstrap: int = 20,
+    memory_gib: float | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Evaluation:
     """Evaluates the kept features of a run with its controls.
@@ -159,6 +160,7 @@ def evaluate_run(
         controls: whether raw pixels are rows.
         control_maps: how many label maps have controls of their own; None: as many as the config says.
         bootstrap: as for `ncjax.evaluate`.
+        memory_gib: as for `ncjax.evaluate`; None: as the config says.
         on_event: as for `ncjax.evaluate`.
 
     Raises:
@@ -171,12 +173,13 @@ def evaluate_run(
     most = run.config.evaluate.control_maps if control_maps is None else control_maps
     if most < 1:
         raise UserError(f"control_maps is {most}, but must be 1 or more")
-    asked = {"views": chosen, "controls": controls, "control_maps": most, "bootstrap": bootstrap}
+    memory = memory_gib or run.config.evaluate.memory_gib or None
+    asked = {"views": chosen, "controls": controls, "control_maps": most, "bootstrap": bootstrap, "memory": memory}
     check_agreement({"config": to_dict(run.config), "evaluation": asked, "versions": versions()})
     check_devices()
     maps = distinct_maps(run.described)
     pixels = pixels_left_out(run) if controls else []
-    found = _evaluated(run, epochs, chosen, maps[:most], controls and not pixels, bootstrap, on_event)
+    found = _evaluated(run, epochs, chosen, maps[:most], controls and not pixels, bootstrap, memory, on_event)
     if all(row.epoch is None for row in found.rows):
         raise UserError(found.notes[0])
     notes = [*unfinished, *training.failures, *_imported(training), *training.data]
@@ -223,6 +226,7 @@ def _evaluated(
     maps: Sequence[LabelMap | None],
     pixels: bool,
     bootstrap: int,
+    memory_gib: float | None,
     on_event: Callable[[Event], None] | None,
 ) -> Evaluation:
     """Raw pixels, random initialization, then the members at every kept epoch; all together."""
@@ -244,7 +248,9 @@ def _evaluated(
         notes += [note] if note else []
         add((trained_parts if epoch else initial_parts)(features, maps), bootstrap)
     restarts = run.config.evaluate.restarts
-    found = evaluate_jobs(jobs, views=views, restarts=restarts, on_event=on_event) if jobs else []
+    found = (
+        evaluate_jobs(jobs, views=views, restarts=restarts, memory_gib=memory_gib, on_event=on_event) if jobs else []
+    )
     whole = join([part.name_rows(one, len(maps) > 1) for part, one in zip(parts, found, strict=True)])
     return dataclasses.replace(whole, notes=(*notes, *whole.notes))
 
@@ -274,9 +280,10 @@ def evaluate_files(
     label_map: str | None = None,
     views: Sequence[str] | None = None,
     bootstrap: int = 20,
+    memory_gib: float | None = None,
     command: str = "",
 ) -> Evaluation:
-    """Evaluates files of features; several are layers of one network, in order, with the law of separation.
+    """Evaluates files or folders of features; several are layers of one network, in order, with the law of separation.
 
     Args:
         paths: as for `FeatureSet.open`.
@@ -287,6 +294,7 @@ def evaluate_files(
         label_map: as for `ncjax.evaluate`.
         views: as for `ncjax.evaluate`; None: its default.
         bootstrap: as for `ncjax.evaluate`.
+        memory_gib: as for `ncjax.evaluate`.
         command: kept with the results.
 
     Raises:
@@ -303,7 +311,7 @@ def evaluate_files(
         raise UserError("files with different classes cannot be evaluated together; evaluate them one by one")
     named = [_named_layers(one, Path(path).name) for one, path in zip(sets, paths, strict=True)]
     chosen = DEFAULT_VIEWS if views is None else tuple(views)
-    found = evaluate(named, label_map=label_map, views=chosen, bootstrap=bootstrap)
+    found = evaluate(named, label_map=label_map, views=chosen, bootstrap=bootstrap, memory_gib=memory_gib)
     now = environment()
     names = sets[0].class_names if sets else ()
     made = Provenance(class_names=names, command=command, versions=now.versions, commit=now.commit, device=now.device)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ncjax features`, `ncjax evaluate` and `ncjax report`."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,7 @@ class _Evaluate(NamedTuple):
     label_map: str
     bootstrap: int
     control_maps: int | None
+    memory_gib: float | None
     output: Path | None
 
 
@@ -55,13 +57,14 @@ def _options(
     label_map: str = "",
     bootstrap: int = 20,
     control_maps: int | None = None,
+    memory_gib: float | None = None,
     output: Path | None = None,
 ) -> _Evaluate:
     """Evaluate features of a run, or of files: k-means, linear probes, collapse to coarse and fine labels.
 
     Args:
-        paths: Work directory of a run, or a file of features; several files are layers, in order
-            [folder, or .npz, .npy, .safetensors, .pt].
+        paths: Work directory of a run, or a file or folder of features; several are layers, in order
+            [folder, or .npz, .npy, .safetensors, .pt; a folder has train_features.npy, train_labels.npy, ...].
         variants: Views of the features that are clustered [names, listed below; none named: those of the config, or the
             first three].
         labels: Of a file: the fine labels [file, or name in the file of features; none: train_labels, ...].
@@ -71,9 +74,12 @@ def _options(
         label_map: Of a file: which classes are merged [mod:C, adjacent:C, file:PATH, ...; none: no coarse labels].
         bootstrap: Resamples for standard deviations where there is one network [resamples; 0: none].
         control_maps: Of a run: label maps that get controls of their own [maps; none: evaluate.control_maps].
+        memory_gib: Memory that may be taken; features that need more are read in blocks
+            [GiB; none: evaluate.memory_gib of a run, or half of what is free].
         output: Of a file: JSON with the results [path; none: only printed].
     """
-    return _Evaluate(paths, variants, labels, test, test_labels, classifier, label_map, bootstrap, control_maps, output)
+    of_files = labels, test, test_labels, classifier, label_map
+    return _Evaluate(paths, variants, *of_files, bootstrap, control_maps, memory_gib, output)
 
 
 def evaluate_verb(arguments: Sequence[str]) -> None:
@@ -84,11 +90,13 @@ def evaluate_verb(arguments: Sequence[str]) -> None:
     """
     asked = parse("evaluate", _options, arguments, _known_views)
     if not asked.paths:
-        raise UserError("ncjax evaluate needs a run's work directory, or a file of features")
+        raise UserError("ncjax evaluate needs a run's work directory, or a file or folder of features")
     if asked.bootstrap < 0 or asked.bootstrap == 1:
         raise UserError(f"bootstrap is {asked.bootstrap}, but must be 0 or at least 2; change it with --bootstrap")
     if asked.control_maps is not None and asked.control_maps < 1:
         raise UserError(f"control_maps is {asked.control_maps}, but must be 1 or more; change it with --control-maps")
+    if asked.memory_gib is not None and not 0 < asked.memory_gib < math.inf:
+        raise UserError(f"memory_gib is {asked.memory_gib}, but must be above 0; change it with --memory-gib")
     if len(asked.paths) == 1 and _is_workdir(asked.paths[0]):
         _evaluate_run(asked.paths[0], asked)
     else:
@@ -97,7 +105,11 @@ def evaluate_verb(arguments: Sequence[str]) -> None:
 
 def _is_workdir(path: Path) -> bool:
     """Whether a path is that of a run; a path where there is nothing is meant as a file if it has a suffix."""
-    return path.is_dir() or not (path.exists() or path.suffix)
+    if not path.is_dir():
+        return not (path.exists() or path.suffix)
+    from ncjax.storage.feature_folders import holds_features
+
+    return (path / "config.json").exists() or not holds_features(path)
 
 
 def _known_views() -> str:
@@ -112,19 +124,24 @@ def _evaluate_run(workdir: Path, asked: _Evaluate) -> None:
     from ncjax.distributed.processes import initialize, on_main_process
 
     initialize()
-    run_evaluation(workdir, asked.variants, control_maps=asked.control_maps, bootstrap=asked.bootstrap)
+    options = {"control_maps": asked.control_maps, "bootstrap": asked.bootstrap, "memory_gib": asked.memory_gib}
+    run_evaluation(workdir, asked.variants, **options)
     path = workdir / "results" / "evaluation.json"
     on_main_process(lambda: print(f"results: {path.absolute()}"))
 
 
-def run_evaluation(
-    run: Any, views: tuple[str, ...] = (), *, control_maps: int | None = None, bootstrap: int = 20
-) -> None:
-    """Evaluates the features of a run, or of its work directory, and prints notes."""
+def run_evaluation(run: Any, views: tuple[str, ...] = (), **options: Any) -> None:
+    """Evaluates the features of a run, or of its work directory, and prints notes.
+
+    Args:
+        run: as for `evaluate_run`.
+        views: as for `evaluate_run`.
+        options: as for `evaluate_run`.
+    """
     from ncjax.distributed.processes import on_main_process
     from ncjax.pipeline import evaluate_run
 
-    found = evaluate_run(run, views, control_maps=control_maps, bootstrap=bootstrap)
+    found = evaluate_run(run, views, **options)
     on_main_process(lambda: print("".join(f"note: {note}\n" for note in found.notes), end=""))
 
 
@@ -148,6 +165,7 @@ def _evaluate_files(asked: _Evaluate, line: str) -> None:
         label_map=asked.label_map or None,
         views=asked.variants or None,
         bootstrap=asked.bootstrap,
+        memory_gib=asked.memory_gib,
         command=line,
     )
     print(evaluation_summary(found))

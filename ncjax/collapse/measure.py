@@ -20,25 +20,18 @@ from jaxtyping import Float, PyTree, Shaped
 from ncjax.collapse import programs
 from ncjax.collapse.plan import CONSTANT, NO_CLASSIFIER, ClassifierLevel, Plan, make_plan
 from ncjax.collapse.programs import Draw, Evaluated, Network, Read
-from ncjax.collapse.reading import (
-    SUBSAMPLE,
-    Classifier,
-    Labelled,
-    all_blocks,
-    blocks,
-    gather_moments,
-    sample_rows,
-    subsample,
-)
+from ncjax.collapse.reading import SUBSAMPLE, Classifier, Labelled, all_blocks, sample_rows
 from ncjax.collapse.resamples import resample, with_deviations
-from ncjax.collapse.statistics import ClassStatistics
+from ncjax.collapse.streamed import read_draws
 from ncjax.collapse.units import unit_origin
 from ncjax.distributed.processes import to_host
-from ncjax.distributed.sharding import to_first_device
 from ncjax.results import Measurement
 from ncjax.storage.arrays import frame_of
 
-RESIDENT_BYTES = 2**30  # of features and moments that go through a program together
+RESIDENT_BYTES = 2**30  # at most, of features and moments that go through a program together
+RESIDENT_SHARE = 1 / 4  # of the memory: the same
+DRAW_COPIES = 4  # of the moments of a draw that a stream holds
+CLASS_ARRAYS = 3  # of moments: means, squares, means of unit vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +92,7 @@ def measure_networks(
     metrics: Sequence[str] | None = None,
     mesh: Mesh | None = None,
     tell: Callable[[int], None] = lambda count: None,
+    memory_bytes: int | None = None,
 ) -> list[Measured]:
     """Measures networks, those of the same shapes together.
 
@@ -107,16 +101,18 @@ def measure_networks(
         metrics: names in `METRICS`; none: all.
         mesh: devices that examples are sharded over (`ncjax.distributed.mesh`); none: one device.
         tell: called with the number of networks that were measured since.
+        memory_bytes: that may be taken; none: as much as is of use.
 
     Raises:
         UserError: a metric is unknown.
     """
     tasks = [_make_task(problem, metrics) for problem in problems]
+    most = RESIDENT_BYTES if memory_bytes is None else min(RESIDENT_BYTES, int(RESIDENT_SHARE * memory_bytes))
     found: dict[int, list[Evaluated]] = {}
-    for indices in _together(tasks, mesh):
+    for indices in _together(tasks, mesh, most):
         group = [tasks[i] for i in indices]
-        in_memory = mesh is None and _bytes(group[0]) <= RESIDENT_BYTES
-        found |= zip(indices, _evaluate(group) if in_memory else [_evaluate_stream(group[0], mesh)], strict=True)
+        in_memory = mesh is None and _bytes(group[0]) <= most
+        found |= zip(indices, _evaluate(group) if in_memory else [_evaluate_stream(group[0], mesh, most)], strict=True)
         tell(len(group))
     return [_measured(task, found[i]) for i, task in enumerate(tasks)]
 
@@ -147,13 +143,13 @@ def _make_task(problem: Problem, metrics: Sequence[str] | None) -> _Task:
     return _Task(plan, splits, draws)
 
 
-def _together(tasks: Sequence[_Task], mesh: Mesh | None) -> Iterator[list[int]]:
+def _together(tasks: Sequence[_Task], mesh: Mesh | None, most: int) -> Iterator[list[int]]:
     """Networks that go through a program together: of the same shapes, and as many as fit."""
     alike: dict[object, list[int]] = {}
     for i, task in enumerate(tasks):
         alike.setdefault(_shapes(task) if mesh is None else i, []).append(i)
     for indices in alike.values():
-        size = max(1, RESIDENT_BYTES // _bytes(tasks[indices[0]]))
+        size = max(1, most // _bytes(tasks[indices[0]]))
         yield from (indices[first : first + size] for first in range(0, len(indices), size))
 
 
@@ -164,9 +160,16 @@ def _shapes(task: _Task) -> tuple[object, ...]:
 
 
 def _bytes(task: _Task) -> int:
-    """Of the features of a network and the second moments of its draws."""
-    d, splits = task.plan.features, task.splits.values()
-    return 4 * d * sum(split.rows.shape[0] for split in splits) + 8 * d * d * len(task.draws["train"]) * len(splits)
+    """Of the features of a network and the moments of its draws."""
+    splits = task.splits.values()
+    features = 4 * task.plan.features * sum(split.rows.shape[0] for split in splits)
+    return features + 2 * _moment_bytes(task) * len(task.draws["train"]) * len(splits)
+
+
+def _moment_bytes(task: _Task) -> int:
+    """Of one draw of one split: of a matrix of the features, and of a few numbers for each class and feature."""
+    d = task.plan.features
+    return 4 * d * d + 4 * CLASS_ARRAYS * d * task.plan.fine
 
 
 def _evaluate(group: Sequence[_Task]) -> list[list[Evaluated]]:
@@ -206,34 +209,25 @@ def _blocks(task: _Task, name: str) -> Any:
     return block, Draw(padded.reshape(-1, *block.fine.shape), rows, None)  # type: ignore[arg-type]
 
 
-def _evaluate_stream(task: _Task, mesh: Mesh | None) -> list[Evaluated]:
-    """The same for one network, a block at a time; the moments of one draw are held."""
+def _evaluate_stream(task: _Task, mesh: Mesh | None, most: int) -> list[Evaluated]:
+    """The same for one network, a block at a time: two passes for as many draws as have moments that fit."""
     beside = jax.tree.map(jnp.asarray, _beside(task))
     alone = jax.tree.map(lambda leaf: leaf[None], beside)
     found: dict[str, list[Evaluated]] = {name: [] for name in task.splits}
-    for draws in zip(*task.draws.values(), strict=True):
+    count = len(task.draws["train"])
+    size = min(count, max(1, most // (DRAW_COPIES * _moment_bytes(task))))
+    for first in range(0, count, size):
         reads: list[Read] = []
-        for split, counts in zip(task.splits.values(), draws, strict=True):
+        for name, split in task.splits.items():
             means = reads[0].moments.fine if reads else None
-            reads.append(_read_stream(task.plan, split._replace(weights=counts), means, beside, mesh))
-        leading = [jax.tree.map(lambda leaf: jnp.asarray(leaf)[None, None], read) for read in reads]
+            draws = np.stack(task.draws[name][first : first + size])
+            reads.append(read_draws(task.plan, split, draws, means, beside, mesh))
+        leading = [jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], read) for read in reads]
         evaluated = to_host(programs.evaluate_networks(task.plan.functions, leading, alone))
-        for place, name in enumerate(task.splits):
+        for place in range(len(task.splits) * len(draws)):
+            name = tuple(task.splits)[place // len(draws)]
             found[name].append(jax.tree.map(itemgetter((0, place)), evaluated))
     return [one for split in found.values() for one in split]
-
-
-def _read_stream(plan: Plan, data: Labelled, means: ClassStatistics | None, beside: Network, mesh: Mesh | None) -> Read:
-    moments, functions = gather_moments(data, plan.fine, mesh), plan.functions
-    sums: tuple[PyTree, ...] = ()
-    sampled: tuple[PyTree, ...] = ()
-    if functions.summed:
-        parts = [programs.read_block(functions, block, moments, means, beside) for block in blocks(data, mesh)]
-        sums = jax.tree.map(lambda *leaves: sum(map(to_host, leaves)), *parts)
-    if functions.of("subsample"):
-        sample = subsample(data, np.asarray(plan.super_class)[data.fine], plan.coarse, mesh)
-        sampled = to_first_device(programs.read_sample(functions, sample, moments.fine, beside.super_class), mesh)
-    return Read(moments, sums, sampled)
 
 
 # ------------------------------------------------------------------ what is said of it

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Int32
 
@@ -55,31 +56,33 @@ class Moments(NamedTuple):
     units: UnitMoments
 
 
-def blocks(data: Labelled, mesh: Mesh | None = None) -> Iterator[Block]:
+def blocks(data: Labelled, mesh: Mesh | None = None, most_bytes: int | None = None) -> Iterator[Block]:
     """Blocks of examples; the next is read ahead. Features of weight 0 are replaced by 0.
 
     Args:
         data: features in memory or on disk.
         mesh: devices that each block is sharded over, each with as many examples as one alone would have; none: one.
+        most_bytes: of the features that a device has; none: as fit a processor's cache.
     """
-    n, size = len(data.fine), _block_size(data, mesh.size if mesh else 1)
+    n, size = len(data.fine), block_size(data, mesh.size if mesh else 1, most_bytes)
     parts = (_padded(data, slice(first, first + size), size) for first in range(0, n, size))
     return read_ahead(Block(*(shard_rows(column, mesh) for column in part)) for part in parts)
 
 
 def all_blocks(data: Labelled) -> Block:
     """All blocks on one device, stacked `[g b ...]`."""
-    n, size = len(data.fine), _block_size(data)
+    n, size = len(data.fine), block_size(data)
     count = -(-n // size)
     return jax.tree.map(
         lambda leaf: leaf.reshape(count, size, *leaf.shape[1:]), _padded(data, slice(None), count * size)
     )
 
 
-def _block_size(data: Labelled, devices: int = 1) -> int:
+def block_size(data: Labelled, devices: int = 1, most_bytes: int | None = None) -> int:
+    """Examples of a block."""
     n, d = data.rows.shape
     power = 1 << (n - 1).bit_length()  # splits of different sizes share compiled programs
-    return min(power, max(1, BLOCK_BYTES // (4 * d)) * devices)
+    return min(power, max(1, (most_bytes or BLOCK_BYTES) // (4 * d)) * devices)
 
 
 def _padded(data: Labelled, rows: slice, size: int) -> Any:
@@ -93,13 +96,39 @@ def _padded(data: Labelled, rows: slice, size: int) -> Any:
     return Block(np.asarray(part, np.float32), np.asarray(labels, np.int32), np.asarray(weights, np.float32))  # type: ignore[arg-type]
 
 
-def gather_moments(data: Labelled, classes: int, mesh: Mesh | None = None) -> Moments:
-    """Moments of any number of examples by one pass, in the memory of two blocks."""
-    reading, towards = blocks(data, mesh), unit_origin(frame_of(data.rows))
-    found = block_moments(next(reading), None, towards, classes)
-    for block in reading:
-        found = add_moments(found, block_moments(block, found.fine.origin, towards, classes))
+def drawn_blocks(
+    data: Labelled, draws: Float[np.ndarray, "r n"], mesh: Mesh | None = None
+) -> Iterator[tuple[Block, Float[Array, "r b"]]]:
+    """`blocks`, with how often each example counts in each of several draws."""
+    size = block_size(data, mesh.size if mesh else 1)
+    for place, block in enumerate(blocks(data, mesh)):
+        part = draws[:, place * size : (place + 1) * size]
+        yield block, shard_rows(np.pad(part, ((0, 0), (0, size - part.shape[1]))), mesh, axis=1)
+
+
+def gather_moments(data: Labelled, draws: Float[np.ndarray, "r n"], classes: int, mesh: Mesh | None = None) -> Moments:
+    """Moments `[r ...]` of any number of examples in each draw by one pass, in the memory of two blocks."""
+    reading, towards = drawn_blocks(data, draws, mesh), unit_origin(frame_of(data.rows))
+    found = _first_moments(*next(reading), towards, classes)
+    for block, counts in reading:
+        found = _more_moments(found, block, counts, towards, classes)
     return to_first_device(found, mesh)
+
+
+@partial(jax.jit, static_argnames="classes")
+def _first_moments(block: Block, counts: Float[Array, "r b"], towards: UnitOrigin | None, classes: int) -> Moments:
+    return lax.map(lambda draw: block_moments(block._replace(weights=draw), None, towards, classes), counts)
+
+
+@partial(jax.jit, static_argnames="classes", donate_argnames="found")
+def _more_moments(
+    found: Moments, block: Block, counts: Float[Array, "r b"], towards: UnitOrigin | None, classes: int
+) -> Moments:
+    def add(one: tuple[Moments, Array]) -> Moments:
+        before, draw = one
+        return add_moments(before, block_moments(block._replace(weights=draw), before.fine.origin, towards, classes))
+
+    return lax.map(add, (found, counts))
 
 
 @partial(jax.jit, static_argnames="classes")

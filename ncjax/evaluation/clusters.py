@@ -155,14 +155,14 @@ def _batch(
     networks: Sequence[Examples], k: int, problems: Sequence[_Problem], key: Key[Array, ""], mesh: Mesh | None
 ) -> _Batch:
     ranks = np.array([one.rank for one in problems])
-    train = _padded([networks[one.network].rows["train"][one.train] for one in problems])
-    test = _padded([networks[one.network].rows["test"][one.test] for one in problems])
-    weights = _padded([np.ones(len(one.train), np.float32) for one in problems])
+    train = padded([networks[one.network].rows["train"][one.train] for one in problems])
+    test = padded([networks[one.network].rows["test"][one.test] for one in problems])
+    weights = padded([np.ones(len(one.train), np.float32) for one in problems])
     groups = Group(*(shard_rows(part, mesh, axis=1) for part in (train, weights, test)))
     return _Batch(k, problems, jax.random.split(key, ranks.max() + 1)[ranks], groups)
 
 
-def _padded(parts: Sequence[np.ndarray]) -> np.ndarray:
+def padded(parts: Sequence[np.ndarray]) -> np.ndarray:
     """`[p ...]`, as long as the longest, padded with 0."""
     whole = np.zeros((len(parts), max(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
     for row, part in zip(whole, parts, strict=True):
@@ -210,10 +210,10 @@ def _solve_planes(
 ) -> Iterator[_Solution]:
     """Some examples of each problem are embedded and clustered; the others vote."""
     points = [networks[one.network].rows["train"][one.train] for one in batch.problems]
-    chosen = [_chosen(one) for one in batch.problems]
+    chosen = [chosen_for_plane(len(one.train), one.first) for one in batch.problems]
     planes = [embed(x[kept]).astype(np.float32) for x, kept in zip(points, chosen, strict=True)]
     weights = [np.ones(len(plane), np.float32) for plane in planes]
-    found = _kmeans(batch, jnp.asarray(_padded(planes)), jnp.asarray(_padded(weights)), restarts, None)
+    found = _kmeans(batch, jnp.asarray(padded(planes)), jnp.asarray(padded(weights)), restarts, None)
     labels, inertia = to_host((found.labels, found.inertia))
     for i, (one, x, kept) in enumerate(zip(batch.problems, points, chosen, strict=True)):
         plane = np.full((len(x), 2), np.nan, np.float32)
@@ -221,10 +221,14 @@ def _solve_planes(
         yield _Solution(one, _vote(x, kept, labels[i, : len(kept)]), None, float(inertia[i]), plane)
 
 
-def _chosen(problem: _Problem) -> Int[np.ndarray, "q"]:
-    """Places of the examples that are embedded, drawn at random where they are many."""
-    count = len(problem.train)
-    return np.sort(np.random.default_rng(problem.first).permutation(count)[:PLANE_POINTS])
+def chosen_for_plane(count: int, first: int) -> Int[np.ndarray, "q"]:
+    """Places of the examples of a super-class that are embedded, drawn at random where they are many.
+
+    Args:
+        count: examples of the super-class.
+        first: number of its first cluster.
+    """
+    return np.sort(np.random.default_rng(first).permutation(count)[:PLANE_POINTS])
 
 
 def _vote(points: Float32[np.ndarray, "n d"], kept: np.ndarray, found: np.ndarray) -> Int32[np.ndarray, "n"]:

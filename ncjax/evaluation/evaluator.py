@@ -2,7 +2,7 @@
 """The one evaluator: every metric, probe and view of features, whatever they come from."""
 
 import dataclasses
-import os
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,19 +14,22 @@ from typing import Any, NamedTuple
 from ncjax.collapse import separation_law
 from ncjax.collapse.measure import Measured, Problem, measure_networks
 from ncjax.collapse.metrics import metric_infos
+from ncjax.distributed.processes import broadcast_message
 from ncjax.errors import UserError
 from ncjax.evaluation.label_levels import AnyLabelMap
 from ncjax.evaluation.networks import Network, list_networks
-from ncjax.evaluation.probes import INFO, Options, Probed, measure_probes
+from ncjax.evaluation.probes import INFO, Options, Probed, Tell, measure_probes
+from ncjax.evaluation.streamed import measure_streamed, resident_bytes
 from ncjax.evaluation.views import find_view
 from ncjax.features.feature_set import FeatureSet
 from ncjax.ops.linalg import one_thread_each
 from ncjax.results import Clusters, Evaluation, Event, Row, SeparationFit, stack_clusters
+from ncjax.storage.memory import free_bytes
 
 DEFAULT_VIEWS = ("raw", "normalised", "residual_pca")
 MOST_NETWORKS = 10  # with resamples at an epoch and layer; more show by themselves how measures vary
-LEAST_GIB = 4.0  # of training features that probes always hold in memory
-SHARE_OF_MEMORY = 0.25  # the same on large machines
+SHARE_OF_FREE = 0.5  # of the memory that is free, for an evaluation
+SHARE_OF_PROBES = 0.5  # of that memory; collapse is measured beside them
 
 
 def evaluate(
@@ -57,10 +60,10 @@ def evaluate(
             one seed and there are at most ten networks at an epoch and layer; 0: none.
         restarts: of k-means.
         seed: of k-means and of the draws of the few-shot probe.
-        memory_gib: training features of a network that are larger have neither probes nor clusters [GiB]; None: a
-            quarter of the memory of this machine, 4 at least. Measures of collapse read features of any size in blocks.
+        memory_gib: memory for the evaluation beside the features that are given in memory [GiB]; None: half of what is
+            free. A network that needs more is read from where it lies, a block at a time, some dozen times.
         on_event: called with an `Event` at the start, and when a part of the work is done: a view, probes or collapse
-            of some networks; from any thread.
+            of some networks; from any thread. A network that is read in blocks has its own, of the stage `stream`.
 
     Returns:
         A row for each network with its measurements, and `clusters[view]`, the reconstructed label of every example.
@@ -130,9 +133,11 @@ def evaluate_jobs(
             raise UserError("features hold no set; give a FeatureSet, or one for each epoch or layer")
     lists = [list_networks(job.sets, job.label_map, job.classifier) for job in jobs]
     resamples = [count for job, networks in zip(jobs, lists, strict=True) for count in _resamples(networks, job)]
-    options = Options(tuple(views), restarts, seed, _memory_gib() if memory_gib is None else memory_gib)
+    memory = _memory_bytes(memory_gib)
+    options = Options(tuple(views), restarts, seed, int(SHARE_OF_PROBES * memory))
     networks = [network for part in lists for network in part]
-    measured = _measure(networks, options, metrics, resamples, on_event or (lambda event: None))
+    asked = partial(measure_networks, metrics=metrics, memory_bytes=memory - options.memory_bytes)
+    measured = _measure(networks, options, asked, resamples, on_event or (lambda event: None))
     parts = iter(zip(networks, *measured, resamples, strict=True))
     return [_evaluation(list(islice(parts, len(part))), options.views, metrics) for part in lists]
 
@@ -175,8 +180,8 @@ def _check_options(
         raise UserError(f"bootstrap is {bootstrap}, but must be 0 or at least 2")
     if restarts < 1:
         raise UserError(f"restarts is {restarts}, but must be 1 or more")
-    if memory_gib is not None and not memory_gib > 0:
-        raise UserError(f"memory_gib is {memory_gib}, but must be above 0")
+    if memory_gib is not None and not 0 < memory_gib < math.inf:
+        raise UserError(f"memory_gib is {memory_gib}, but must be above 0 and finite")
 
 
 def check_views(views: Sequence[str]) -> None:
@@ -189,9 +194,9 @@ def check_views(views: Sequence[str]) -> None:
         find_view(view)
 
 
-def _memory_gib() -> float:
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return max(LEAST_GIB, SHARE_OF_MEMORY * machine)
+def _memory_bytes(memory_gib: float | None) -> int:
+    """The same on every process."""
+    return int(broadcast_message(str(int(SHARE_OF_FREE * free_bytes() if memory_gib is None else memory_gib * 2**30))))
 
 
 def _resamples(networks: Sequence[Network], job: Job) -> list[int]:
@@ -207,7 +212,7 @@ def _resamples(networks: Sequence[Network], job: Job) -> list[int]:
 def _measure(
     networks: Sequence[Network],
     options: Options,
-    metrics: Sequence[str] | None,
+    measure_collapse: Callable[..., list[Measured]],
     resamples: Sequence[int],
     on_event: Callable[[Event], None],
 ) -> tuple[list[Probed], list[Measured]]:
@@ -217,16 +222,34 @@ def _measure(
     """
     tell = _Progress(len(networks) * (len(options.views) + 2), on_event)
     problems, mesh = [_problem(*one) for one in zip(networks, resamples, strict=True)], networks[0].mesh
-    collapse = partial(measure_networks, problems, metrics=metrics, mesh=mesh, tell=partial(tell, "collapse"))
+    collapse = partial(measure_collapse, problems, mesh=mesh, tell=partial(tell, "collapse"))
     if mesh is not None:
         measured = collapse()
-        return measure_probes(networks, options, tell), measured
+        return _probe(networks, options, tell, on_event), measured
     with one_thread_each(), ThreadPoolExecutor(1) as pool:
         measuring = pool.submit(collapse)
         try:
-            return measure_probes(networks, options, tell), measuring.result()
+            return _probe(networks, options, tell, on_event), measuring.result()
         finally:
             tell.end()
+
+
+def _probe(
+    networks: Sequence[Network], options: Options, tell: Tell, on_event: Callable[[Event], None]
+) -> list[Probed]:
+    """Networks that fit the memory go together, then each of the others is read in blocks."""
+    fitting = [resident_bytes(network, len(options.views)) <= options.memory_bytes for network in networks]
+    together = [network for network, fits in zip(networks, fitting, strict=True) if fits]
+    found = iter(measure_probes(together, options, tell))
+    probed = []
+    for network, fits in zip(networks, fitting, strict=True):
+        probed.append(
+            next(found)
+            if fits
+            else measure_streamed(network, options, lambda *stage: on_event(Event("stream", *stage)))
+        )
+        tell("probes", 0 if fits else len(options.views) + 1)
+    return probed
 
 
 class _Progress:
@@ -241,6 +264,8 @@ class _Progress:
         with self._lock:
             if self._ended:
                 raise RuntimeError("the evaluation was ended")
+            if not count:
+                return
             self._done += count
             self._on_event(Event("evaluate", self._done, self._total, what))
 

@@ -21,6 +21,7 @@ from ncjax.evaluation.probe_solver import (
     minimise,
 )
 from ncjax.features.frames import framed
+from ncjax.ops.linalg import one_thread_each
 from ncjax.ops.products import matmul
 from ncjax.storage.arrays import takes_tensors
 
@@ -101,10 +102,13 @@ def fit_linear_probe(
     _check_labels(labels, classes)
     labels = jnp.asarray(labels, jnp.int32)
     options = {"weights": weights, "mesh": mesh, "l2": l2, "max_iterations": max_iterations, "tol": tol}
-    if not isinstance(features, np.ndarray):
+    if isinstance(features, jax.core.Tracer):
         return fit_in_frame(features, labels, classes, **options)
+    if not isinstance(features, np.ndarray):
+        with one_thread_each():
+            return jax.block_until_ready(fit_in_frame(features, labels, classes, **options))
     rows = framed(features)
-    found, frame = fit_in_frame(jnp.asarray(rows[:]), labels, classes, **options), rows.frame
+    frame, found = rows.frame, fit_linear_probe(jnp.asarray(rows[:]), labels, classes, **options)
     origin = frame.origin + frame.scale * np.asarray(found.origin, np.float64)
     return found._replace(origin=origin, weights=found.weights / frame.scale)
 
@@ -134,7 +138,7 @@ def fit_in_frame(
     z, mean, std = standardise(features, weights)
     shares = jnp.full(z.shape[0], 1 / z.shape[0], z.dtype) if weights is None else weights / weights.sum()
     rows = Rows(z, z.T, labels if labels.ndim == 2 else labels[None, :], shares)
-    found = _solve(rows, classes, l2, tol, max_iterations, mesh)
+    found = solve(rows, classes, l2, tol, max_iterations, mesh)
     weights_of = found.parameters.weights.mT / std[:, None][None]
     fields = weights_of, found.parameters.bias, found.loss, found.gradient_norm, found.suboptimality
     passes = jnp.full(found.converged.shape, found.passes)
@@ -143,15 +147,28 @@ def fit_in_frame(
     return probes if labels.ndim == 2 else one
 
 
-def _solve(rows: Rows, classes: int, l2: Array | float, tol: Array | float, most: int, mesh: Mesh | None) -> Optimum:
-    """Where rows are many, from the optimum of a sample, whose penalty is larger as its rows are fewer."""
+def solve(
+    rows: Rows,
+    classes: int,
+    l2: Array | float,
+    tol: Array | float,
+    most: int,
+    mesh: Mesh | None,
+    block_bytes: int | None = None,
+) -> Optimum:
+    """The optimum of every labelling; where rows are many, from that of a sample, whose penalty is larger."""
     (p, n), d = rows.labels.shape, rows.features.shape[1]
-    start = Parameters(jnp.zeros((p, classes, d)), jnp.zeros((p, classes)))
-    if n < FEWEST_SAMPLES * SAMPLE_ROWS:
-        return minimise(rows, start, make_preconditioner(rows, classes, l2), l2, tol, most)
-    sample, stronger = _sample(rows, mesh), l2 * n / SAMPLE_ROWS
-    near = minimise(sample, start, diagonal_preconditioner(sample, classes, stronger), stronger, SAMPLE_TOL, most)
-    return minimise(rows, near.parameters, make_preconditioner(sample, classes, l2), l2, tol, most)
+    start, sample = Parameters(jnp.zeros((p, classes, d)), jnp.zeros((p, classes))), some_of(rows, mesh)
+    if sample is not rows:
+        stronger = l2 * n / SAMPLE_ROWS
+        near = minimise(sample, start, diagonal_preconditioner(sample, classes, stronger), stronger, SAMPLE_TOL, most)
+        start = near.parameters
+    return minimise(rows, start, make_preconditioner(sample, classes, l2, block_bytes), l2, tol, most)
+
+
+def some_of(rows: Rows, mesh: Mesh | None) -> Rows:
+    """The rows that a preconditioner is of: a sample where they are many."""
+    return rows if rows.labels.shape[1] < FEWEST_SAMPLES * SAMPLE_ROWS else _sample(rows, mesh)
 
 
 def _sample(rows: Rows, mesh: Mesh | None) -> Rows:

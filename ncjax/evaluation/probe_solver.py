@@ -20,6 +20,7 @@ from ncjax.ops.products import gram, matmul
 REDUCTION = 0.1  # of the preconditioned norm of the residual, by which a step is found
 MOST_PRODUCTS = 12  # of the Hessian, for a step
 MOST_HALVINGS = 20
+LENGTHS = 24  # of a step that are compared on a sample
 ENOUGH = 1e-4  # of the decrease that the slope promises, for a step to be taken
 RENEWAL = 0.25  # of the weights of a block's examples, by which they change until it is renewed
 CAUTION = 4.0  # by which the preconditioner's estimate of the suboptimality is multiplied
@@ -106,17 +107,17 @@ def minimise(
         taken = (loss <= now.loss + ENOUGH * now.scale * now.slope + rounding) | ~jnp.isfinite(now.loss)
         curvature = preconditioner.renew(now.curvature, _select(taken & ~now.converged, tried, now.parameters))
         apply = partial(preconditioner.apply, curvature)
-        estimate = CAUTION * _dot(gradient, apply(gradient)) / 2
+        estimate = CAUTION * dot(gradient, apply(gradient)) / 2
         converged = now.converged | (taken & (estimate <= tol) & (-now.slope / 2 <= 10 * tol))
         active = taken & ~converged & (now.halvings < MOST_HALVINGS)
-        found, products = _newton_step(rows, probabilities, gradient, apply, active, l2, tol)
+        found, products = _newton_step(rows, probabilities, gradient, apply, active, l2, tol / (2 * CAUTION))
         return _State(
             parameters=_select(taken & ~now.converged, tried, now.parameters),
             step=_select(active, found, now.step),
             scale=jnp.where(active, 1.0, now.scale / 2),
-            slope=jnp.where(active, _dot(gradient, found), now.slope),
+            slope=jnp.where(active, dot(gradient, found), now.slope),
             loss=jnp.where(taken & ~now.converged, loss, now.loss),
-            gradient_norm=jnp.where(taken & ~now.converged, jnp.sqrt(_dot(gradient, gradient)), now.gradient_norm),
+            gradient_norm=jnp.where(taken & ~now.converged, jnp.sqrt(dot(gradient, gradient)), now.gradient_norm),
             suboptimality=jnp.where(taken & ~now.converged, estimate, now.suboptimality),
             halvings=jnp.where(taken, 0, now.halvings + 1),
             converged=converged,
@@ -137,14 +138,85 @@ def _initial(start: Parameters, curvature: Any) -> _State:
     return _State(start, still, zero, zero, zero + jnp.inf, zero, zero, none, none > 0, jnp.int32(0), curvature)
 
 
+class Evaluated(NamedTuple):
+    """What one pass over some rows gives, without penalty; sums over parts of the rows are those of all."""
+
+    loss: Float[Array, "p"]
+    gradient: Parameters
+    hits: Float[Array, "p"]  # sum of the shares of the rows whose most probable class is their label
+
+
+def evaluate_rows(rows: Rows, parameters: Parameters) -> tuple[Evaluated, Float[Array, "p n"]]:
+    """Loss, gradient and accuracy of every labelling; and how undecided it is on each row: `1 - sum_c P_c^2`."""
+    loss, probabilities = _loss(rows, parameters, 0.0)
+    hits = matmul((probabilities.argmax(axis=1) == rows.labels).astype(loss.dtype), rows.shares)
+    undecided = 1 - (probabilities**2).sum(axis=1)
+    return Evaluated(loss, _gradient(rows, parameters, probabilities, 0.0), hits), undecided
+
+
+def solve_newton(
+    rows: Rows,
+    parameters: Parameters,
+    right: Parameters,
+    preconditioner: Preconditioner,
+    l2: Float[Array, ""] | float,
+    reduction: float,
+    most_products: int,
+) -> Parameters:
+    """`H^-1 right` for the Hessian of the rows at some parameters, by preconditioned conjugate gradients.
+
+    Args:
+        rows: whose Hessian it is.
+        parameters: where.
+        right: one for each labelling.
+        preconditioner: of these rows, or of a part of them.
+        l2: strength of the penalty.
+        reduction: of the preconditioned norm of the residual.
+        most_products: of the Hessian.
+    """
+    probabilities, all_of_them = _loss(rows, parameters, l2)[1], jnp.ones(rows.labels.shape[0], bool)
+    apply = partial(preconditioner.apply, preconditioner.renew(preconditioner.empty, parameters))
+    opposite = jax.tree.map(jnp.negative, right)
+    search = partial(_newton_step, rows, probabilities, opposite, apply, all_of_them, l2, 0.0)
+    return search(reduction, most_products)[0]
+
+
+def damping(
+    rows: Rows, parameters: Parameters, step: Parameters, slope: Float[Array, "p"], l2: Float[Array, ""] | float
+) -> Float[Array, "p"]:
+    """The best of the lengths 1, 1/sqrt(2), 1/2, ... of a step for the loss of the rows, with another slope at 0.
+
+    Args:
+        rows: a sample of those that the loss is of.
+        parameters: where the step begins.
+        step: of each labelling.
+        slope: of the loss that is wanted, along the step.
+        l2: strength of the penalty.
+    """
+    logits, along = _logits(rows, parameters), _logits(rows, step)
+
+    def loss(length: Array) -> Array:
+        weights = parameters.weights + length * step.weights
+        return _cross_entropy(rows, logits + length * along)[0] + l2 / 2 * (weights**2).sum(axis=(1, 2))
+
+    own_slope = jax.jvp(loss, (jnp.zeros(()),), (jnp.ones(()),))[1]
+    lengths = 2.0 ** (-jnp.arange(LENGTHS) / 2)
+    losses = lax.map(lambda length: loss(length) + length * (slope - own_slope), lengths)
+    return lengths[losses.argmin(axis=0)]
+
+
 def _loss(rows: Rows, parameters: Parameters, l2: Array | float) -> tuple[Float[Array, "p"], Float[Array, "p c n"]]:
-    logits = _logits(rows, parameters)
+    cross_entropy, probabilities = _cross_entropy(rows, _logits(rows, parameters))
+    return cross_entropy + l2 / 2 * (parameters.weights**2).sum(axis=(1, 2)), probabilities
+
+
+def _cross_entropy(rows: Rows, logits: Float[Array, "p c n"]) -> tuple[Float[Array, "p"], Float[Array, "p c n"]]:
+    """Its mean, and the probabilities."""
     highest = logits.max(axis=1, keepdims=True)
     powers = jnp.exp(logits - highest)
     total = powers.sum(axis=1, keepdims=True)
     own = jnp.where(_is_label(rows, logits.shape[1]), logits, 0.0).sum(axis=1)
-    cross_entropy = matmul((highest + jnp.log(total))[:, 0] - own, rows.shares)
-    return cross_entropy + l2 / 2 * (parameters.weights**2).sum(axis=(1, 2)), powers / total
+    return matmul((highest + jnp.log(total))[:, 0] - own, rows.shares), powers / total
 
 
 def _logits(rows: Rows, parameters: Parameters) -> Float[Array, "p c n"]:
@@ -191,22 +263,24 @@ def _newton_step(
     apply: Callable[[Parameters], Parameters],
     active: Bool[Array, "p"],
     l2: Array | float,
-    tol: Array | float,
+    enough: Array | float,
+    reduction: float = REDUCTION,
+    most_products: int = MOST_PRODUCTS,
 ) -> tuple[Parameters, Int32[Array, ""]]:
     """Conjugate gradients for the active labellings together; the others are left at 0."""
     residual = jax.tree.map(jnp.negative, gradient)
     direction = apply(residual)
-    first, enough = _dot(residual, direction), tol / (2 * CAUTION)
+    first = dot(residual, direction)
 
     def unfinished(now: _Search) -> Array:
-        return active & (now.norm > jnp.maximum(REDUCTION**2 * first, enough))
+        return active & (now.norm > jnp.maximum(reduction**2 * first, enough))
 
     def iterate(now: _Search) -> _Search:
         go, product = unfinished(now), _hessian_product(rows, probabilities, now.direction, l2)
-        length = jnp.where(go, now.norm / _dot(now.direction, product), 0.0)
+        length = jnp.where(go, now.norm / dot(now.direction, product), 0.0)
         residual = _add(now.residual, -length, product)
         preconditioned = apply(residual)
-        norm = _dot(residual, preconditioned)
+        norm = dot(residual, preconditioned)
         turned = _add(preconditioned, norm / now.norm, now.direction)
         return _Search(
             _add(now.step, length, now.direction),
@@ -217,7 +291,7 @@ def _newton_step(
         )
 
     start = _Search(jax.tree.map(jnp.zeros_like, gradient), residual, direction, first, jnp.int32(0))
-    end = lax.while_loop(lambda now: unfinished(now).any() & (now.products < MOST_PRODUCTS), iterate, start)
+    end = lax.while_loop(lambda now: unfinished(now).any() & (now.products < most_products), iterate, start)
     return end.step, end.products
 
 
@@ -230,14 +304,14 @@ class _Blocks(NamedTuple):
     rest: Float[Array, "k"]  # of the bias alone
 
 
-def make_preconditioner(sample: Rows, classes: int, l2: Array | float) -> Preconditioner:
-    """The Hessian's block of each class over a sample; where blocks are too large, `diagonal_preconditioner`.
+def make_preconditioner(sample: Rows, classes: int, l2: Array | float, most_bytes: int | None = None) -> Preconditioner:
+    """The Hessian's block of each class over a sample; `diagonal_preconditioner` where blocks take more than allowed.
 
-    A block is renewed where the weights of its examples have changed by more than a quarter.
+    None allows `BLOCK_BYTES`. A block is renewed where the weights of its examples have changed by more than a quarter.
     """
     (labellings, m), d = sample.labels.shape, sample.features.shape[1]
     k = labellings * classes
-    if 4 * k * d * d > BLOCK_BYTES:
+    if 4 * k * d * d > (BLOCK_BYTES if most_bytes is None else most_bytes):
         return diagonal_preconditioner(sample, classes, l2)
 
     def renew(blocks: _Blocks, parameters: Parameters) -> _Blocks:
@@ -317,6 +391,7 @@ def _spread(values: Array, like: Array) -> Array:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _dot(one: Parameters, other: Parameters) -> Float[Array, "p"]:
+def dot(one: Parameters, other: Parameters) -> Float[Array, "p"]:
+    """Inner product of each labelling."""
     products: Any = jax.tree.map(lambda a, b: (a * b).reshape(a.shape[0], -1).sum(axis=1), one, other)
     return products.weights + products.bias

@@ -62,13 +62,13 @@ class Options(NamedTuple):
         views: names in `VIEWS`.
         restarts: of k-means.
         seed: of k-means and of the draws of the few-shot probe.
-        most_gib: larger training features have neither probes nor clusters.
+        memory_bytes: that may be taken.
     """
 
     views: tuple[str, ...]
     restarts: int
     seed: int
-    most_gib: float
+    memory_bytes: int
 
 
 class Probed(NamedTuple):
@@ -79,7 +79,7 @@ class Probed(NamedTuple):
     left_out: tuple[str, ...]
 
 
-class _Task(NamedTuple):
+class Task(NamedTuple):
     """A network with its finite rows; of a missing test split there are none."""
 
     network: Network
@@ -101,19 +101,16 @@ def measure_probes(
         Of each network, in their order.
     """
     found: dict[int, Probed] = {}
-    for indices in _together(networks, options):
+    for indices in _together(networks):
         found |= zip(indices, _measure([_make_task(networks[i]) for i in indices], options, tell), strict=True)
-    tell("probes", (len(networks) - len(found)) * (len(options.views) + 1))
-    too_large = f"probes and clp: the training features are larger than {options.most_gib:g} GiB"
-    return [found.get(i, Probed((), {}, (too_large,))) for i in range(len(networks))]
+    return [found[i] for i in range(len(networks))]
 
 
-def _together(networks: Sequence[Network], options: Options) -> Iterator[list[int]]:
+def _together(networks: Sequence[Network]) -> Iterator[list[int]]:
     """Networks that go through the programs together: of the same shapes, and as many as fit."""
     alike: dict[object, list[int]] = {}
     for i, network in enumerate(networks):
-        if _bytes(network.train) <= options.most_gib * 2**30:
-            alike.setdefault(_shapes(network), []).append(i)
+        alike.setdefault(_shapes(network), []).append(i)
     for indices in alike.values():
         size = max(1, RESIDENT_BYTES // _bytes(networks[indices[0]].train))
         yield from (indices[first : first + size] for first in range(0, len(indices), size))
@@ -128,12 +125,12 @@ def _shapes(network: Network) -> tuple[object, ...]:
     return *counts, network.train.rows.shape[1], len(network.super_class), merges(network.super_class), network.mesh
 
 
-def _make_task(network: Network) -> _Task:
+def _make_task(network: Network) -> Task:
     splits = {"train": network.train, "test": network.test or _none_like(network.train)}
     kept = {name: np.flatnonzero(split.counts > 0).astype(np.int32) for name, split in splits.items()}
     rows = {name: _in_memory(split, kept[name]) for name, split in splits.items()}
     fine = {name: split.fine[kept[name]] for name, split in splits.items()}
-    return _Task(network, Examples(rows, fine, network.super_class), kept)
+    return Task(network, Examples(rows, fine, network.super_class), kept)
 
 
 def _in_memory(split: Labelled, kept: np.ndarray) -> Float32[np.ndarray, "_ d"]:
@@ -169,7 +166,7 @@ class _Simple(NamedTuple):
     few_shot: Float[Array, "s e"]  # of each episode
 
 
-def _measure(tasks: Sequence[_Task], options: Options, tell: Tell) -> list[Probed]:
+def _measure(tasks: Sequence[Task], options: Options, tell: Tell) -> list[Probed]:
     """Of networks of the same shapes."""
     clustered = _cluster(tasks, options, tell)
     if tasks[0].network.test is None:
@@ -182,7 +179,7 @@ def _measure(tasks: Sequence[_Task], options: Options, tell: Tell) -> list[Probe
     return [_probed(*one) for one in zip(tasks, clustered, _one_by_one(linear), _one_by_one(simple), strict=True)]
 
 
-def _cluster(tasks: Sequence[_Task], options: Options, tell: Tell) -> list[_Clustered]:
+def _cluster(tasks: Sequence[Task], options: Options, tell: Tell) -> list[_Clustered]:
     reasons = [_why_no_clusters(task.examples, options.views) for task in tasks]
     able = [task.examples for task, reason in zip(tasks, reasons, strict=True) if reason is None]
     tell("clusters", (len(tasks) - len(able)) * len(options.views))
@@ -217,7 +214,7 @@ def _stack(parts: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _linear_probes(
-    tasks: Sequence[_Task], clustered: Sequence[_Clustered], train: np.ndarray, test: np.ndarray, options: Options
+    tasks: Sequence[Task], clustered: Sequence[_Clustered], train: np.ndarray, test: np.ndarray, options: Options
 ) -> _Linear:
     """One fit of each network, for the true labels and the clusters of each view; where it has none, the true ones."""
     mesh, classes = tasks[0].network.mesh, len(tasks[0].examples.super_class)
@@ -255,7 +252,7 @@ def _fit(
     return lax.map(one, (train, labels, test))
 
 
-def _simple_probes(tasks: Sequence[_Task], train: np.ndarray, test: np.ndarray, seed: int) -> _Simple:
+def _simple_probes(tasks: Sequence[Task], train: np.ndarray, test: np.ndarray, seed: int) -> _Simple:
     fine = (np.stack([task.examples.fine[name] for task in tasks]) for name in ("train", "test"))
     return _simple_accuracies(jax.random.key(seed), train, test, *fine, len(tasks[0].examples.super_class))
 
@@ -288,62 +285,65 @@ def _one_by_one(found: Any) -> Iterator[Any]:
     return (jax.tree.map(itemgetter(i), found) for i in range(len(found[0])))
 
 
-def _without_test(task: _Task, clustered: _Clustered) -> Probed:
-    measurements = [one for view, found in clustered.views.items() for one in _cluster_measurements(found, view, task)]
+def _without_test(task: Task, clustered: _Clustered) -> Probed:
+    measurements = [one for view, found in clustered.views.items() for one in cluster_measurements(found, view, task)]
     left_out = ("probes and clp: there is no test split", *clustered.left_out)
-    return Probed(tuple(measurements), _whole(clustered, task), left_out)
+    return Probed(tuple(measurements), whole_clusters(clustered.views, task), left_out)
 
 
-def _probed(task: _Task, clustered: _Clustered, linear: _Linear, simple: _Simple) -> Probed:
+def _probed(task: Task, clustered: _Clustered, linear: _Linear, simple: _Simple) -> Probed:
     fine, left_out = task.examples.fine, clustered.left_out
     if len(fine["train"]) < NEIGHBOURS:
         left_out = (*left_out, f"knn_probe: there are {len(fine['train'])} neighbours, not {NEIGHBOURS}")
     measurements = [
-        _of_fine("probe", "train", float(linear.right / len(fine["train"]))),
-        _of_fine("probe", "test", float((linear.predicted[0] == fine["test"]).mean())),
-        _of_fine("probe_gradient_norm", "train", float(linear.gradient_norm)),
-        _of_fine("probe_converged", "train", float(linear.converged)),
-        _of_fine("ridge_probe", "test", float(simple.ridge)),
-        _of_fine("knn_probe", "test", float(simple.nearest)),
-        _of_fine("few_shot", "test", float(simple.few_shot.mean()), std=float(simple.few_shot.std())),
+        of_fine("probe", "train", float(linear.right / len(fine["train"]))),
+        of_fine("probe", "test", float((linear.predicted[0] == fine["test"]).mean())),
+        of_fine("probe_gradient_norm", "train", float(linear.gradient_norm)),
+        of_fine("probe_converged", "train", float(linear.converged)),
+        of_fine("ridge_probe", "test", float(simple.ridge)),
+        of_fine("knn_probe", "test", float(simple.nearest)),
+        of_fine("few_shot", "test", float(simple.few_shot.mean()), std=float(simple.few_shot.std())),
     ]
     for (view, clusters), by in zip(clustered.views.items(), linear.predicted[1:], strict=False):
-        measurements += _clp_measurements(clusters, view, by, task)
-    return Probed(tuple(measurements), _whole(clustered, task), left_out)
+        measurements += clp_measurements(clusters, view, by, task)
+    return Probed(tuple(measurements), whole_clusters(clustered.views, task), left_out)
 
 
-def _clp_measurements(
-    clusters: ViewClusters, view: str, predicted: Int32[np.ndarray, "m"], task: _Task
+def clp_measurements(
+    clusters: ViewClusters, view: str, predicted: Int32[np.ndarray, "m"], task: Task
 ) -> list[Measurement]:
+    """CLP, and how the clusters agree with the classes."""
     fine = task.examples.fine
     found = score_clusters(clusters, predicted, fine["train"], fine["test"], task.examples.super_class)
     reason = "" if found.cluster_accuracy_test is not None else f"the view {view} cannot embed new points"
     return [
-        _of_fine("clp", "test", found.test_accuracy, view=view),
-        _of_fine("clp_oracle", "test", found.test_accuracy_oracle, view=view),
-        *_cluster_measurements(clusters, view, task),
-        _of_fine("cluster_accuracy", "test", found.cluster_accuracy_test, view=view, reason=reason),
+        of_fine("clp", "test", found.test_accuracy, view=view),
+        of_fine("clp_oracle", "test", found.test_accuracy_oracle, view=view),
+        *cluster_measurements(clusters, view, task),
+        of_fine("cluster_accuracy", "test", found.cluster_accuracy_test, view=view, reason=reason),
     ]
 
 
-def _cluster_measurements(clusters: ViewClusters, view: str, task: _Task) -> list[Measurement]:
+def cluster_measurements(clusters: ViewClusters, view: str, task: Task) -> list[Measurement]:
+    """How the clusters of the training split agree with the classes, and their inertia."""
     found = score_training_clusters(clusters, task.examples.fine["train"], task.examples.super_class)
     inertia = clusters.inertia * frame_of(task.network.train.rows).scale ** find_view(view).power
     return [
-        _of_fine("cluster_accuracy", "train", found.accuracy, view=view),
-        _of_fine("cluster_ari", "train", found.ari, view=view),
-        _of_fine("cluster_nmi", "train", found.nmi, view=view),
-        _of_fine("inertia", "train", inertia, view=view),
+        of_fine("cluster_accuracy", "train", found.accuracy, view=view),
+        of_fine("cluster_ari", "train", found.ari, view=view),
+        of_fine("cluster_nmi", "train", found.nmi, view=view),
+        of_fine("inertia", "train", inertia, view=view),
     ]
 
 
-def _of_fine(
+def of_fine(
     metric: str, split: str, value: float | None, *, view: str | None = None, std: float | None = None, reason: str = ""
 ) -> Measurement:
+    """A measurement of fine labels."""
     return Measurement(metric=metric, split=split, level="fine", value=value, view=view, std=std, reason=reason)
 
 
-def _whole(clustered: _Clustered, task: _Task) -> dict[str, Clusters]:
+def whole_clusters(views: Mapping[str, ViewClusters], task: Task) -> dict[str, Clusters]:
     """The clusters of one network over all rows of the splits; -1 for those that hold NaN."""
     network, fine = task.network, task.examples.fine["train"]
     train, test = len(network.train.fine), network.test and len(network.test.fine)
@@ -361,5 +361,5 @@ def _whole(clustered: _Clustered, task: _Task) -> dict[str, Clusters]:
             matching=match_to_classes(found, fine, network.super_class)[None],
             embedding=None if found.embedding is None else spread(found.embedding, "train", train, np.nan),
         )
-        for view, found in clustered.views.items()
+        for view, found in views.items()
     }

@@ -15,6 +15,8 @@ from ncjax.ops.linalg import solve_positive
 from ncjax.ops.products import matmul
 
 QUERIES = 256  # whose distances to all neighbours are held at once
+GROUP = 16  # distances whose minimum is compared first, where they are many
+EPISODES = 20  # of the few-shot probe
 
 
 class LinearMap(NamedTuple):
@@ -60,32 +62,77 @@ def nearest_neighbours(
     """
     centre = train.mean(axis=0)
     train, queries = train - centre[None, :], queries - centre[None, :]
-    means, present = _class_means(train, labels, classes)
-    own = train - means[labels]
-    along = matmul(own, means.T)
-    along = (along - jnp.take_along_axis(along, labels[:, None], axis=1)).T
-    squares, count = (own**2).sum(axis=1), queries.shape[0]
+    anchors = _class_means(train, labels, classes)
+    candidates, count = split_candidates(train, labels, anchors), queries.shape[0]
     blocks = -(-count // QUERIES)
     padded = jnp.pad(queries, ((0, blocks * QUERIES - count), (0, 0)))
 
     def vote(block: Array) -> Array:
-        """`|x - y|^2` with `x = m + r` and `y = m' + r'`: no distance is a difference of much larger numbers."""
-        residual, anchor = split_nearest(block, means, present)
-        towards = squared_distances(residual, anchor, means, means)
-        distances = towards[:, labels] - 2 * (along[anchor] + matmul(residual, own.T)) + squares[None, :]
-        found = labels[lax.top_k(-distances, neighbours)[1]]
-        return jax.nn.one_hot(found, classes).sum(axis=1).argmax(axis=1).astype(jnp.int32)
+        found = nearest_of(candidate_distances(block, candidates, anchors), neighbours)[1]
+        return commonest(labels[found], classes)
 
     return lax.map(vote, padded.reshape(blocks, QUERIES, -1)).reshape(-1)[:count]
 
 
-def _class_means(
-    features: Float[Array, "n d"], labels: Int32[Array, "n"], classes: int
-) -> tuple[Float[Array, "c d"], Bool[Array, "c"]]:
-    """Of each class, and which classes have examples."""
+class Anchors(NamedTuple):
+    """The means of the classes, and which classes have examples."""
+
+    means: Float[Array, "c d"]
+    present: Bool[Array, "c"]
+
+
+class Candidates(NamedTuple):
+    """Examples as the mean of their class plus a residual."""
+
+    residual: Float[Array, "n d"]
+    along: Float[Array, "c n"]  # product of each residual with the means, minus that with the mean of its class
+    squares: Float[Array, "n"]  # of the lengths of the residuals
+    labels: Int32[Array, "n"]
+
+
+def split_candidates(train: Float[Array, "n d"], labels: Int32[Array, "n"], anchors: Anchors) -> Candidates:
+    """Examples whose distances are wanted."""
+    residual = train - anchors.means[labels]
+    along = matmul(residual, anchors.means.T)
+    along = (along - jnp.take_along_axis(along, labels[:, None], axis=1)).T
+    return Candidates(residual, along, (residual**2).sum(axis=1), labels)
+
+
+def candidate_distances(queries: Float[Array, "q d"], candidates: Candidates, anchors: Anchors) -> Float[Array, "q n"]:
+    """`|x - y|^2` with `x = m + r` and `y = m' + r'`: no distance is a difference of much larger numbers."""
+    residual, anchor = split_nearest(queries, *anchors)
+    towards = squared_distances(residual, anchor, anchors.means, anchors.means)
+    products = candidates.along[anchor] + matmul(residual, candidates.residual.T)
+    return towards[:, candidates.labels] - 2 * products + candidates.squares[None, :]
+
+
+def nearest_of(distances: Float[Array, "q n"], count: int) -> tuple[Float[Array, "q k"], Int32[Array, "q k"]]:
+    """The `count` smallest distances of each query, in order, and where they are.
+
+    They lie in the groups of the `count` smallest minima: every group with a smaller minimum holds a smaller distance.
+    """
+    q, n = distances.shape
+    groups = -(-n // GROUP)
+    if groups <= GROUP * count:
+        least, index = lax.top_k(-distances, count)
+        return -least, index
+    padded = jnp.pad(distances, ((0, 0), (0, groups * GROUP - n)), constant_values=jnp.inf).reshape(q, GROUP, groups)
+    chosen = lax.top_k(-padded.min(axis=1), count)[1]
+    inside = jnp.take_along_axis(padded, chosen[:, None, :], axis=2).reshape(q, GROUP * count)
+    least, place = lax.top_k(-inside, count)
+    row, column = place // count, place % count
+    return -least, row * groups + jnp.take_along_axis(chosen, column, axis=1)
+
+
+def commonest(labels: Int32[Array, "q k"], classes: int) -> Int32[Array, "q"]:
+    """The commonest label of each query, the smallest among equals."""
+    return jax.nn.one_hot(labels, classes).sum(axis=1).argmax(axis=1).astype(jnp.int32)
+
+
+def _class_means(features: Float[Array, "n d"], labels: Int32[Array, "n"], classes: int) -> Anchors:
     member = jax.nn.one_hot(labels, classes, dtype=features.dtype)
     counts = member.sum(axis=0)
-    return matmul(member.T, features) / at_least_one(counts)[:, None], counts > 0
+    return Anchors(matmul(member.T, features) / at_least_one(counts)[:, None], counts > 0)
 
 
 @partial(jax.jit, static_argnames=("classes", "shots", "episodes"))
@@ -98,7 +145,7 @@ def few_shot(
     classes: int,
     *,
     shots: int = 5,
-    episodes: int = 20,
+    episodes: int = EPISODES,
 ) -> Float[Array, "episodes"]:
     """All-way few-shot accuracy: each episode draws `shots` examples of each class; the nearest of their means wins.
 
@@ -106,8 +153,7 @@ def few_shot(
     """
     centre = train.mean(axis=0)
     train, test = train - centre[None, :], test - centre[None, :]
-    anchors, present = _class_means(train, labels, classes)
-    residual, anchor = split_nearest(test, anchors, present)
+    anchors = _class_means(train, labels, classes)
 
     def episode(key: Array) -> Array:
         order = jax.random.uniform(key, labels.shape)
@@ -117,7 +163,13 @@ def few_shot(
             drawn = (value >= 0).astype(train.dtype)
             return matmul(drawn, train[rows]) / jnp.maximum(drawn.sum(), 1)
 
-        distances = squared_distances(residual, anchor, anchors, lax.map(mean, jnp.arange(classes)))
-        return (jnp.where(present[None, :], distances, jnp.inf).argmin(axis=1) == test_labels).mean()
+        return (nearest_mean(test, anchors, lax.map(mean, jnp.arange(classes))) == test_labels).mean()
 
     return lax.map(episode, jax.random.split(key, episodes))
+
+
+def nearest_mean(queries: Float[Array, "q d"], anchors: Anchors, means: Float[Array, "c d"]) -> Int32[Array, "q"]:
+    """The class of the nearest of some means, of those that have examples."""
+    residual, anchor = split_nearest(queries, *anchors)
+    distances = squared_distances(residual, anchor, anchors.means, means)
+    return jnp.where(anchors.present[None, :], distances, jnp.inf).argmin(axis=1).astype(jnp.int32)

@@ -69,14 +69,25 @@ def residual_pca(group: Group) -> Embedded:
 
     Products are in float64: axes may be much shorter than the first. Those that are rounding are 0.
     """
-    centred, dimensions = _centred(group), min(PCA_DIMENSIONS, group.train.shape[1])
+    centred = _centred(group)
     own = centred.train * group.weights[:, None]
-    values, axes = eigh(gram(own) / group.weights.sum())
-    lengths = jnp.sqrt(jnp.maximum(values[-dimensions:], 0))
     largest = jnp.abs(group.train * group.weights[:, None]).max()
+    axes = whitened_axes(gram(own) / group.weights.sum(), largest)
+    return Embedded(matmul(centred.train, axes), matmul(centred.test, axes))
+
+
+def whitened_axes(covariance: Float[Array, "d d"], largest: Float[Array, ""]) -> Float[Array, "d p"]:
+    """The first 8 principal axes, each over the deviation along it; 0 for those that are rounding.
+
+    Args:
+        covariance: of the features of a super-class, in float64.
+        largest: magnitude of a number in these features.
+    """
+    dimensions = min(PCA_DIMENSIONS, len(covariance))
+    values, axes = eigh(covariance)
+    lengths = jnp.sqrt(jnp.maximum(values[-dimensions:], 0))
     sound = lengths > ROUNDING * (lengths[-1] + largest)
-    top = axes[:, -dimensions:] * jnp.where(sound, 1 / jnp.where(sound, lengths, 1), 0)[None, :]
-    return Embedded(matmul(centred.train, top), matmul(centred.test, top))
+    return axes[:, -dimensions:] * jnp.where(sound, 1 / jnp.where(sound, lengths, 1), 0)[None, :]
 
 
 def tsne(points: Float32[np.ndarray, "q d"]) -> Float[np.ndarray, "q 2"]:

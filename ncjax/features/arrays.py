@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from ncjax.data.labels import check_whole
 from ncjax.errors import UserError, first_line
 from ncjax.storage.arrays import Rows, is_tensor, tensor_to_numpy
+from ncjax.storage.npy_rows import unmapped
 
 BLOCK_BYTES = 2**22  # read at a time
 
@@ -28,7 +29,9 @@ def to_numpy(name: str, array: Any) -> np.ndarray:
 
 
 def as_members(name: str, features: Any) -> np.ndarray | Sequence[Rows]:
-    """The features `[n d]` of each member, of an array `[n d]` or `[s n d]`; memory maps stay on disk.
+    """The features `[n d]` of each member, of an array `[n d]` or `[s n d]`.
+
+    Whole memory maps stay on disk, and are read by explicit reads; parts of one stay what they are.
 
     Raises:
         UserError: the shape or type does not fit.
@@ -41,6 +44,9 @@ def as_members(name: str, features: Any) -> np.ndarray | Sequence[Rows]:
         )
     if rows.dtype != np.dtype(jnp.bfloat16) and rows.dtype.kind not in "fiu":
         raise UserError(f"{name} features are of type {rows.dtype}, but must be numbers, such as float32")
+    on_disk = unmapped(features) if isinstance(features, np.ndarray) else None
+    if on_disk is not None:
+        return tuple(one if one.dtype == rows.dtype else one.view(rows.dtype) for one in on_disk)
     return rows if rows.ndim == 3 else (rows,)
 
 

@@ -94,7 +94,7 @@ class FeatureSet:
 
         Args:
             train: features `[n d]`, or `[s n d]` of several networks on the same examples; or a mapping of layer names
-                to such arrays. `numpy.memmap` stays on disk and is read a block at a time.
+                to such arrays. A `numpy.memmap` stays on disk and is read a block at a time.
             train_labels: fine labels `[n]`, whole numbers from 0 of any size; ids that leave most numbers out are
                 numbered in order of size, and become the class names.
             test: features `[m d]` or `[s m d]`, or a mapping with the same layers; none: what needs them is left out.
@@ -140,10 +140,13 @@ class FeatureSet:
     ) -> "FeatureSet":
         """Features of a file: npz, npy, safetensors, or .pt with tensors only; nothing in a file is executed.
 
+        npy files are read where they are needed, a block at a time, and may be larger than the memory.
+
         Args:
-            path: of the file. Arrays are found by the names `train_features`, `train` or `features`; `train_labels`,
-                `train_fine`, `train_y`, `labels` or `y`; `test_features` or `test`, and so on; `class_names` and
-                `super_classes`, where there.
+            path: of the file, or of a folder with `train_features.npy`, `train_labels.npy`, `test_features.npy` and
+                `test_labels.npy`; layers are sub-folders with features of their own. Arrays of a file are found by the
+                names `train_features`, `train` or `features`; `train_labels`, `train_fine`, `train_y`, `labels` or
+                `y`; `test_features` or `test`, and so on; `class_names` and `super_classes`, where there.
             labels: another file, or a name in this one, for the labels of the training split.
             test: the same for the features of the test split.
             test_labels: the same for their labels.

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads features, labels and classifiers from files of NumPy, safetensors and PyTorch; nothing in one is executed."""
+"""Reads features, labels and classifiers from files of NumPy, safetensors and PyTorch; nothing in one is executed.
+
+A folder of npy files is read as an npz file of the same names is; its sub-folders are layers.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +12,7 @@ import numpy as np
 
 from ncjax.errors import UserError
 from ncjax.paths import user_path
+from ncjax.storage.feature_folders import TRAIN_FILE, holds_features, layer_folders
 from ncjax.storage.npy import load_npz, map_npy
 
 SUFFIXES = (".npz", ".npy", ".safetensors", ".pt", ".pth")
@@ -39,7 +43,7 @@ class FoundArrays(NamedTuple):
 def find_arrays(
     path: Path, *, labels: str = "", test: str = "", test_labels: str = "", classifier: str = ""
 ) -> FoundArrays:
-    """The arrays of a file of features by their usual names, or by those that are named: a file, or a name in the file.
+    """The arrays of a file or folder by their usual names, or by those that are named: a file, or a name in the file.
 
     Raises:
         UserError: a file is missing, unreadable or lacks what is asked for.
@@ -48,11 +52,14 @@ def find_arrays(
     held = _named(test, content, TEST, path) if test else _first(content, TEST)
     held_labels = _named(test_labels, content, TEST_LABELS, path) if test_labels else _first(content, TEST_LABELS)
     weights, bias = _classifier(classifier, content)
-    train = {FEATURES[-1]: _one(content, FEATURES, path)}
+    layers, held_layers = _layers(content, "train"), _layers(content, "test")
+    alone = bool(layers) and _first(content, FEATURES) is None  # there are layers, and none of them is the last
+    train = {} if alone else {FEATURES[-1]: _one(content, FEATURES, path)}
+    own = {} if held is None else {FEATURES[-1]: held}
     return FoundArrays(
-        train={**train, **_layers(content, "train")},
+        train={**train, **layers},
         train_labels=_named(labels, content, LABELS, path),
-        test=None if held is None else {FEATURES[-1]: held, **_layers(content, "test")},
+        test={**own, **held_layers} if own or (alone and held_layers) else None,
         test_labels=held_labels,
         weights=weights,
         bias=bias,
@@ -72,11 +79,13 @@ def _layers(content: Mapping[str, Any], split: str) -> dict[str, Any]:
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """The arrays of a file by name; a file of one array gives it the name of the empty string.
+    """The arrays of a file or folder by name; a file of one array gives it the name of the empty string.
 
     Raises:
         UserError: the file is missing, of another kind, damaged, or holds code.
     """
+    if path.is_dir():
+        return _read_folder(path)
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path} is of no known kind; give a run's folder or a file {', '.join(SUFFIXES)}")
     if not path.is_file():
@@ -92,6 +101,22 @@ def read_arrays(path: Path) -> dict[str, Any]:
     return dict(read_tensors(path))
 
 
+def _read_folder(folder: Path) -> dict[str, Any]:
+    """The npy files of a folder by name, and the layers in its sub-folders, whose labels must be the same."""
+    if not holds_features(folder):
+        raise UserError(f"{folder} holds no {TRAIN_FILE}; save the features of the training split under this name")
+    found: dict[str, Any] = {file.stem: map_npy(file) for file in sorted(folder.glob("*.npy"))}
+    for layer in layer_folders(folder):
+        content = {file.stem: map_npy(file) for file in sorted(layer.glob("*.npy"))}
+        for split in ("train", "test"):
+            if f"{split}_features" in content:
+                found[LAYER.format(split=split) + layer.name] = content[f"{split}_features"]
+            labels = content.get(f"{split}_labels")
+            if labels is not None and not np.array_equal(found.setdefault(f"{split}_labels", labels), labels):
+                raise UserError(f"{layer / f'{split}_labels.npy'} differs from the labels of {folder}; give one order")
+    return found
+
+
 def _named(source: str, content: Mapping[str, Any], names: tuple[str, ...], path: Path) -> Any:
     """What a source names: a file, or a name in the file of the features."""
     if not source:
@@ -105,9 +130,9 @@ def _named(source: str, content: Mapping[str, Any], names: tuple[str, ...], path
 
 
 def _one(content: Mapping[str, Any], names: tuple[str, ...], path: Path) -> Any:
-    """The array of the first known name, or the only one."""
+    """The array of the first known name, or the only one, unless its name says that it is features."""
     found = _first(content, names)
-    if found is None and len(content) == 1:
+    if found is None and len(content) == 1 and _first(content, FEATURES) is None:
         (found,) = content.values()
     if found is None:
         raise UserError(f"{path} holds none of {', '.join(names)}, only {_listed(content)}; rename, or use --labels")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Examples that are sharded over eight devices: the same moments, and only sums are exchanged."""
 
+from operator import itemgetter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,8 @@ def test_several_blocks_far_from_0_are_sharded_too(monkeypatch):
     rows[3] = np.nan
     monkeypatch.setattr(reading, "BLOCK_BYTES", 3 * 16 * 4)
     assert [block.features.shape for block in blocks(Labelled(rows, fine), MESH)] == [(24, 16)] * 6
-    one, eight = (jax.device_get(gather_moments(Labelled(rows, fine, weights), 10, mesh)) for mesh in (None, MESH))
+    data = Labelled(rows, fine, weights)
+    one, eight = (jax.device_get(gather_moments(data, weights[None], 10, mesh)) for mesh in (None, MESH))
     np.testing.assert_array_equal(one.fine.counts, eight.fine.counts)
     for ours, theirs in (
         (one.fine.origin + one.fine.means, eight.fine.origin + eight.fine.means),
@@ -41,6 +44,6 @@ def test_devices_exchange_sums_and_no_examples():
     rows, labels = np.ones((n, d), np.float32), np.zeros(n, np.int32)
     block = Block(*(shard_rows(part, MESH) for part in (rows, labels, rows[:, 0])))
     assert largest_collective(block_moments.lower(block, None, None, classes).compile().as_text()) <= d * d
-    moments = gather_moments(Labelled(rows, labels), classes)
+    moments = jax.tree.map(itemgetter(0), gather_moments(Labelled(rows, labels), np.ones((1, n), np.float32), classes))
     silhouettes = silhouette_sums.lower(block, moments, jnp.zeros(classes, jnp.int32)).compile().as_text()
     assert largest_collective(silhouettes) <= classes * d

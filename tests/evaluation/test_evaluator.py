@@ -165,13 +165,6 @@ def test_classifier_is_measured_at_the_level_of_its_classes():
     assert "nc3 and nc4, fine: the classifier has 5 classes" in row.left_out
 
 
-def test_features_that_exceed_the_memory_have_no_probes():
-    row = only(evaluate(pairs(3.0), label_map=MOD5, memory_gib=1e-6, bootstrap=0))
-    assert "probes and clp: the training features are larger than 1e-06 GiB" in row.left_out
-    assert row.value("probe") is None
-    assert row.value("nc1", split="train") > 0
-
-
 @pytest.mark.parametrize(("options", "message"), [
     ({"views": ("umap",)}, "view 'umap' is unknown; known: raw"),
     ({"metrics": ("nc9",)}, "nc9"),

@@ -9,6 +9,7 @@ import torch
 from ncjax.errors import UserError
 from ncjax.evaluation.evaluator import evaluate
 from ncjax.features.feature_set import FeatureSet
+from ncjax.storage.npy_rows import NpyRows
 from tests.collapse import oracle
 from tests.features.arrays import D, N, some
 
@@ -30,7 +31,10 @@ def test_maps_of_files_stay_on_disk(tmp_path):
     np.save(tmp_path / "x.npy", x)
     rows = np.load(tmp_path / "x.npy", mmap_mode="r")
     (member,) = FeatureSet.from_arrays(rows, y).train.layers["features"]
-    assert isinstance(member, np.memmap)
+    assert isinstance(member, NpyRows)
+    np.testing.assert_array_equal(member[3:5], x[3:5])
+    (part,) = FeatureSet.from_arrays(rows[1:], y[1:]).train.layers["features"]
+    assert isinstance(part, np.memmap)
 
 
 def test_members_and_layers_keep_their_order():
