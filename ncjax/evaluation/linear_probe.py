@@ -101,7 +101,7 @@ def fit_linear_probe(
     """
     _check_labels(labels, classes)
     labels = jnp.asarray(labels, jnp.int32)
-    options = {"weights": weights, "mesh": mesh, "l2": l2, "max_iterations": max_iterations, "tol": tol}
+    options: dict[str, Any] = {"weights": weights, "mesh": mesh, "l2": l2, "max_iterations": max_iterations, "tol": tol}
     if isinstance(features, jax.core.Tracer):
         return fit_in_frame(features, labels, classes, **options)
     if not isinstance(features, np.ndarray):
