@@ -34,6 +34,7 @@ def bench_probe(data: Path | None, labellings: int, command: str, *, rounds: int
     Raises:
         UserError: the file is not of features.
     """
+    points, labels = make_problem(data, labellings)
     makers = {OURS: ncjax_timer, SKLEARN: sklearn_timer}
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path(folder) / f"{i}.npz" for i, name in enumerate(makers)}
@@ -44,7 +45,6 @@ def bench_probe(data: Path | None, labellings: int, command: str, *, rounds: int
         peers[PRODUCTS] = Peer(partial(products_timer, data, labellings), ("jax",))
         measured = interleave(peers, rounds=rounds)
         found = {name: dict(np.load(file, allow_pickle=False)) for name, file in files.items() if file.exists()}
-    points, labels = make_problem(data, labellings)
     rows = [row_of(name, "s", one) for name, one in measured.items()]
     shape = f"{points.shape[0]:,} x {points.shape[1]}, {labels.max() + 1} classes"
     title = f"linear probe: {shape}, {labellings} labelling{'s' * (labellings > 1)}"

@@ -282,16 +282,41 @@ def test_bad_config_is_one_line_and_leaves_nothing(arguments, message, tmp_path,
         (("features",), "ncjax features needs WORKDIR; see: ncjax features --help"),
         (("report", "one", "two"), "unexpected argument 'two'"),
         (("train", "theory_frozen"), "get_config() returns TheoryConfig"),
-        (("evaluate",), "error: ncjax evaluate needs a run's work directory, or a file of features"),
+        (("evaluate",), "error: ncjax evaluate needs a run's work directory, or a file or folder of features"),
         (
             ("evaluate", "here", "--control-maps", 0),
             "control_maps is 0, but must be 1 or more; change it with --control",
+        ),
+        (
+            ("evaluate", "here", "--memory-gib", 0),
+            "memory_gib is 0.0, but must be above 0; change it with --memory-gib",
         ),
         (("evaluate", "a.npz", "--control-maps", 3), "--control-maps is of a run's work directory, not of files"),
     ],
 )
 def test_bad_command_is_one_line(arguments, message, capsys):
     assert message.lower() in refused(capsys, *arguments).lower()
+
+
+@pytest.mark.slow
+def test_a_folder_of_features_is_read_in_blocks_where_its_memory_is_small(tmp_path):
+    rng = np.random.default_rng(0)
+    means = 6 * rng.normal(size=(10, 8))
+    for split, count in (("train", 400), ("test", 100)):
+        labels = np.arange(count) % 10
+        np.save(tmp_path / f"{split}_features.npy", (means[labels] + rng.normal(size=(count, 8))).astype(np.float16))
+        np.save(tmp_path / f"{split}_labels.npy", labels)
+    values = []
+    for gib in (4, 1e-5):
+        options = ["--label-map", "mod:5", "--memory-gib", gib, "--output", tmp_path / "out.json", "--bootstrap", 2]
+        ncjax("evaluate", tmp_path, *options)
+        (row,) = Evaluation.from_json((tmp_path / "out.json").read_text()).rows
+        values.append({(m.metric, m.split, m.level, m.view, m.index): m.value for m in row.measurements})
+    assert values[0].keys() == values[1].keys()
+    assert values[0]["clp", "test", "fine", "raw", None] == 1
+    for key, value in values[0].items():
+        if "probe_" not in key[0]:
+            assert values[1][key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
 
 
 def test_work_directory_of_another_config_is_refused_and_kept(digits, capsys):

@@ -128,6 +128,7 @@ def test_layers_are_streamed_each_and_progress_is_told(tmp_path):
     assert whole[-1].done == whole[-1].total
 
 
+@pytest.mark.slow
 def test_passes_over_the_file_are_few(tmp_path, monkeypatch):
     monkeypatch.setattr("ncjax.storage.npy_rows.GAP_BYTES", 0)  # rows are tiny here
     features = on_disk(tmp_path, *arrays_of(pairs(4.0, count=20_000)))
