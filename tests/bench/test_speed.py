@@ -112,7 +112,8 @@ def test_without_pytorch_ours_alone_is_really_measured(without_torch, tmp_path, 
     [
         (
             ("speed",),
-            "unknown benchmark 'speed'; known: train, ensemble, input, kmeans, probe, evaluate, collapse, theory, startup",
+            "unknown benchmark 'speed'; known: train, ensemble, input, kmeans, probe, evaluate, collapse, theory, "
+            "startup",
         ),
         (("train",), "ncjax bench train needs a config file"),
         (("train", CONFIG, "--rounds", 0), "rounds is 0, but must be 1 or more"),
