@@ -137,3 +137,15 @@ def test_files_are_replaced_by_storage_alone(path: Path) -> None:
     found = {ast.unparse(call) for call in calls if isinstance(call, ast.Attribute)}
     assert found.isdisjoint({"os.replace", "os.rename", "shutil.move", "json.dump"})
     assert not {call for call in found if call.endswith((".write_text", ".write_bytes"))}
+
+
+DECOMPOSITIONS = ("eigh", "eigvalsh", "svd", "qr", "cholesky", "solve", "inv", "pinv", "triangular_solve")
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name != "linalg.py"], ids=name_of)
+def test_matrices_are_decomposed_by_linalg_alone(path: Path) -> None:
+    """Batches of jaxlib's decompositions can wait for each other for ever: `ops.linalg` says why."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    found = {ast.unparse(call) for call in calls if isinstance(call, ast.Attribute)}
+    roots = ("jnp.linalg.", "lax.linalg.", "jax.lax.linalg.", "jax.scipy.linalg.")
+    assert found.isdisjoint(root + name for root in roots for name in DECOMPOSITIONS)
