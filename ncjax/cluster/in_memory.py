@@ -16,12 +16,14 @@ from ncjax.cluster.search import KMeansOptions
 from ncjax.cluster.solver import KMeansResult, Solved, solve
 from ncjax.distributed.processes import to_host
 from ncjax.ops.precision import double_precision
+from ncjax.ops.xla import jit_by_size
 from ncjax.storage.arrays import takes_tensors
 
 Run = Callable[[Array, Any, Any, Any, Array, KMeansOptions], Solved]
 EXACT = ("float32", "float16", "bfloat16", "int8", "uint8", "int16", "uint16")  # as float32
 
 run_solve: Run = jax.jit(solve, static_argnames=("options",))
+run_once: Run = jit_by_size(solve, static_argnames=("options",))
 
 
 @takes_tensors
@@ -93,6 +95,14 @@ def kmeans(
     if any(isinstance(array, jax.core.Tracer) for array in (key, points, weights, initial)):
         return solve(key, points, weights, initial, jnp.float32(tol), options).result
     return solve_soundly(run_solve, key, points, weights, initial, tol, options)
+
+
+def kmeans_once(
+    key: Key[Array, "s"], points: Num[Array, "s n d"], k: int, *, weights: Num[Array, "s n"], restarts: int
+) -> KMeansResult:
+    """`kmeans`, compiled sooner where the points are few."""
+    options, _ = make_options(k, "k-means++", restarts, 300, False, None)
+    return solve_soundly(run_once, key, points, weights, None, 1e-4, options)
 
 
 def make_options(

@@ -20,6 +20,7 @@ from ncjax.collapse.record import Function, Inputs
 from ncjax.collapse.statistics import ClassStatistics, mean_of, merge_classes
 from ncjax.collapse.units import UnitOrigin
 from ncjax.collapse.variability import class_distances
+from ncjax.ops.xla import jit_by_size
 
 
 class Functions(NamedTuple):
@@ -76,7 +77,7 @@ class Evaluated(NamedTuple):
     counts: Float[Array, "f"]
 
 
-@partial(jax.jit, static_argnames="functions")
+@partial(jit_by_size, static_argnames="functions")
 def read_networks(functions: Functions, blocks: Block, networks: Network, draws: Draw) -> Read:
     """Reads the blocks `[s g b ...]` of `[s]` networks in `[s r]` draws."""
 
@@ -146,7 +147,7 @@ def _of_classifier(functions: Functions, fine: ClassStatistics, super_class: Int
     return merge_classes(fine, super_class, functions.coarse) if functions.level == "coarse" else fine
 
 
-@partial(jax.jit, static_argnames="functions")
+@partial(jit_by_size, static_argnames="functions")
 def evaluate_networks(functions: Functions, reads: Sequence[Read], networks: Network) -> Evaluated:
     """Evaluates the functions for `[s]` networks, each in the `[r]` draws of all splits, one split behind the other."""
     joined: Read = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *reads)

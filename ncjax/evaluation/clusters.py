@@ -18,13 +18,15 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, Int32, Key
 
-from ncjax.cluster import KMeansResult, kmeans, sharded_kmeans
+from ncjax.cluster import KMeansResult, sharded_kmeans
+from ncjax.cluster.in_memory import kmeans_once
 from ncjax.distributed.mesh import ROWS
 from ncjax.distributed.processes import to_host
 from ncjax.distributed.sharding import shard_rows
 from ncjax.errors import UserError
 from ncjax.evaluation.views import Embedded, Group, find_view
 from ncjax.ops.precision import double_precision
+from ncjax.ops.xla import jit_by_size
 
 PLANE_POINTS = 2000  # of each super-class, in views that are planes; the others vote
 NEIGHBOURS = 15  # whose clusters the others join
@@ -181,11 +183,11 @@ def _solve(embed: Callable[[Group], Embedded], batch: _Batch, restarts: int, mes
 
 def _kmeans(batch: _Batch, points: Array, weights: Array, restarts: int, mesh: Mesh | None) -> KMeansResult:
     if mesh is None:
-        return kmeans(batch.keys, points, batch.k, weights=weights, restarts=restarts)
+        return kmeans_once(batch.keys, points, batch.k, weights=weights, restarts=restarts)
     return sharded_kmeans(batch.keys, points, batch.k, mesh=mesh, axis_name=ROWS, weights=weights, restarts=restarts)
 
 
-@partial(jax.jit, static_argnames="embed")
+@partial(jit_by_size, static_argnames="embed")
 def _embed(embed: Callable[[Group], Embedded], groups: Group) -> Embedded:
     """One problem after the other, as float32."""
 

@@ -24,6 +24,7 @@ from ncjax.evaluation.linear_probe import fit_linear_probe
 from ncjax.evaluation.networks import Network
 from ncjax.evaluation.simple_probes import few_shot, nearest_neighbours, ridge_probe
 from ncjax.evaluation.views import find_view
+from ncjax.ops.xla import jit_by_size
 from ncjax.results import Clusters, Measurement, MetricInfo, Scope
 from ncjax.storage.arrays import frame_of
 
@@ -230,7 +231,7 @@ def _linear_probes(
     return found._replace(predicted=found.predicted[:, :, : test.shape[1]])
 
 
-@partial(jax.jit, static_argnames=("classes", "mesh"))
+@partial(jit_by_size, static_argnames=("classes", "mesh"))
 def _fit(
     train: Float[Array, "s n d"],
     labels: Int32[Array, "s p n"],
@@ -257,7 +258,7 @@ def _simple_probes(tasks: Sequence[Task], train: np.ndarray, test: np.ndarray, s
     return _simple_accuracies(jax.random.key(seed), train, test, *fine, len(tasks[0].examples.super_class))
 
 
-@partial(jax.jit, static_argnames="classes")
+@partial(jit_by_size, static_argnames="classes")
 def _simple_accuracies(
     key: Key[Array, ""],
     train: Float[Array, "s n d"],
