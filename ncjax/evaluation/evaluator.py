@@ -3,12 +3,12 @@
 
 import dataclasses
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
-from threading import Lock
 from typing import Any, NamedTuple
 
 from ncjax.collapse import separation_law
@@ -220,7 +220,8 @@ def _measure(
 
     On several, collectives keep one order. An exception in one thread ends the other behind its program.
     """
-    tell = _Progress(len(networks) * (len(options.views) + 2), on_event)
+    ended = threading.Event()
+    tell = _progress(len(networks) * (len(options.views) + 2), ended, on_event)
     problems, mesh = [_problem(*one) for one in zip(networks, resamples, strict=True)], networks[0].mesh
     collapse = partial(measure_collapse, problems, mesh=mesh, tell=partial(tell, "collapse"))
     if mesh is not None:
@@ -231,7 +232,7 @@ def _measure(
         try:
             return _probe(networks, options, tell, on_event), measuring.result()
         finally:
-            tell.end()
+            ended.set()
 
 
 def _probe(
@@ -252,25 +253,21 @@ def _probe(
     return probed
 
 
-class _Progress:
-    """Counts what is done in both threads, and tells it; refuses to go on behind the end."""
+def _progress(total: int, ended: threading.Event, on_event: Callable[[Event], None]) -> Tell:
+    """Counts what is done in both threads, and tells it; behind the end it refuses to go on."""
+    lock, done = threading.Lock(), 0
+    on_event(Event("evaluate", 0, total))
 
-    def __init__(self, total: int, on_event: Callable[[Event], None]) -> None:
-        self._done, self._total, self._on_event = 0, total, on_event
-        self._lock, self._ended = Lock(), False
-        on_event(Event("evaluate", 0, total))
-
-    def __call__(self, what: str, count: int) -> None:
-        with self._lock:
-            if self._ended:
+    def tell(what: str, count: int) -> None:
+        nonlocal done
+        with lock:
+            if ended.is_set():
                 raise RuntimeError("the evaluation was ended")
-            if not count:
-                return
-            self._done += count
-            self._on_event(Event("evaluate", self._done, self._total, what))
+            if count:
+                done += count
+                on_event(Event("evaluate", done, total, what))
 
-    def end(self) -> None:
-        self._ended = True
+    return tell
 
 
 def _problem(network: Network, resamples: int) -> Problem:

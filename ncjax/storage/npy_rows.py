@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 GAP_BYTES = 2**12  # between two wanted rows: less is read along with them
+READ_BYTES = 2**24  # at once
 SPAN_BYTES = 2**24  # of neighbouring rows that are read at once for some of them
 
 
@@ -97,12 +98,13 @@ class NpyRows:
     def _fill(self, target: np.ndarray, offset: int) -> None:
         buffer = target.reshape(-1).view(np.uint8).data
         while len(buffer):
-            count = os.preadv(self._file, [buffer], offset)
-            if count == 0:
+            part = os.pread(self._file, min(len(buffer), READ_BYTES), offset)
+            if not part:
                 raise OSError(f"{self._path} ends before its last row; was it shortened while it was read?")
-            buffer, offset = buffer[count:], offset + count
+            buffer[: len(part)] = part
+            buffer, offset = buffer[len(part) :], offset + len(part)
             with self._lock:
-                self._read += count
+                self._read += len(part)
 
 
 def unmapped(array: np.ndarray) -> tuple[NpyRows, ...] | None:
