@@ -241,7 +241,7 @@ def _evaluated(
         add(pixel_parts(run.dataset, maps, run.config.mesh), 0)
     for epoch in epochs:
         try:
-            features, note = load_or_extract(run, epoch)
+            features, note = load_or_extract(run, epoch, on_disk=True)
         except UserError as error:
             notes.append(f"Epoch {epoch} is missing: {error}.")
             continue

@@ -3,17 +3,17 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Int32
+from jaxtyping import Array, Float, Float32, Int, Int32
 
 from ncjax.collapse.statistics import ClassStatistics, class_statistics, merge
 from ncjax.collapse.units import UnitMoments, UnitOrigin, merge_units, unit_moments, unit_origin
-from ncjax.distributed.sharding import shard_rows, to_first_device
+from ncjax.distributed.sharding import shard_read, shard_rows, to_first_device
 from ncjax.storage.arrays import Rows, frame_of
 from ncjax.storage.read_ahead import read_ahead
 
@@ -40,6 +40,12 @@ class Labelled(NamedTuple):
         """How often each example counts."""
         return np.ones(len(self.fine), np.float32) if self.weights is None else self.weights
 
+    def counts_of(self, rows: slice) -> Float32[np.ndarray, "_"]:
+        """`counts` of some examples."""
+        if self.weights is None:
+            return np.ones(len(range(*rows.indices(len(self.fine)))), np.float32)
+        return np.asarray(self.weights[rows], np.float32)
+
 
 class Block(NamedTuple):
     """Some examples; the last block is padded with examples of weight 0."""
@@ -65,17 +71,30 @@ def blocks(data: Labelled, mesh: Mesh | None = None, most_bytes: int | None = No
         most_bytes: of the features that a device has; none: as fit a processor's cache.
     """
     n, size = len(data.fine), block_size(data, mesh.size if mesh else 1, most_bytes)
-    parts = (_padded(data, slice(first, first + size), size) for first in range(0, n, size))
-    return read_ahead(Block(*(shard_rows(column, mesh) for column in part)) for part in parts)
+    return read_ahead(_block(data, first, size, mesh) for first in range(0, n, size))
+
+
+def _block(data: Labelled, first: int, size: int, mesh: Mesh | None) -> Block:
+    """Each process reads the examples of its own devices."""
+
+    def examples(part: slice) -> slice:
+        start, stop, _ = part.indices(size)
+        return slice(first + start, first + stop)
+
+    return Block(
+        shard_read(lambda part: _features(data, examples(part)), (size, data.rows.shape[1]), mesh),
+        shard_read(lambda part: _fine(data, examples(part)), (size,), mesh),
+        shard_read(lambda part: _counts(data, examples(part)), (size,), mesh),
+    )
 
 
 def all_blocks(data: Labelled) -> Block:
     """All blocks on one device, stacked `[g b ...]`."""
     n, size = len(data.fine), block_size(data)
     count = -(-n // size)
-    return jax.tree.map(
-        lambda leaf: leaf.reshape(count, size, *leaf.shape[1:]), _padded(data, slice(None), count * size)
-    )
+    whole = slice(0, count * size)
+    columns = _features(data, whole), _fine(data, whole), _counts(data, whole)
+    return Block(*(column.reshape(count, size, *column.shape[1:]) for column in columns))  # type: ignore[arg-type]
 
 
 def block_size(data: Labelled, devices: int = 1, most_bytes: int | None = None) -> int:
@@ -85,15 +104,26 @@ def block_size(data: Labelled, devices: int = 1, most_bytes: int | None = None) 
     return min(power, max(1, (most_bytes or BLOCK_BYTES) // (4 * d)) * devices)
 
 
-def _padded(data: Labelled, rows: slice, size: int) -> Any:
-    """Some examples as a block of NumPy, padded to a size."""
-    part, labels, weights = (x[rows] for x in (data.rows, data.fine, data.counts))
-    missing = size - len(labels)
-    if missing or not weights.all():
-        part = np.where(weights[:, None] > 0, np.asarray(part, np.float32), 0)
-        part = np.concatenate([part, np.zeros((missing, part.shape[1]), np.float32)])
-        labels, weights = (np.concatenate([x, np.zeros(missing, x.dtype)]) for x in (labels, weights))
-    return Block(np.asarray(part, np.float32), np.asarray(labels, np.int32), np.asarray(weights, np.float32))  # type: ignore[arg-type]
+def _features(data: Labelled, rows: slice) -> Float32[np.ndarray, "_ d"]:
+    """Features of some examples, 0 for those of weight 0 and for those behind the last."""
+    part, weights = np.asarray(data.rows[rows], np.float32), data.counts_of(rows)
+    if not weights.all():
+        part = np.where(weights[:, None] > 0, part, np.float32(0))
+    return _lengthened(part, rows)
+
+
+def _fine(data: Labelled, rows: slice) -> Int32[np.ndarray, "_"]:
+    return _lengthened(np.asarray(data.fine[rows], np.int32), rows)
+
+
+def _counts(data: Labelled, rows: slice) -> Float32[np.ndarray, "_"]:
+    return _lengthened(data.counts_of(rows), rows)
+
+
+def _lengthened(array: np.ndarray, rows: slice) -> np.ndarray:
+    """With 0 for rows behind the last."""
+    missing = rows.stop - rows.start - len(array)
+    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)]) if missing else array
 
 
 def drawn_blocks(

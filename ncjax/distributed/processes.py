@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import PyTree
+from jaxtyping import PyTree, Shaped
 
 from ncjax.distributed.agreement import end_with_others
 from ncjax.distributed.threads import reserve_threads
@@ -147,6 +147,28 @@ def on_any_process(flags: tuple[bool, ...]) -> tuple[bool, ...]:
     if not is_distributed():
         return flags
     return tuple(map(bool, multihost_utils.process_allgather(np.array(flags)).any(axis=0)))
+
+
+def own_share(count: int) -> tuple[int, int]:
+    """First and last (excluded) of `count` things that this process takes, in order of the processes."""
+    size = -(-count // jax.process_count())
+    first = min(count, jax.process_index() * size)
+    return first, min(count, first + size)
+
+
+def gather_shares(share: Shaped[np.ndarray, "..."], count: int) -> Shaped[np.ndarray, "..."]:
+    """The shares of all processes (`own_share`), one behind the other, on every process."""
+    size = -(-count // jax.process_count())
+    padded = np.zeros((size, *share.shape[1:]), share.dtype)
+    padded[: len(share)] = share
+    return np.concatenate(gather_each(padded))[:count]
+
+
+def gather_each(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "p ..."]:
+    """An array of every process, on every process; as bytes, for JAX would shorten float64."""
+    content = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
+    every = np.asarray(multihost_utils.process_allgather(content))
+    return np.frombuffer(every.tobytes(), array.dtype).reshape(jax.process_count(), *array.shape)
 
 
 def to_host(tree: PyTree) -> PyTree:

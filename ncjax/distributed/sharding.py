@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """How arrays are sharded over the axes of a mesh, and functions that run on each shard."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PyTree, Shaped
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from ncjax.distributed.mesh import MEMBER, REPLICATED, ROWS
 from ncjax.distributed.processes import to_host
@@ -69,6 +69,47 @@ def shard_rows(array: Shaped[np.ndarray, "..."], mesh: Mesh | None, axis: int = 
     whole = np.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)]) if missing else array
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, ROWS))
     return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+
+
+def shard_read(
+    read: Callable[[slice], np.ndarray], shape: tuple[int, ...], mesh: Mesh | None, axis: int = 0
+) -> Shaped[Array, "..."]:
+    """`shard_rows` of an array that is read: each process reads the parts of its own devices alone.
+
+    Args:
+        read: gives a part of the array, by a slice of its axis.
+        shape: of the whole; the axis is a multiple of the devices.
+        mesh: of `row_mesh`; None: one device.
+        axis: the axis that is sharded.
+    """
+    if mesh is None:
+        return jnp.asarray(read(slice(0, shape[axis])))
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, ROWS))
+    return jax.make_array_from_callback(shape, sharding, lambda part: read(part[axis] if part else slice(None)))
+
+
+def gather_rows(parts: Sequence[tuple[Any, Int[np.ndarray, "_"]]], mesh: Mesh | None) -> Float[Array, "p n d"]:
+    """Some rows of each of several arrays, as long as the longest, padded with 0.
+
+    Args:
+        parts: arrays `[_ d]`, in memory or on disk, with the numbers of the rows that are wanted.
+        mesh: devices that axis 1 is sharded over, padded to a multiple of them; each process reads its own rows. None:
+            one device.
+    """
+    longest = max(len(chosen) for _, chosen in parts)
+    devices = mesh.size if mesh else 1
+    shape = len(parts), -(-longest // devices) * devices, parts[0][0].shape[1]
+
+    def read(part: slice) -> np.ndarray:
+        start, stop, _ = part.indices(shape[1])
+        found = np.zeros((len(parts), stop - start, shape[2]), np.float32)
+        for row, (rows, chosen) in zip(found, parts, strict=True):
+            wanted = chosen[start:stop]
+            if len(wanted):
+                row[: len(wanted)] = rows[wanted]
+        return found
+
+    return shard_read(read, shape, mesh, axis=1)
 
 
 def to_first_device(tree: PyTree, mesh: Mesh | None) -> PyTree:

@@ -22,20 +22,21 @@ from ncjax.cluster import KMeansResult, sharded_kmeans
 from ncjax.cluster.in_memory import kmeans_once
 from ncjax.distributed.mesh import ROWS
 from ncjax.distributed.processes import to_host
-from ncjax.distributed.sharding import shard_rows
+from ncjax.distributed.sharding import gather_rows, shard_rows
 from ncjax.errors import UserError
 from ncjax.evaluation.views import Embedded, Group, find_view
 from ncjax.ops.precision import double_precision
 from ncjax.ops.xla import jit_by_size
+from ncjax.storage.arrays import Rows
 
 PLANE_POINTS = 2000  # of each super-class, in views that are planes; the others vote
 NEIGHBOURS = 15  # whose clusters the others join
 
 
 class Examples(NamedTuple):
-    """Both splits of one network in memory; of a missing test split there are no rows."""
+    """Both splits of one network, `[_ d]`; of a missing test split there are no rows."""
 
-    rows: Mapping[str, Float32[np.ndarray, "_ d"]]
+    rows: Mapping[str, Rows]
     fine: Mapping[str, Int32[np.ndarray, "_"]]
     super_class: tuple[int, ...]  # coarse label of each fine class
 
@@ -157,10 +158,10 @@ def _batch(
     networks: Sequence[Examples], k: int, problems: Sequence[_Problem], key: Key[Array, ""], mesh: Mesh | None
 ) -> _Batch:
     ranks = np.array([one.rank for one in problems])
-    train = padded([networks[one.network].rows["train"][one.train] for one in problems])
-    test = padded([networks[one.network].rows["test"][one.test] for one in problems])
-    weights = padded([np.ones(len(one.train), np.float32) for one in problems])
-    groups = Group(*(shard_rows(part, mesh, axis=1) for part in (train, weights, test)))
+    train = gather_rows([(networks[one.network].rows["train"], one.train) for one in problems], mesh)
+    test = gather_rows([(networks[one.network].rows["test"], one.test) for one in problems], mesh)
+    weights = shard_rows(padded([np.ones(len(one.train), np.float32) for one in problems]), mesh, axis=1)
+    groups = Group(train, weights, test)
     return _Batch(k, problems, jax.random.split(key, ranks.max() + 1)[ranks], groups)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks that are evaluated: each member, at each epoch and layer, with its labels and its classifier."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -12,12 +13,14 @@ from jaxtyping import Float
 
 from ncjax.collapse.plan import NO_CLASSIFIER
 from ncjax.collapse.reading import Classifier, Labelled
+from ncjax.config import MeshConfig
 from ncjax.data.label_maps import LabelMap
 from ncjax.distributed.mesh import row_mesh
 from ncjax.errors import UserError
 from ncjax.evaluation.label_levels import AnyLabelMap, SuperClasses, super_classes
 from ncjax.features.feature_set import FeatureSet, SplitFeatures, as_heads, classifier_layer
 from ncjax.features.frames import Survey, find_frame, survey
+from ncjax.ops.xla import BRIEF
 from ncjax.results import Measurement, Row
 from ncjax.storage.arrays import Frame, FramedRows, frame_of
 from ncjax.training.members import Member
@@ -78,7 +81,7 @@ def _networks(
     overriding = (
         None if label_map is None else super_classes(label_map, fine, features.class_names, features.super_classes)
     )
-    mesh = row_mesh(features.mesh)
+    mesh = row_mesh(features.mesh or _mesh_for(features))
     read = classifier_layer(features.layers)
     for layer in features.layers:
         for index, name in enumerate(features.names):
@@ -103,6 +106,12 @@ def _networks(
                 mesh=mesh,
                 setting=(features.epoch, layer, *_setting(member)),
             )
+
+
+def _mesh_for(features: FeatureSet) -> MeshConfig:
+    """All devices for features that one needs long for; small ones take less time than compilation for several."""
+    numbers = max(math.prod(rows[0].shape) for rows in features.train.layers.values())
+    return MeshConfig(data=0 if numbers > BRIEF else 1)
 
 
 def _own_map(member: Member | None, features: FeatureSet) -> LabelMap | None:
@@ -165,7 +174,7 @@ def _labelled(
 ) -> tuple[Labelled, tuple[str, ...]]:
     """A split in the units of a frame, or of the frame that fits it best."""
     rows = split.layers[layer][index]
-    found: Survey = survey(rows)
+    found: Survey = survey(rows, by_shares=True)
     bad = np.flatnonzero(~found.finite).tolist()
     count = len(split.labels)
     if len(bad) == count:

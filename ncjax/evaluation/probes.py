@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Probes, clusters and CLP, as measurements; networks of the same shapes go through the same programs together."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
 from ncjax.collapse.reading import Labelled
-from ncjax.distributed.processes import to_host
-from ncjax.distributed.sharding import shard_rows
+from ncjax.distributed.processes import is_distributed, to_host
+from ncjax.distributed.sharding import gather_rows, shard_rows
 from ncjax.errors import UserError
 from ncjax.evaluation.clp import match_to_classes, score_clusters, score_training_clusters
 from ncjax.evaluation.clusters import Examples, ViewClusters, check_counts, cluster_networks
@@ -26,7 +26,7 @@ from ncjax.evaluation.simple_probes import few_shot, nearest_neighbours, ridge_p
 from ncjax.evaluation.views import find_view
 from ncjax.ops.xla import jit_by_size
 from ncjax.results import Clusters, Measurement, MetricInfo, Scope
-from ncjax.storage.arrays import frame_of
+from ncjax.storage.arrays import ChosenRows, Rows, frame_of
 
 RESIDENT_BYTES = 2**30  # of features that go through programs together
 NEIGHBOURS, SHOTS = 20, 5
@@ -129,12 +129,15 @@ def _shapes(network: Network) -> tuple[object, ...]:
 def _make_task(network: Network) -> Task:
     splits = {"train": network.train, "test": network.test or _none_like(network.train)}
     kept = {name: np.flatnonzero(split.counts > 0).astype(np.int32) for name, split in splits.items()}
-    rows = {name: _in_memory(split, kept[name]) for name, split in splits.items()}
+    rows = {name: _rows(split, kept[name]) for name, split in splits.items()}
     fine = {name: split.fine[kept[name]] for name, split in splits.items()}
     return Task(network, Examples(rows, fine, network.super_class), kept)
 
 
-def _in_memory(split: Labelled, kept: np.ndarray) -> Float32[np.ndarray, "_ d"]:
+def _rows(split: Labelled, kept: Int32[np.ndarray, "_"]) -> Rows:
+    """Those that count; one of several processes leaves them where they are, and reads its own."""
+    if is_distributed():
+        return ChosenRows(split.rows, kept)
     whole = np.asarray(split.rows[:], np.float32)
     return whole if len(kept) == len(whole) else whole[kept]
 
@@ -173,9 +176,8 @@ def _measure(tasks: Sequence[Task], options: Options, tell: Tell) -> list[Probed
     if tasks[0].network.test is None:
         tell("clusters", len(tasks))
         return [_without_test(*one) for one in zip(tasks, clustered, strict=True)]
-    train, test = (_stack(task.examples.rows[name] for task in tasks) for name in ("train", "test"))
-    linear: _Linear = to_host(_linear_probes(tasks, clustered, train, test, options))
-    simple: _Simple = to_host(_simple_probes(tasks, train, test, options.seed))
+    linear: _Linear = to_host(_linear_probes(tasks, clustered, options))
+    simple: _Simple = to_host(_simple_probes(tasks, options.seed))
     tell("probes", len(tasks))
     return [_probed(*one) for one in zip(tasks, clustered, _one_by_one(linear), _one_by_one(simple), strict=True)]
 
@@ -209,14 +211,21 @@ def _why_no_clusters(examples: Examples, views: Sequence[str]) -> tuple[str, ...
     return None
 
 
-def _stack(parts: Iterable[np.ndarray]) -> np.ndarray:
-    whole = list(parts)
-    return whole[0][None] if len(whole) == 1 else np.stack(whole)
+def _whole(tasks: Sequence[Task], split: str) -> Float32[np.ndarray, "s _ d"]:
+    """The rows of all networks."""
+    rows = [np.asarray(task.examples.rows[split][:], np.float32) for task in tasks]
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
 
 
-def _linear_probes(
-    tasks: Sequence[Task], clustered: Sequence[_Clustered], train: np.ndarray, test: np.ndarray, options: Options
-) -> _Linear:
+def _on_devices(tasks: Sequence[Task], split: str, mesh: Mesh | None) -> Float[Array, "s _ d"]:
+    """The rows of all networks, sharded over a mesh."""
+    if mesh is None:
+        return jnp.asarray(_whole(tasks, split))
+    numbers = np.arange(tasks[0].examples.rows[split].shape[0])
+    return gather_rows([(task.examples.rows[split], numbers) for task in tasks], mesh)
+
+
+def _linear_probes(tasks: Sequence[Task], clustered: Sequence[_Clustered], options: Options) -> _Linear:
     """One fit of each network, for the true labels and the clusters of each view; where it has none, the true ones."""
     mesh, classes = tasks[0].network.mesh, len(tasks[0].examples.super_class)
     labels = np.stack(
@@ -225,10 +234,10 @@ def _linear_probes(
             for fine, found in zip((task.examples.fine["train"] for task in tasks), clustered, strict=True)
         ]
     )
-    present = None if mesh is None else shard_rows(np.ones(train.shape[1], np.float32), mesh)
-    sharded = (shard_rows(array, mesh, axis=axis) for array, axis in ((train, 1), (labels, 2), (test, 1)))
-    found = _fit(*sharded, present, classes, mesh)
-    return found._replace(predicted=found.predicted[:, :, : test.shape[1]])
+    train, test = (_on_devices(tasks, split, mesh) for split in ("train", "test"))
+    present = None if mesh is None else shard_rows(np.ones(labels.shape[2], np.float32), mesh)
+    found = _fit(train, shard_rows(labels, mesh, axis=2), test, present, classes, mesh)
+    return found._replace(predicted=found.predicted[:, :, : tasks[0].examples.rows["test"].shape[0]])
 
 
 @partial(jit_by_size, static_argnames=("classes", "mesh"))
@@ -253,7 +262,9 @@ def _fit(
     return lax.map(one, (train, labels, test))
 
 
-def _simple_probes(tasks: Sequence[Task], train: np.ndarray, test: np.ndarray, seed: int) -> _Simple:
+def _simple_probes(tasks: Sequence[Task], seed: int) -> _Simple:
+    """On one device, with all rows: the neighbours of an example are anywhere."""
+    train, test = (_whole(tasks, name) for name in ("train", "test"))
     fine = (np.stack([task.examples.fine[name] for task in tasks]) for name in ("train", "test"))
     return _simple_accuracies(jax.random.key(seed), train, test, *fine, len(tasks[0].examples.super_class))
 

@@ -60,16 +60,16 @@ class Found(NamedTuple):
     note: str = ""  # empty: they are those that training kept
 
 
-def load_or_extract(run: Run, epoch: int) -> Found:
+def load_or_extract(run: Run, epoch: int, *, on_disk: bool = False) -> Found:
     """The features that a run kept after an epoch; where they are missing or damaged, those of its checkpoint.
 
-    Nothing is written.
+    Nothing is written; with `on_disk`, those that were kept are read where they are indexed.
 
     Raises:
         UserError: they cannot be read, and there is no checkpoint of that epoch, or no data set to extract them of.
     """
     try:
-        return Found(load_features(run.workdir, epoch))
+        return Found(load_features(run.workdir, epoch, on_disk=on_disk))
     except UserError as error:
         reason = str(error).removesuffix(AGAIN)
     try:

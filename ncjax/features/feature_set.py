@@ -3,7 +3,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +63,7 @@ class FeatureSet:
         class_names: of the fine classes; empty: not known.
         super_classes: name of the super-class of each fine class, for the label map `superclass`; empty: not known.
         default_map: whose super-classes serve members whose own label map merges no classes; None: they have none.
-        mesh: devices over which an evaluation shards the examples; the default is one.
+        mesh: devices over which an evaluation shards the examples; None: all, where there are enough examples.
     """
 
     train: SplitFeatures
@@ -76,7 +76,7 @@ class FeatureSet:
     class_names: tuple[str, ...] = ()
     super_classes: tuple[str, ...] = ()
     default_map: LabelMap | None = None
-    mesh: MeshConfig = field(default_factory=MeshConfig)
+    mesh: MeshConfig | None = None
 
     @classmethod
     def from_arrays(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from ncjax.distributed.processes import gather_each, gather_shares, is_distributed, own_share
 from ncjax.features.arrays import BLOCK_BYTES
 from ncjax.storage.arrays import Frame, FramedRows, Rows
 
@@ -29,16 +30,29 @@ class Survey(NamedTuple):
     most: Float64[np.ndarray, "d"]
 
 
-def survey(rows: Rows) -> Survey:
-    """Reads all features once, a block at a time, in the type that they have."""
-    count, width = rows.shape
+def survey(rows: Rows, *, by_shares: bool = False) -> Survey:
+    """Reads all features once, a block at a time, in the type that they have.
+
+    Args:
+        rows: features `[n d]`.
+        by_shares: each of several processes reads its own part of the rows; all have to call this.
+    """
+    if not (by_shares and is_distributed()):
+        return _survey(rows, 0, rows.shape[0])
+    found = _survey(rows, *own_share(rows.shape[0]))
+    finite, bounds = gather_shares(found.finite, rows.shape[0]), gather_each(np.stack([found.least, found.most]))
+    return Survey(finite, bounds[:, 0].min(axis=0), bounds[:, 1].max(axis=0))
+
+
+def _survey(rows: Rows, begin: int, end: int) -> Survey:
+    width = rows.shape[1]
     size = max(1, BLOCK_BYTES // (4 * width))
-    finite, least, most = np.zeros(count, bool), np.full(width, np.inf), np.full(width, -np.inf)
-    for first in range(0, count, size):
-        part = np.asarray(rows[first : first + size])
+    finite, least, most = np.zeros(end - begin, bool), np.full(width, np.inf), np.full(width, -np.inf)
+    for first in range(begin, end, size):
+        part = np.asarray(rows[first : min(first + size, end)])
         part = part.astype(np.float32) if part.dtype.itemsize < 4 else part
         sound = np.isfinite(part).all(axis=1)
-        finite[first : first + size] = sound
+        finite[first - begin : first - begin + size] = sound
         if sound.any():
             kept = part if sound.all() else part[sound]
             least, most = np.minimum(least, kept.min(axis=0)), np.maximum(most, kept.max(axis=0))

@@ -13,13 +13,15 @@ import orbax.checkpoint as ocp
 from ncjax.config import Config, MeshConfig
 from ncjax.data import Dataset, load_dataset
 from ncjax.data.label_maps import LabelMap
-from ncjax.distributed.processes import is_main_process, lost_peer
+from ncjax.distributed.processes import broadcast_message, is_main_process, lost_peer
 from ncjax.errors import UserError, first_line
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
+from ncjax.storage.arrays import Rows
 from ncjax.storage.atomic import write_json
 from ncjax.storage.checksums import Identity, damage, write_checksums
 from ncjax.storage.failures import why_not_written
 from ncjax.storage.literal_paths import literal_path
+from ncjax.storage.stored_arrays import StoredRows, open_stored
 from ncjax.storage.workdir import CONFIG, read_config, read_json, run_id
 from ncjax.training.members import Member, default_label_map, list_members
 from ncjax.typed_json import structure, unstructure
@@ -132,8 +134,13 @@ def _to_tree(split: SplitFeatures) -> dict[str, Any]:
     return arrays | ({"layers": others} if others else {})
 
 
-def load_features(workdir: Path, epoch: int) -> FeatureSet:
+def load_features(workdir: Path, epoch: int, *, on_disk: bool = False) -> FeatureSet:
     """Read features/EPOCH.
+
+    Args:
+        workdir: of the run.
+        epoch: after which they were kept.
+        on_disk: layers stay on disk, and are read where they are indexed.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -142,12 +149,11 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
     if not folder.is_dir():
         kept = ", ".join(map(str, saved_epochs(workdir))) or "none"
         raise UserError(f"no features of epoch {epoch} in {workdir} (kept: {kept}); set evaluate.epochs and train")
-    reason = missing_features(workdir, epoch)
+    reason = broadcast_message(missing_features(workdir, epoch) if is_main_process() else "")
     if reason:
         raise UserError(f"features in {folder} cannot be read ({reason}){AGAIN}")
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            content = jax.tree.map(np.asarray, checkpointer.restore(literal_path(folder)))
+        content = _read(folder, on_disk)
         config = read_config(workdir)
         train, test = (_from_tree(content[name], config.evaluate.layers) for name in ("train", "test"))
         heads = Heads(**content["classifier"]) if "classifier" in content else None
@@ -158,6 +164,22 @@ def load_features(workdir: Path, epoch: int) -> FeatureSet:
             raise
         raise UserError(f"features in {folder} cannot be read ({first_line(error)}){AGAIN}") from error
     return label_features(run, config.mesh, epoch, train, test, heads)
+
+
+def _read(folder: Path, on_disk: bool) -> dict[str, Any]:
+    """What `save_features` wrote."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        if not on_disk:
+            return dict(jax.tree.map(np.asarray, checkpointer.restore(literal_path(folder))))
+        described = checkpointer.metadata(literal_path(folder)).item_metadata.tree
+
+    def opened(place: tuple[Any, ...], about: Any) -> np.ndarray | Sequence[Rows]:
+        array = open_stored(folder, about.name)
+        if place[0].key != "classifier" and place[1].key in (FEATURES, "layers"):
+            return tuple(StoredRows(array[member]) for member in range(array.shape[0]))
+        return np.asarray(array.read().result())
+
+    return dict(jax.tree_util.tree_map_with_path(opened, described))
 
 
 def missing_features(workdir: Path, epoch: int) -> str:
@@ -208,26 +230,19 @@ def label_features(
     )
 
 
-def open_features(workdir: Path, epoch: int, split: str = "train", member: int = 0) -> Any:
+def open_features(workdir: Path, epoch: int, split: str = "train", member: int = 0) -> StoredRows:
     """One member's features `[n d]`, read from disk where they are indexed: for `stream_kmeans`.
 
     Raises:
         UserError: there are none of that epoch, split or member.
     """
-    import tensorstore
-
-    files = {
-        "driver": "ocdbt",
-        "base": {"driver": "file", "path": f"{_folder(workdir, epoch)}/"},
-        "path": f"{split}.features/",
-    }
     try:
-        array = tensorstore.open({"driver": "zarr", "kvstore": files}).result()
+        array = open_stored(_folder(workdir, epoch), f"{split}.{FEATURES}")
     except ValueError as error:
         raise UserError(f"no {split} features of epoch {epoch} in {workdir}; train with evaluate.epochs") from error
     if not 0 <= member < array.shape[0]:
         raise UserError(f"no member {member} in {workdir}: there are {array.shape[0]}")
-    return array[member]
+    return StoredRows(array[member])
 
 
 def saved_epochs(workdir: Path) -> tuple[int, ...]:

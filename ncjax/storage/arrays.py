@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int, Shaped
 
 from ncjax.errors import UserError, first_line
 from ncjax.storage.bounded import check_memory
@@ -124,6 +124,21 @@ class FramedRows:
         if self.frame.is_identity:
             return part.astype(np.float32, copy=False)
         return ((part.astype(np.float64) - self.frame.origin) / self.frame.scale).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ChosenRows:
+    """Some rows, in an order of their own; read where they are indexed."""
+
+    rows: Rows
+    chosen: Int[np.ndarray, "n"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.chosen), *self.rows.shape[1:]
+
+    def __getitem__(self, rows: Any) -> Shaped[np.ndarray, "..."]:
+        return np.asarray(self.rows[self.chosen[rows]])
 
 
 def frame_of(rows: Rows) -> Frame:
