@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles training or k-means for a TPU slice, or for fake CPU devices, and reports memory and collectives.
+"""Compiles training, k-means or the evaluator for a TPU slice, or for fake CPU devices: its memory and collectives.
 
     PYTHONPATH=LIBTPU python docs/scripts/tpu_plan.py train --topology v5e:16x16 --member 16 --data 16
     PYTHONPATH=LIBTPU python docs/scripts/tpu_plan.py kmeans --topology v5e:16x16 --points 1000000000
+    PYTHONPATH=LIBTPU python docs/scripts/tpu_plan.py evaluate --topology v5e:2x2 --points 50000
     python docs/scripts/tpu_plan.py train --cpu 8 --data 8 --width 16
 
-No device is needed. The first two want libtpu in a folder of its own, where no other command sees it:
+No device is needed. The first three want libtpu in a folder of its own, where no other command sees it:
 `pip install --no-deps --target LIBTPU libtpu`.
 """
 
@@ -44,24 +45,33 @@ def main() -> None:
     backend = "cpu" if options.cpu and options.cpu_convolutions else "tpu"
     with mock.patch("jax.default_backend", return_value=backend):  # convolutions are chosen by it
         started = time.perf_counter()
-        compiled = {"train": _train, "kmeans": _kmeans}[options.what](options, devices)
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    names = ("argument", "output", "alias", "temp")
+        compiled = {"train": _train, "kmeans": _kmeans, "evaluate": compile_evaluator}[options.what](options, devices)
     report = {
         "options": vars(options),
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "jax": jax.__version__,
         "compile_secs": round(time.perf_counter() - started, 1),
+    }
+    if options.what == "evaluate":
+        report["programs"] = {name: _about(program) for name, program in compiled.items()}
+    else:
+        report |= _about(compiled)
+    print(json.dumps(report, indent=1))
+
+
+def _about(compiled: Any) -> dict[str, Any]:
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    names = ("argument", "output", "alias", "temp")
+    return {
         "memory_of_a_device_mib": {n: round(getattr(memory, f"{n}_size_in_bytes") / 2**20, 1) for n in names},
         "cost_of_a_device": {name: cost.get(name) for name in ("flops", "bytes accessed")},
         "collectives": list(collectives(compiled.as_text())),
     }
-    print(json.dumps(report, indent=1))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["train", "kmeans"])
+    parser.add_argument("what", choices=["train", "kmeans", "evaluate"])
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--topology", help="of a TPU slice, such as v5e:16x16")
     where.add_argument("--cpu", type=int, help="so many fake devices")
@@ -74,7 +84,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--points", type=int, default=10**6)
     parser.add_argument("--dims", type=int, default=512)
-    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--k", type=int, default=10, help="clusters, or fine classes")
+    parser.add_argument("--groups", type=int, default=5, help="super-classes of the evaluator")
     return parser.parse_args()
 
 
@@ -158,6 +169,71 @@ def _kmeans(options: argparse.Namespace, devices: Any) -> Any:
         )
         .compile()
     )
+
+
+def compile_evaluator(options: argparse.Namespace, devices: Any) -> dict[str, Any]:
+    """The programs that hold the features of one network, on shapes alone; there are a fifth as many test examples."""
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import Mesh
+
+    from ncjax.collapse import reading
+    from ncjax.distributed.mesh import ROWS
+    from ncjax.evaluation import clusters, probes
+    from ncjax.evaluation.views import VIEWS, Group
+    from ncjax.ops.precision import double_precision
+
+    mesh, d, classes = Mesh(np.array(devices), (ROWS,)), options.dims, options.k
+    rows = partial(_rows, mesh)
+    train, test = ((1, _multiple(n, mesh.size), d) for n in (options.points, options.points // 5))
+    split = rows(train, 1), rows((1, 4, train[1]), 2, jnp.int32), rows(test, 1), rows(train[1:2], 0)
+    each, size = ((options.groups, _multiple(n[1] / options.groups, mesh.size), d) for n in (train, test))
+    group = Group(rows(each, 1), rows(each[:2], 1), rows(size, 1))
+    length = mesh.size * max(1, reading.BLOCK_BYTES // (4 * d))
+    block = reading.Block(rows((length, d), 0), rows((length,), 0, jnp.int32), rows((length,), 0))
+    lowered = {
+        "linear probes, four labellings": _jitted(probes._fit, "classes", "mesh").lower(*split, classes, mesh),
+        "k-means in super-classes": _grouped_kmeans(mesh, group, classes // options.groups),
+        "moments of a block": reading.block_moments.lower(block, None, None, classes),
+    }
+    found = {name: program.compile() for name, program in lowered.items()}
+    with double_precision():
+        for view in ("raw", "normalised", "residual_pca"):
+            found[f"view {view}"] = _jitted(clusters._embed, "embed").lower(VIEWS[view].embed, group).compile()
+    return found
+
+
+def _rows(mesh: Any, shape: tuple[int, ...], axis: int, dtype: Any = "float32") -> Any:
+    """A shape with one axis sharded over all devices."""
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    return _shape(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*[None] * axis, "rows")))
+
+
+def _multiple(count: float, devices: int) -> int:
+    return math.ceil(count / devices) * devices
+
+
+def _jitted(function: Any, *static: str) -> Any:
+    """A function that ncjax compiles by the size of its arguments."""
+    import jax
+
+    return jax.jit(function.__wrapped__, static_argnames=static)
+
+
+def _grouped_kmeans(mesh: Any, group: Any, k: int) -> Any:
+    import jax
+    from jax.sharding import NamedSharding
+    from jax.sharding import PartitionSpec as P
+
+    from ncjax.cluster import sharded
+    from ncjax.cluster.in_memory import make_options
+
+    run = sharded._compiled(mesh, P(None, "rows"), make_options(k, "k-means++", 10, 300, False, "rows")[0])
+    everywhere = NamedSharding(mesh, P())
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), group.train.shape[0]))
+    key = _shape(keys.shape, keys.dtype, sharding=everywhere)
+    return cast(Any, run).lower(key, group.train, group.weights, None, _shape((), "float32", sharding=everywhere))
 
 
 def collectives(program: str) -> Iterator[Collective]:

@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from ncjax.cluster.points import Points, centred_rows, fold_chunks, squared_norms, subsample, sum_over_devices
-from ncjax.ops.linalg import eigh, qr
+from ncjax.ops.linalg import eigh, orthonormal_basis
 from ncjax.ops.products import matmul
 
 SUBSAMPLE_ROWS = 4096  # that the axes are computed from
@@ -26,10 +26,10 @@ def principal_axes(key: Key[Array, ""], points: Points, count: int, axis_name: s
         return sum_over_devices(matmul(rows.T, matmul(rows, basis)), over)
 
     def iterate(_: Array, basis: Array) -> Array:
-        return qr(covariance_times(basis))[0]
+        return orthonormal_basis(covariance_times(basis))
 
     start = jax.random.normal(jax.random.key(0), (d, min(d, count + OVERSAMPLING)), rows.dtype)
-    basis = lax.fori_loop(0, ITERATIONS, iterate, qr(start)[0])
+    basis = lax.fori_loop(0, ITERATIONS, iterate, orthonormal_basis(start))
     rotation = eigh(matmul(basis.T, covariance_times(basis)))[1]
     return matmul(basis, rotation[:, ::-1][:, :count])
 

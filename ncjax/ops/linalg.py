@@ -3,6 +3,9 @@
 
 jaxlib gives the matrices of a batch to the threads of XLA's pool and waits for them in one of these threads. As many
 batched decompositions at the same time as there are threads, two on two cores, wait for each other for ever.
+
+On TPUs eigenvalues are found by Jacobi's rotations: XLA compiles JAX's default for minutes at 512 x 512, and refuses it,
+as QR, in float64.
 """
 
 from collections.abc import Callable
@@ -14,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
+
+from ncjax.ops.products import gram, matmul
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +51,8 @@ def _without_batches(decompose: Callable[P, T]) -> Callable[P, T]:
 @_without_batches
 def eigh(matrix: Float[Array, "d d"]) -> tuple[Float[Array, "d"], Float[Array, "d d"]]:
     """Eigenvalues of a symmetric matrix, the least first, and eigenvectors as columns."""
+    if jax.default_backend() == "tpu":
+        return _rotated(matrix)
     values, vectors = jnp.linalg.eigh(matrix)
     return values, vectors
 
@@ -53,7 +60,15 @@ def eigh(matrix: Float[Array, "d d"]) -> tuple[Float[Array, "d"], Float[Array, "
 @_without_batches
 def eigvalsh(matrix: Float[Array, "d d"]) -> Float[Array, "d"]:
     """Eigenvalues of a symmetric matrix, the least first."""
-    return jnp.linalg.eigvalsh(matrix)
+    return _rotated(matrix)[0] if jax.default_backend() == "tpu" else jnp.linalg.eigvalsh(matrix)
+
+
+def _rotated(matrix: Float[Array, "d d"]) -> tuple[Float[Array, "d"], Float[Array, "d d"]]:
+    """`eigh` by Jacobi's rotations, on TPUs."""
+    methods = getattr(jax.lax.linalg, "EighImplementation", None)  # not in JAX 0.8
+    options: dict[str, Any] = {"implementation": methods.JACOBI} if methods else {}
+    vectors, values = jax.lax.linalg.eigh(matrix, **options)
+    return values, vectors
 
 
 @_without_batches
@@ -74,6 +89,26 @@ def qr(matrix: Float[Array, "n m"]) -> tuple[Float[Array, "n k"], Float[Array, "
     """`Q` with orthonormal columns and an upper triangular `R`, with `k = min(n, m)`."""
     basis, rest = jnp.linalg.qr(matrix)
     return basis, rest
+
+
+@_without_batches
+def orthonormal_basis(matrix: Float[Array, "n m"]) -> Float[Array, "n m"]:
+    """Orthonormal columns with the span of those of a matrix with no more columns than rows, of full rank."""
+    if jax.default_backend() == "tpu" and matrix.dtype == jnp.float64:
+        return basis_by_products(matrix)
+    return jnp.linalg.qr(matrix)[0]
+
+
+def basis_by_products(matrix: Float[Array, "n m"]) -> Float[Array, "n m"]:
+    """`orthonormal_basis` from the eigenvectors of products, twice (Stathopoulos and Wu 2002)."""
+    for _ in range(2):
+        lengths = jnp.linalg.norm(matrix, axis=0)
+        unit = matrix / lengths[None, :]
+        values, vectors = eigh(gram(unit))
+        matrix = (
+            matmul(unit, vectors) / jnp.sqrt(jnp.maximum(values, values[-1] * jnp.finfo(values.dtype).eps))[None, :]
+        )
+    return matrix
 
 
 @_without_batches

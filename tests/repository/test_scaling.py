@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model of docs/scaling.md and the reading of compiled programs, against programs that are compiled here."""
 
+import argparse
 import contextlib
 import importlib.util
 import io
+import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -18,10 +23,12 @@ from jax.sharding import PartitionSpec as P
 
 from ncjax.cluster import sharded
 from ncjax.cluster.in_memory import make_options
+from ncjax.cluster.pca import SUBSAMPLE_ROWS
 from ncjax.config import ModelConfig
 from ncjax.models import make_model
 
 DOCS = Path(__file__).parents[2] / "docs"
+LIBTPU = os.environ.get("NCJAX_LIBTPU")  # the folder that it was installed into
 
 
 def load(name: str) -> ModuleType:
@@ -80,3 +87,36 @@ def test_a_step_of_k_means_adds_up_what_the_model_says() -> None:
     assert {entry["devices"] for entry in found} == {len(jax.devices())}
     assert 4 * (restarts * k * (d + 1) + restarts) in [entry["bytes"] for entry in found]
     assert max(entry["bytes"] for entry in found) < 4 * n
+
+
+@pytest.mark.slow
+def test_programs_of_the_evaluator_exchange_nothing_the_size_of_the_examples() -> None:
+    """Sums of the size of weights, centroids and covariances; k-means a sample of a fixed number of examples too."""
+    options = argparse.Namespace(points=40_000, dims=32, k=10, groups=5)
+    found = {
+        name: list(plan.collectives(program.as_text()))
+        for name, program in plan.compile_evaluator(options, jax.devices()).items()
+    }
+    assert not found["view raw"]
+    sums = 4 * 4 * 10 * 32 * 32  # of four labellings a block for each class
+    sample = 4 * SUBSAMPLE_ROWS * 32 * 2
+    for name, exchanged in found.items():
+        most = sums + (sample if name.startswith("k-means") else 0)
+        assert max((entry["bytes"] for entry in exchanged), default=0) <= most < 4 * 40_000 * 32, name
+        assert {entry["what"] for entry in exchanged} <= {"all-reduce"}, name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(LIBTPU is None, reason="libtpu is not installed")
+def test_the_evaluator_is_compiled_for_tpus() -> None:
+    """In a process of its own: JAX would look for a TPU where libtpu is seen."""
+    script, environment = DOCS / "scripts" / "tpu_plan.py", dict(os.environ) | {"PYTHONPATH": str(LIBTPU)}
+    asked = ["evaluate", "--topology", "v5e:2x2", "--points", "40000", "--dims", "64"]
+    done = subprocess.run(
+        [sys.executable, script, *asked], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    programs = json.loads(done.stdout)["programs"]
+    assert len(programs) == 6
+    assert all(one["memory_of_a_device_mib"]["temp"] < 1024 for one in programs.values())
