@@ -4,8 +4,8 @@
 jaxlib gives the matrices of a batch to the threads of XLA's pool and waits for them in one of these threads. As many
 batched decompositions at the same time as there are threads, two on two cores, wait for each other for ever.
 
-On TPUs eigenvalues are found by Jacobi's rotations: XLA compiles JAX's default for minutes at 512 x 512, and refuses it,
-as QR, in float64.
+On TPUs eigenvalues are found by Jacobi's rotations: XLA compiles JAX's default for minutes at 512 x 512, and refuses it
+in float64, as QR.
 """
 
 from collections.abc import Callable

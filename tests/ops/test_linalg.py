@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ncjax.ops import linalg
+from ncjax.ops.precision import double_precision
 
 MATRICES = np.random.default_rng(0).normal(size=(3, 6, 6)).astype(np.float32)
 SYMMETRIC = MATRICES @ MATRICES.swapaxes(1, 2) + np.eye(6, dtype=np.float32)
@@ -54,6 +55,17 @@ def test_of_a_batch_each_matrix_is_decomposed(jit):
 def test_of_a_batch_of_batches_too():
     found = jax.vmap(jax.vmap(linalg.eigvalsh))(SYMMETRIC[None].repeat(2, axis=0))
     np.testing.assert_allclose(found[1], np.linalg.eigvalsh(SYMMETRIC), rtol=1e-4)
+
+
+@pytest.mark.parametrize("condition", [1e0, 1e3, 1e6])
+def test_a_basis_by_products_is_orthonormal_and_spans_the_same(condition):
+    """In float64, for TPUs, whose compiler has no QR there."""
+    left, right = (np.linalg.qr(np.random.default_rng(i).normal(size=(size, 5)))[0] for i, size in enumerate((40, 5)))
+    matrix = left * np.geomspace(1, 1 / condition, 5) @ right.T
+    with double_precision():
+        basis = np.asarray(linalg.basis_by_products(jnp.asarray(matrix)))
+    np.testing.assert_allclose(basis.T @ basis, np.eye(5), atol=1e-10)
+    np.testing.assert_allclose(basis @ basis.T, left @ left.T, atol=1e-8)
 
 
 def test_batches_at_the_same_time_do_not_wait_for_each_other():
