@@ -300,6 +300,9 @@ def evaluate_files(
     Raises:
         UserError: a file is missing, unreadable or lacks what is asked for, or its content does not fit.
     """
+    asked = {"paths": paths, "views": views, "label_map": label_map, "bootstrap": bootstrap, "memory": memory_gib}
+    check_agreement({"evaluation": asked, "versions": versions()})
+    check_devices()
     sets = []
     for number, path in enumerate(map(user_path, paths), start=1):
         last = number == len(paths)

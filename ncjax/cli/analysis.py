@@ -149,8 +149,10 @@ def _evaluate_files(asked: _Evaluate, line: str) -> None:
     output = asked.output
     if asked.control_maps is not None:
         raise UserError("--control-maps is of a run's work directory, not of files of features")
+    from ncjax.distributed.processes import initialize, on_main_process
     from ncjax.storage.atomic import can_write, write_text
 
+    initialize()
     if output is not None and not can_write(output):
         raise UserError(f"cannot write {output}; choose another --output")
     from ncjax.pipeline import evaluate_files
@@ -168,10 +170,14 @@ def _evaluate_files(asked: _Evaluate, line: str) -> None:
         memory_gib=asked.memory_gib,
         command=line,
     )
-    print(evaluation_summary(found))
-    if output is not None:
-        write_text(output, found.to_json())
-        print(f"\nresults: {output.absolute()}")
+
+    def finish() -> None:
+        print(evaluation_summary(found))
+        if output is not None:
+            write_text(output, found.to_json())
+            print(f"\nresults: {output.absolute()}")
+
+    on_main_process(finish)
 
 
 def report_verb(arguments: Sequence[str]) -> None:

@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, Float32, Int, Int32
 
 from ncjax.collapse.statistics import ClassStatistics, class_statistics, merge
 from ncjax.collapse.units import UnitMoments, UnitOrigin, merge_units, unit_moments, unit_origin
+from ncjax.distributed.processes import own_share
 from ncjax.distributed.sharding import shard_read, shard_rows, to_first_device
-from ncjax.storage.arrays import Rows, frame_of
+from ncjax.storage.arrays import ChosenRows, Rows, frame_of
 from ncjax.storage.read_ahead import read_ahead
 
 BLOCK_BYTES = 2**22  # read at a time for each device: small enough for a processor's cache
@@ -45,6 +46,14 @@ class Labelled(NamedTuple):
         if self.weights is None:
             return np.ones(len(range(*rows.indices(len(self.fine)))), np.float32)
         return np.asarray(self.weights[rows], np.float32)
+
+    def own_part(self) -> "Labelled":
+        """The share of this process, where there are several."""
+        share = own_share(len(self.fine))
+        if share == slice(0, len(self.fine)):
+            return self
+        rows = ChosenRows(self.rows, np.arange(share.start, share.stop))
+        return Labelled(rows, self.fine[share], None if self.weights is None else self.weights[share])
 
 
 class Block(NamedTuple):

@@ -149,15 +149,19 @@ def on_any_process(flags: tuple[bool, ...]) -> tuple[bool, ...]:
     return tuple(map(bool, multihost_utils.process_allgather(np.array(flags)).any(axis=0)))
 
 
-def own_share(count: int) -> tuple[int, int]:
-    """First and last (excluded) of `count` things that this process takes, in order of the processes."""
+def own_share(count: int) -> slice:
+    """Which of `count` things this process takes, in order of the processes; alone: all."""
+    if not is_distributed():
+        return slice(0, count)
     size = -(-count // jax.process_count())
     first = min(count, jax.process_index() * size)
-    return first, min(count, first + size)
+    return slice(first, min(count, first + size))
 
 
 def gather_shares(share: Shaped[np.ndarray, "..."], count: int) -> Shaped[np.ndarray, "..."]:
     """The shares of all processes (`own_share`), one behind the other, on every process."""
+    if not is_distributed():
+        return share
     size = -(-count // jax.process_count())
     padded = np.zeros((size, *share.shape[1:]), share.dtype)
     padded[: len(share)] = share
@@ -166,9 +170,16 @@ def gather_shares(share: Shaped[np.ndarray, "..."], count: int) -> Shaped[np.nda
 
 def gather_each(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "p ..."]:
     """An array of every process, on every process; as bytes, for JAX would shorten float64."""
+    if not is_distributed():
+        return array[None]
     content = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
     every = np.asarray(multihost_utils.process_allgather(content))
     return np.frombuffer(every.tobytes(), array.dtype).reshape(jax.process_count(), *array.shape)
+
+
+def sum_over_processes(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """The sum of an array of every process, on every process."""
+    return gather_each(array).sum(axis=0, dtype=array.dtype)
 
 
 def to_host(tree: PyTree) -> PyTree:

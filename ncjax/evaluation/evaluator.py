@@ -18,8 +18,9 @@ from ncjax.distributed.processes import broadcast_message
 from ncjax.errors import UserError
 from ncjax.evaluation.label_levels import AnyLabelMap
 from ncjax.evaluation.networks import Network, list_networks
-from ncjax.evaluation.probes import INFO, Options, Probed, Tell, measure_probes
+from ncjax.evaluation.probes import INFO, Probed, Tell, measure_probes
 from ncjax.evaluation.streamed import measure_streamed, resident_bytes
+from ncjax.evaluation.tasks import Options
 from ncjax.evaluation.views import find_view
 from ncjax.features.feature_set import FeatureSet
 from ncjax.ops.linalg import one_thread_each

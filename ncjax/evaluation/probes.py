@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Float32, Int32, Key
+from jaxtyping import Array, Bool, Float, Int32, Key
 
 from ncjax.collapse.reading import Labelled
 from ncjax.distributed.processes import is_distributed, to_host
-from ncjax.distributed.sharding import gather_rows, shard_rows
+from ncjax.distributed.sharding import shard_rows
 from ncjax.errors import UserError
 from ncjax.evaluation.clp import match_to_classes, score_clusters, score_training_clusters
 from ncjax.evaluation.clusters import Examples, ViewClusters, check_counts, cluster_networks
@@ -23,10 +23,13 @@ from ncjax.evaluation.label_levels import merges
 from ncjax.evaluation.linear_probe import fit_linear_probe
 from ncjax.evaluation.networks import Network
 from ncjax.evaluation.simple_probes import few_shot, nearest_neighbours, ridge_probe
+from ncjax.evaluation.streamed_moments import centred_products, class_means, total_products
+from ncjax.evaluation.streamed_simple import Simple, simple_probes
+from ncjax.evaluation.tasks import Options, Task, make_task, rows_on_devices, whole_rows
 from ncjax.evaluation.views import find_view
 from ncjax.ops.xla import jit_by_size
 from ncjax.results import Clusters, Measurement, MetricInfo, Scope
-from ncjax.storage.arrays import ChosenRows, Rows, frame_of
+from ncjax.storage.arrays import frame_of
 
 RESIDENT_BYTES = 2**30  # of features that go through programs together
 NEIGHBOURS, SHOTS = 20, 5
@@ -56,36 +59,12 @@ INFO: dict[str, MetricInfo] = {
 Tell: TypeAlias = Callable[[str, int], None]
 
 
-class Options(NamedTuple):
-    """What is asked of every network.
-
-    Attributes:
-        views: names in `VIEWS`.
-        restarts: of k-means.
-        seed: of k-means and of the draws of the few-shot probe.
-        memory_bytes: that may be taken.
-    """
-
-    views: tuple[str, ...]
-    restarts: int
-    seed: int
-    memory_bytes: int
-
-
 class Probed(NamedTuple):
     """What was found of one network; clusters have -1 for rows with NaN."""
 
     measurements: tuple[Measurement, ...]
     clusters: Mapping[str, Clusters]
     left_out: tuple[str, ...]
-
-
-class Task(NamedTuple):
-    """A network with its finite rows; of a missing test split there are none."""
-
-    network: Network
-    examples: Examples
-    kept: Mapping[str, Int32[np.ndarray, "_"]]  # their row numbers in the split
 
 
 def measure_probes(
@@ -103,7 +82,7 @@ def measure_probes(
     """
     found: dict[int, Probed] = {}
     for indices in _together(networks):
-        found |= zip(indices, _measure([_make_task(networks[i]) for i in indices], options, tell), strict=True)
+        found |= zip(indices, _measure([make_task(networks[i]) for i in indices], options, tell), strict=True)
     return [found[i] for i in range(len(networks))]
 
 
@@ -124,26 +103,6 @@ def _bytes(split: Labelled) -> int:
 def _shapes(network: Network) -> tuple[object, ...]:
     counts = [0 if split is None else int((split.counts > 0).sum()) for split in (network.train, network.test)]
     return *counts, network.train.rows.shape[1], len(network.super_class), merges(network.super_class), network.mesh
-
-
-def _make_task(network: Network) -> Task:
-    splits = {"train": network.train, "test": network.test or _none_like(network.train)}
-    kept = {name: np.flatnonzero(split.counts > 0).astype(np.int32) for name, split in splits.items()}
-    rows = {name: _rows(split, kept[name]) for name, split in splits.items()}
-    fine = {name: split.fine[kept[name]] for name, split in splits.items()}
-    return Task(network, Examples(rows, fine, network.super_class), kept)
-
-
-def _rows(split: Labelled, kept: Int32[np.ndarray, "_"]) -> Rows:
-    """Those that count; one of several processes leaves them where they are, and reads its own."""
-    if is_distributed():
-        return ChosenRows(split.rows, kept)
-    whole = np.asarray(split.rows[:], np.float32)
-    return whole if len(kept) == len(whole) else whole[kept]
-
-
-def _none_like(split: Labelled) -> Labelled:
-    return Labelled(np.zeros((0, split.rows.shape[1]), np.float32), np.zeros(0, np.int32))
 
 
 class _Clustered(NamedTuple):
@@ -177,7 +136,7 @@ def _measure(tasks: Sequence[Task], options: Options, tell: Tell) -> list[Probed
         tell("clusters", len(tasks))
         return [_without_test(*one) for one in zip(tasks, clustered, strict=True)]
     linear: _Linear = to_host(_linear_probes(tasks, clustered, options))
-    simple: _Simple = to_host(_simple_probes(tasks, options.seed))
+    simple = _simple_by_shares(tasks, options) if is_distributed() else to_host(_simple_probes(tasks, options.seed))
     tell("probes", len(tasks))
     return [_probed(*one) for one in zip(tasks, clustered, _one_by_one(linear), _one_by_one(simple), strict=True)]
 
@@ -211,20 +170,6 @@ def _why_no_clusters(examples: Examples, views: Sequence[str]) -> tuple[str, ...
     return None
 
 
-def _whole(tasks: Sequence[Task], split: str) -> Float32[np.ndarray, "s _ d"]:
-    """The rows of all networks."""
-    rows = [np.asarray(task.examples.rows[split][:], np.float32) for task in tasks]
-    return rows[0][None] if len(rows) == 1 else np.stack(rows)
-
-
-def _on_devices(tasks: Sequence[Task], split: str, mesh: Mesh | None) -> Float[Array, "s _ d"]:
-    """The rows of all networks, sharded over a mesh."""
-    if mesh is None:
-        return jnp.asarray(_whole(tasks, split))
-    numbers = np.arange(tasks[0].examples.rows[split].shape[0])
-    return gather_rows([(task.examples.rows[split], numbers) for task in tasks], mesh)
-
-
 def _linear_probes(tasks: Sequence[Task], clustered: Sequence[_Clustered], options: Options) -> _Linear:
     """One fit of each network, for the true labels and the clusters of each view; where it has none, the true ones."""
     mesh, classes = tasks[0].network.mesh, len(tasks[0].examples.super_class)
@@ -234,7 +179,7 @@ def _linear_probes(tasks: Sequence[Task], clustered: Sequence[_Clustered], optio
             for fine, found in zip((task.examples.fine["train"] for task in tasks), clustered, strict=True)
         ]
     )
-    train, test = (_on_devices(tasks, split, mesh) for split in ("train", "test"))
+    train, test = (rows_on_devices(tasks, split, mesh) for split in ("train", "test"))
     present = None if mesh is None else shard_rows(np.ones(labels.shape[2], np.float32), mesh)
     found = _fit(train, shard_rows(labels, mesh, axis=2), test, present, classes, mesh)
     return found._replace(predicted=found.predicted[:, :, : tasks[0].examples.rows["test"].shape[0]])
@@ -263,10 +208,33 @@ def _fit(
 
 
 def _simple_probes(tasks: Sequence[Task], seed: int) -> _Simple:
-    """On one device, with all rows: the neighbours of an example are anywhere."""
-    train, test = (_whole(tasks, name) for name in ("train", "test"))
+    train, test = (whole_rows(tasks, name) for name in ("train", "test"))
     fine = (np.stack([task.examples.fine[name] for task in tasks]) for name in ("train", "test"))
     return _simple_accuracies(jax.random.key(seed), train, test, *fine, len(tasks[0].examples.super_class))
+
+
+def _simple_by_shares(tasks: Sequence[Task], options: Options) -> Any:
+    """The same, of which each process reads its share of the rows."""
+    found = [_simple_of_one(task, options) for task in tasks]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+
+
+def _simple_of_one(task: Task, options: Options) -> Simple:
+    train, test, classes = task.network.train, task.network.test, len(task.network.super_class)
+    assert test is not None
+    of_classes, every = class_means(train, classes), np.zeros(len(train.fine), np.int32)
+    around = of_classes.merged(np.zeros(classes, int))
+    (products,) = centred_products(train, every, around.means)
+    return simple_probes(
+        jax.random.key(options.seed),
+        train,
+        test,
+        of_classes,
+        total_products(products, around),
+        neighbours=min(NEIGHBOURS, len(task.kept["train"])),
+        shots=SHOTS,
+        memory_bytes=options.memory_bytes,
+    )
 
 
 @partial(jit_by_size, static_argnames="classes")

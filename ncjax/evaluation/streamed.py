@@ -25,9 +25,7 @@ from ncjax.evaluation.networks import Network
 from ncjax.evaluation.probes import (
     NEIGHBOURS,
     SHOTS,
-    Options,
     Probed,
-    Task,
     clp_measurements,
     cluster_measurements,
     of_fine,
@@ -42,8 +40,9 @@ from ncjax.evaluation.streamed_moments import (
     total_products,
 )
 from ncjax.evaluation.streamed_probe import Problem, fit_streamed_probe
-from ncjax.evaluation.streamed_simple import accuracy_of, streamed_few_shot, streamed_neighbours, streamed_ridge
+from ncjax.evaluation.streamed_simple import simple_probes
 from ncjax.evaluation.streamed_views import embed_on_axes, products_of_groups, rows_of_planes, vote_for_others
+from ncjax.evaluation.tasks import Options, Task
 from ncjax.evaluation.views import find_view, whitened_axes
 from ncjax.ops.precision import double_precision
 from ncjax.results import Measurement
@@ -279,12 +278,18 @@ def _simple_probes(own: _Streamed, moments: _Moments) -> list[Measurement]:
     """Probes on fine labels that need no iterations."""
     train, test, fine = own.network.train, own.network.test, own.fine
     assert test is not None
-    of_classes, count = moments.of_classes, min(NEIGHBOURS, len(fine["train"]))
-    ridge = accuracy_of(streamed_ridge(of_classes, moments.products, moments.scaling), test)
-    nearest = np.concatenate(list(streamed_neighbours(train, test, of_classes, count, own.options.memory_bytes)))
-    episodes = streamed_few_shot(jax.random.key(own.options.seed), train, test, of_classes, SHOTS)
+    found = simple_probes(
+        jax.random.key(own.options.seed),
+        train,
+        test,
+        moments.of_classes,
+        moments.products,
+        neighbours=min(NEIGHBOURS, len(fine["train"])),
+        shots=SHOTS,
+        memory_bytes=own.options.memory_bytes,
+    )
     return [
-        of_fine("ridge_probe", "test", ridge),
-        of_fine("knn_probe", "test", float((nearest == fine["test"]).mean())),
-        of_fine("few_shot", "test", float(episodes.mean()), std=float(episodes.std())),
+        of_fine("ridge_probe", "test", found.ridge),
+        of_fine("knn_probe", "test", found.nearest),
+        of_fine("few_shot", "test", float(found.few_shot.mean()), std=float(found.few_shot.std())),
     ]

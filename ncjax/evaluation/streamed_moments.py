@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, Int32
 
 from ncjax.collapse.reading import Labelled
+from ncjax.distributed.processes import gather_each, own_share, sum_over_processes
 from ncjax.evaluation.linear_probe import CONSTANT
 from ncjax.storage.read_ahead import read_ahead
 
@@ -22,15 +23,16 @@ class Part(NamedTuple):
 
 
 def parts(data: Labelled) -> Iterator[Part]:
-    """The rows that count, a block at a time; the next is read ahead."""
-    n, d = data.rows.shape
+    """The rows that count, a block at a time; the next is read ahead. Each of several processes reads its share."""
+    d, share = data.rows.shape[1], own_share(len(data.fine))
     size, counts = max(1, BLOCK_BYTES // (4 * d)), data.counts
 
     def read(first: int) -> Part:
-        rows, kept = np.asarray(data.rows[first : first + size], np.float32), counts[first : first + size] > 0
+        block = slice(first, min(first + size, share.stop))
+        rows, kept = np.asarray(data.rows[block], np.float32), counts[block] > 0
         return Part(first + np.flatnonzero(kept), rows if kept.all() else rows[kept])
 
-    return read_ahead(read(first) for first in range(0, n, size))
+    return read_ahead(read(first) for first in range(share.start, share.stop, size))
 
 
 def by_label(labels: Int[np.ndarray, "b"]) -> Iterator[tuple[int, Int[np.ndarray, "m"]]]:
@@ -87,6 +89,9 @@ def class_means(data: Labelled, classes: int) -> ClassMeans:
             counts[label] += len(places)
             sums[label] += own.sum(axis=0, dtype=np.float64)
             largest[label] = max(largest[label], float(own.max()), -float(own.min()))
+    counts, sums = sum_over_processes(counts), sum_over_processes(sums)
+    least, most = gather_each(least).min(axis=0), gather_each(most).max(axis=0)
+    largest = gather_each(largest).max(axis=0)
     return ClassMeans(counts, sums / np.maximum(counts, 1)[:, None], least, most, largest)
 
 
@@ -106,7 +111,7 @@ def centred_products(
             if group >= 0:
                 own = (part.rows[places] - means[group]).astype(np.float32).astype(np.float64)
                 products[group] += own.T @ own
-    return products
+    return sum_over_processes(products)
 
 
 class Scaling(NamedTuple):

@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, Float32, Float64, Int, Int32, Key
 
 from ncjax.collapse.reading import Block, Labelled, blocks
+from ncjax.distributed.processes import gather_each, sum_over_processes
 from ncjax.evaluation.simple_probes import (
     EPISODES,
     QUERIES,
@@ -24,7 +25,7 @@ from ncjax.evaluation.simple_probes import (
     nearest_of,
     split_candidates,
 )
-from ncjax.evaluation.streamed_moments import ClassMeans, Scaling
+from ncjax.evaluation.streamed_moments import ClassMeans, Scaling, scaling_of
 
 NEIGHBOUR_BYTES = 2**25  # of a block of training examples that are compared with all queries
 QUERIES_SHARE = 1 / 4  # of the memory: for queries that one pass serves
@@ -49,6 +50,46 @@ def streamed_ridge(
     return LinearMap(*(jnp.asarray(x, jnp.float32) for x in (scaling.mean, weights, offset)))
 
 
+class Simple(NamedTuple):
+    """Test accuracies of the probes that need no iterations."""
+
+    ridge: float
+    nearest: float
+    few_shot: Float64[np.ndarray, "e"]  # of each episode
+
+
+def simple_probes(
+    key: Key[Array, ""],
+    train: Labelled,
+    test: Labelled,
+    of_classes: ClassMeans,
+    products: Float64[np.ndarray, "d d"],
+    *,
+    neighbours: int,
+    shots: int,
+    memory_bytes: int,
+) -> Simple:
+    """All of them, with rows read a block at a time; each of several processes reads its share.
+
+    Args:
+        key: of the draws of the few-shot probe.
+        train: examples; of the same frame as those of `test`.
+        test: examples on which accuracies are measured.
+        of_classes: counts and means of the classes of the training rows.
+        products: `X^T X` around the mean of all training rows.
+        neighbours: that vote.
+        shots: of each class.
+        memory_bytes: for the queries of the neighbours.
+    """
+    scaling, right = scaling_of(of_classes, np.diag(products)), test.fine[test.counts > 0]
+    nearest = np.concatenate(list(streamed_neighbours(train, test, of_classes, neighbours, memory_bytes)))
+    return Simple(
+        accuracy_of(streamed_ridge(of_classes, products, scaling), test),
+        float((nearest == right).mean()),
+        streamed_few_shot(key, train, test, of_classes, shots),
+    )
+
+
 def anchors_of(of_classes: ClassMeans) -> tuple[Float32[np.ndarray, "d"], Anchors]:
     """The mean of all rows, and those of the classes around it."""
     centre = of_classes.mean.astype(np.float32)
@@ -68,6 +109,8 @@ def streamed_neighbours(
 ) -> Iterator[Int32[np.ndarray, "_"]]:
     """`nearest_neighbours` of the test rows that count, in order: one pass over the training rows for as many as fit.
 
+    Each of several processes finds the nearest among its share of the training rows.
+
     Args:
         train: the neighbours.
         test: the queries.
@@ -86,10 +129,17 @@ def streamed_neighbours(
         grouped = jnp.asarray(queries.reshape(groups, QUERIES, d))
         empty = jnp.full((groups, QUERIES, neighbours), jnp.inf)
         found = _Nearest(empty, jnp.zeros(empty.shape, jnp.int32))
-        for block in blocks(train, None, NEIGHBOUR_BYTES):
+        for block in blocks(train.own_part(), None, NEIGHBOUR_BYTES):
             found = _nearer(found, grouped, block, centre, anchors)
-        votes = commonest(found.labels.reshape(-1, neighbours), classes)
+        votes = commonest(jnp.asarray(_nearest_of_all(found).reshape(-1, neighbours)), classes)
         yield np.asarray(votes)[: len(index)]
+
+
+def _nearest_of_all(found: _Nearest) -> Int32[np.ndarray, "g q k"]:
+    """The labels of the nearest of all processes."""
+    count = found.labels.shape[2]
+    distances, labels = (np.concatenate(gather_each(np.asarray(part)), axis=2) for part in found)
+    return np.take_along_axis(labels, np.argsort(distances, axis=2, kind="stable")[:, :, :count], axis=2)
 
 
 @partial(jax.jit, donate_argnames="found")
@@ -144,8 +194,8 @@ def streamed_few_shot(
         features = np.asarray(train.rows[index], np.float32) - centre
         for mean, own in zip(of_episode, np.split(features, np.cumsum([len(one) for one in rows])[:-1]), strict=True):
             mean[:] = own.mean(axis=0) if len(own) else 0
-    hits = [np.asarray(_hits(jnp.asarray(means), block, centre, anchors)) for block in blocks(test)]
-    return np.sum(hits, axis=0, dtype=np.float64) / (test.counts > 0).sum()
+    hits = [np.asarray(_hits(jnp.asarray(means), block, centre, anchors)) for block in blocks(test.own_part())]
+    return sum_over_processes(np.asarray(np.sum(hits, axis=0, dtype=np.float64))) / (test.counts > 0).sum()
 
 
 @jax.jit
@@ -158,8 +208,8 @@ def _hits(means: Float[Array, "e c d"], block: Block, centre: Array, anchors: An
 
 def accuracy_of(classifier: LinearMap, test: Labelled) -> float:
     """The share of the rows that count whose largest score is that of their class."""
-    hits = [float(_linear_hits(classifier, block)) for block in blocks(test)]
-    return sum(hits) / float((test.counts > 0).sum())
+    hits = [float(_linear_hits(classifier, block)) for block in blocks(test.own_part())]
+    return float(sum_over_processes(np.array(sum(hits)))) / float((test.counts > 0).sum())
 
 
 @jax.jit

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Int32
 
 from ncjax.collapse.reading import Labelled
+from ncjax.distributed.processes import gather_shares, own_share
 from ncjax.evaluation.clusters import NEIGHBOURS, chosen_for_plane
 from ncjax.evaluation.streamed_clusters import SuperClasses
 from ncjax.evaluation.streamed_moments import by_label, centred_products, parts
@@ -35,7 +36,7 @@ def embed_on_axes(
         for group, places in by_label(groups.owner[part.numbers]):
             centred = (part.rows[places] - groups.means[group]).astype(np.float32)
             found[part.numbers[places]] = centred @ axes[group]
-    return found
+    return gather_shares(found[own_share(len(found))], len(found))
 
 
 def rows_of_planes(
@@ -61,5 +62,6 @@ def vote_for_others(
     for part in parts(data):
         for group, places in by_label(owner[part.numbers]):
             labels[part.numbers[places]] = voters[group].predict(part.rows[places])
+    labels = gather_shares(labels[own_share(len(labels))], len(labels)).copy()
     labels[np.concatenate(chosen)] = found
     return labels

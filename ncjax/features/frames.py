@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from ncjax.distributed.processes import gather_each, gather_shares, is_distributed, own_share
+from ncjax.distributed.processes import gather_each, gather_shares, own_share
 from ncjax.features.arrays import BLOCK_BYTES
 from ncjax.storage.arrays import Frame, FramedRows, Rows
 
@@ -37,15 +37,15 @@ def survey(rows: Rows, *, by_shares: bool = False) -> Survey:
         rows: features `[n d]`.
         by_shares: each of several processes reads its own part of the rows; all have to call this.
     """
-    if not (by_shares and is_distributed()):
-        return _survey(rows, 0, rows.shape[0])
-    found = _survey(rows, *own_share(rows.shape[0]))
+    if not by_shares:
+        return _survey(rows, slice(0, rows.shape[0]))
+    found = _survey(rows, own_share(rows.shape[0]))
     finite, bounds = gather_shares(found.finite, rows.shape[0]), gather_each(np.stack([found.least, found.most]))
     return Survey(finite, bounds[:, 0].min(axis=0), bounds[:, 1].max(axis=0))
 
 
-def _survey(rows: Rows, begin: int, end: int) -> Survey:
-    width = rows.shape[1]
+def _survey(rows: Rows, share: slice) -> Survey:
+    width, begin, end = rows.shape[1], share.start, share.stop
     size = max(1, BLOCK_BYTES // (4 * width))
     finite, least, most = np.zeros(end - begin, bool), np.full(width, np.inf), np.full(width, -np.inf)
     for first in range(begin, end, size):
