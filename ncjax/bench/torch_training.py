@@ -9,14 +9,14 @@ import numpy as np
 from ncjax.bench.interleave import Peer, Timer
 from ncjax.bench.training import step_timer
 from ncjax.config import Config
-from ncjax.models.networks import find_network
+from ncjax.models import find_network
 from ncjax.torch_port.networks import make_network
 from ncjax.torch_port.step import TorchOptions, make_step, synchronize, to_images, torch_device
 
 
 def torch_options(config: Config) -> tuple[TorchOptions, ...]:
     """Every way of running PyTorch that may be its fastest; in bfloat16 too where the config says float32."""
-    layouts = (False, True) if find_network(config.model.name).spatial else (False,)
+    layouts = (False, True) if find_network(config.model).spatial else (False,)
     dtypes = (True,) if config.optim.dtype == "bfloat16" else (False, True)
     return tuple(
         TorchOptions(compiled=compiled, channels_last=channels_last, bfloat16=bfloat16)
