@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a caller measures after each epoch of training, as columns of metrics.jsonl."""
 
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,10 +43,10 @@ def _of_members(metric: str, values: Any, run: Run) -> dict[str, float]:
     names = [member.name for member in run.members]
     if isinstance(values, Mapping):
         values = [values[name] for name in names] if set(values) == set(names) else None
-    elif isinstance(values, numbers.Real) or np.ndim(values) == 0:
+    elif values is not None and np.ndim(values) == 0:
         values = [values] * len(names)
     try:
-        row = np.asarray(values, np.float64)
+        row = np.asarray([] if values is None else values, np.float64)
     except (TypeError, ValueError):
         row = np.zeros(0)
     if row.shape != (len(names),):

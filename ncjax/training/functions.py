@@ -96,7 +96,7 @@ def _name(function: Any) -> str:
 
 def _check(own: OwnFunctions) -> None:
     if own.network is not None and not isinstance(own.network, Network):
-        found = type(own.network).__name__
+        found = getattr(own.network, "__name__", type(own.network).__name__)
         raise UserError(
             f"network is {found}, but must be ncjax.Network(init=..., apply=...), ncjax.from_nnx(factory) or "
             "ncjax.from_linen(module)"

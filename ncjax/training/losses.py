@@ -17,7 +17,11 @@ LOWEST = -1e9  # logit of a class that a member has not
 
 
 def cross_entropy(
-    logits: Float[Array, "b c"], targets: Int32[Array, "b"], class_mask: Bool[Array, "c"], *, label_smoothing: float = 0
+    logits: Float[Array, "b c"],
+    targets: Int32[Array, "b"],
+    class_mask: Bool[Array, "c"],
+    *,
+    label_smoothing: float = 0.0,
 ) -> Float[Array, "b"]:
     """`-sum_c y_c log softmax(z)_c` over the `C` classes of a member, in nats.
 
@@ -29,7 +33,7 @@ def cross_entropy(
 
     Example:
         >>> z, y = jnp.zeros((1, 3)), jnp.asarray([0], jnp.int32)
-        >>> float(cross_entropy(z, y, jnp.asarray([True, True, False])))  # log 2
+        >>> float(cross_entropy(z, y, jnp.asarray([True, True, False]))[0])  # log 2
         0.693147...
     """
     masked = mask_logits(logits, class_mask)
@@ -45,8 +49,8 @@ def squared_error(
     targets: Int32[Array, "b"],
     class_mask: Bool[Array, "c"],
     *,
-    true_weight: float = 1,
-    true_value: float = 1,
+    true_weight: float = 1.0,
+    true_value: float = 1.0,
 ) -> Float[Array, "b"]:
     """`(k (z_t - M)^2 + sum_{c != t} z_c^2) / C` over the `C` classes of a member.
 
@@ -62,7 +66,7 @@ def squared_error(
 
     Example:
         >>> z, y = jnp.asarray([[1.0, 2.0, 5.0]]), jnp.asarray([0], jnp.int32)
-        >>> float(squared_error(z, y, jnp.asarray([True, True, False])))
+        >>> float(squared_error(z, y, jnp.asarray([True, True, False]))[0])
         2.0
     """
     is_true = jnp.arange(logits.shape[1])[None, :] == targets[:, None]
