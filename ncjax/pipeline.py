@@ -121,12 +121,19 @@ def train(
     run = Run(path, config, described, images, folder, own)
     prepared = normalised(run, prepare(config, images, own))
     check_layers(prepared, config.evaluate.layers)
+    _train(run, prepared, callbacks, command)
+    return run
+
+
+def _train(run: Run, prepared: PreparedRun, callbacks: Sequence[Callback], command: str) -> None:
+    """All that is written to the work directory of a run."""
+    path, config, images = run.workdir, run.config, run.dataset
     missing = {*config.evaluate.epochs, config.optim.epochs}
     layers = tuple(dict.fromkeys((*config.evaluate.layers, FEATURES)))  # what the classifier reads is always kept
 
     def keep_features(epoch: int, state: TrainState) -> None:
         if epoch in missing:
-            save_features(path, extract(prepared, state, images, layers, epoch, described))
+            save_features(path, extract(prepared, state, images, layers, epoch, run.described))
             missing.remove(epoch)
 
     def after_epoch(epoch: int, state: TrainState) -> Values:
@@ -138,12 +145,11 @@ def train(
         on_main_process(lambda: held.enter_context(locked(path)))
         on_main_process(lambda: open_workdir(path, config, command, environment()))
         on_main_process(lambda: keep_record(path, images))
-        on_main_process(lambda: write_members(path, described))
+        on_main_process(lambda: write_members(path, run.described))
         outcome = fit(prepared, path, after_epoch)
         for epoch in sorted(missing):
             _mend_features(run, prepared, epoch, keep_features)
         on_main_process(lambda: _write_summary(path, outcome, images.notes))
-    return run
 
 
 def _mend_features(run: Run, prepared: PreparedRun, epoch: int, keep: Callable[[int, TrainState], None]) -> None:
