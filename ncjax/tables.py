@@ -80,4 +80,4 @@ def find_entry_point(name: str, field: str) -> object | None:
 
 def names_of(table: Mapping[str, object], field: str) -> tuple[str, ...]:
     """The names of a table, then those that installed packages add."""
-    return tuple(dict.fromkeys((*table, *metadata.entry_points(group=TABLES[field].group).names)))
+    return tuple(dict.fromkeys((*table, *sorted(metadata.entry_points(group=TABLES[field].group).names))))

@@ -36,7 +36,7 @@ def test_a_name_of_the_table_is_found_without_a_look_at_packages(monkeypatch):
 
 def test_a_package_adds_a_name(package):
     assert find_named(TABLE, "three", "loss.name") == 3
-    assert names_of(TABLE, "loss.name") == ("one", "two", "three", "gone")
+    assert names_of(TABLE, "loss.name") == ("one", "two", "gone", "three")
 
 
 def test_a_package_adds_a_label_map(package):
@@ -51,7 +51,7 @@ def test_a_package_that_fails_is_named(package):
 
 
 def test_unknown_names_are_refused_with_those_that_are_known(package):
-    with pytest.raises(UserError, match=r"^loss\.name is 'four', but must be one of one, two, three, gone$"):
+    with pytest.raises(UserError, match=r"^loss\.name is 'four', but must be one of one, two, gone, three$"):
         find_named(TABLE, "four", "loss.name")
     with pytest.raises(UserError, match=r"^data\.augment is 'x', but must be one of \(none\)$"):
         find_named({}, "x", "data.augment")

@@ -52,7 +52,7 @@ def torch_timer(config: Config, batches: Path, options: TorchOptions) -> Timer:
         targets, classes = torch.from_numpy(stored["targets"]).to(torch_device()), int(stored["classes"])
     _, channels, height, width = images[0].shape
     network = make_network(config.model, (height, width, channels), classes)
-    step = make_step(network, config.optim, config.optim.weight_decay[0], classes, options)
+    step = make_step(network, config.optim, config.optim.weight_decay[0], classes, options, config.loss)
 
     def advance(steps: int) -> None:
         for i in range(steps):
