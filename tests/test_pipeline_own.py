@@ -103,12 +103,12 @@ def test_without_a_classifier_nc3_is_left_out_with_the_reason(tmp_path):
 
 def test_readers_ask_for_the_network_again(trained):
     run, _ = trained
-    with_data = dataclasses.replace(Run.open(run.workdir), in_memory=bars())
+    with_data = Run.open(run.workdir, bars())
     with pytest.raises(UserError, match=r"^model\.name is 'own:Net', a function of the caller's, .*: network=\.\.\.$"):
         with_data.state()
     with pytest.raises(UserError, match="was trained with 'own:Net', not with 'own:LinenNet'"):
         Run.open(run.workdir, network=from_linen(LinenNet(5)))
-    again = dataclasses.replace(Run.open(run.workdir, network=from_nnx(Net)), in_memory=bars())
+    again = Run.open(run.workdir, bars(), network=from_nnx(Net))
     assert int(again.state().step) == 10
     features = extract_features(again, bars(), epoch=1)
     np.testing.assert_allclose(features.train.layers["features"], run.features(1).train.layers["features"], atol=1e-6)

@@ -72,17 +72,25 @@ class Run:
     live: Live | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def open(cls, workdir: str | Path, *, network: Network | None = None, optimizer: Optimizer | None = None) -> "Run":
+    def open(
+        cls,
+        workdir: str | Path,
+        dataset: Dataset | None = None,
+        *,
+        network: Network | None = None,
+        optimizer: Optimizer | None = None,
+    ) -> "Run":
         """The run in a work directory, also one that is still being trained.
 
         Args:
             workdir: of the run.
+            dataset: that the run was trained on, where it was made of arrays in memory; None: what the config names.
             network: what was passed to `ncjax.train` as network; what reads checkpoints needs it.
             optimizer: the same.
 
         Raises:
             UserError: there is none, another version of ncjax wrote it, or it was trained with another network or
-                optimizer.
+                optimizer, or on other data.
 
         Example:
             `ncjax.Run.open("runs/demo").metrics()`
@@ -92,7 +100,9 @@ class Run:
         for there, now in zip(_names(config), _names(name_functions(config, own)), strict=True):
             if there != now:
                 raise UserError(f"{path} was trained with {there!r}, not with {now!r}; pass what it was trained with")
-        return cls(path, config, read_members(path), own=own)
+        if dataset is not None:
+            check_record(path, dataset)
+        return cls(path, config, read_members(path), dataset, own=own)
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -120,8 +130,8 @@ class Run:
             return self.in_memory
         if self.described.from_memory:
             raise UserError(
-                f"{self.workdir} was trained on arrays from memory, which are not kept; give the data set again "
-                "(dataset=...)"
+                f"{self.workdir} was trained on arrays from memory, which are not kept; give the data set again: "
+                "Run.open(workdir, dataset)"
             )
         found = load_dataset(self.config.data)
         check_record(self.workdir, found)
