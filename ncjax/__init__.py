@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ncjax.config import Config as Config
     from ncjax.config import DataConfig as DataConfig
     from ncjax.config import EvaluateConfig as EvaluateConfig
+    from ncjax.config import LossConfig as LossConfig
     from ncjax.config import MeshConfig as MeshConfig
     from ncjax.config import ModelConfig as ModelConfig
     from ncjax.config import OptimConfig as OptimConfig
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from ncjax.features.extraction import extract_features as extract_features
     from ncjax.features.feature_set import FeatureSet as FeatureSet
     from ncjax.features.run import Run as Run
+    from ncjax.models import Network as Network
+    from ncjax.models import Variables as Variables
+    from ncjax.models import from_linen as from_linen
+    from ncjax.models import from_nnx as from_nnx
     from ncjax.pipeline import train as train
     from ncjax.results import Evaluation as Evaluation
 
@@ -40,16 +45,21 @@ _MODULES = {
     "FeatureSet": "ncjax.features.feature_set",
     "KMeans": "ncjax.cluster.estimator",
     "LabelMap": "ncjax.data.label_maps",
+    "LossConfig": "ncjax.config",
     "MeshConfig": "ncjax.config",
     "ModelConfig": "ncjax.config",
     "OptimConfig": "ncjax.config",
+    "Network": "ncjax.models",
     "Run": "ncjax.features.run",
+    "Variables": "ncjax.models",
     "choose_num_clusters": "ncjax.cluster",
     "cluster_and_linear_probe": "ncjax.evaluation.clp",
     "collapse": "",  # a module
     "evaluate": "ncjax.evaluation.evaluator",
     "extract_features": "ncjax.features.extraction",
     "fit_linear_probe": "ncjax.evaluation.linear_probe",
+    "from_linen": "ncjax.models",
+    "from_nnx": "ncjax.models",
     "kmeans": "ncjax.cluster",
     "train": "ncjax.pipeline",
 }

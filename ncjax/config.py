@@ -46,6 +46,8 @@ class DataConfig:
     """Zero padding before a random crop of the original size [pixels a side; 0: no crop]."""
     flip: bool = False
     """Mirror each training image with probability one half [yes or no]."""
+    augment: str = ""
+    """Augmentation after crop and flip [name; empty: none]."""
 
     def __post_init__(self) -> None:
         """Checks types and ranges."""
@@ -77,17 +79,45 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """SGD with momentum and coupled weight decay; several rates or decays make several members."""
+class LossConfig:
+    """What each member minimizes, as a mean over the batch."""
 
+    name: str = "cross_entropy"
+    """Loss of one example [name]."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes of a member [0 to below 1; cross_entropy only]."""
+    true_weight: float = 1.0
+    """Weight of the error of the true class; errors of the others have weight 1 [above 0; squared_error only]."""
+    true_value: float = 1.0
+    """Target of the output of the true class; those of the others are 0 [above 0; squared_error only]."""
+
+    def __post_init__(self) -> None:
+        """Checks types and ranges."""
+        _check_types(self, "loss.")
+        _require(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "from 0 to below 1")
+        for name, value in (("true_weight", self.true_weight), ("true_value", self.true_value)):
+            _require(_finite(value) and value > 0, f"loss.{name}", value, "above 0, finite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimizer and its schedule; several rates or decays make several members."""
+
+    name: str = "sgd"
+    """Optimizer [name]."""
     lr: tuple[float, ...] = (0.1,)
     """Peak learning rates, each once; each makes members of its own [loss units; one or more]."""
     weight_decay: tuple[float, ...] = (5e-4,)
-    """Coefficients added to the gradient as wd * weight, each once; each makes members of its own [1; one or more]."""
+    """Coefficients of weight decay, each once; each makes members of its own: sgd adds wd * weight to the gradient,
+    adamw subtracts lr * wd * weight from the weight [1; one or more]."""
     momentum: float = 0.9
-    """Momentum of SGD [0 to below 1]."""
+    """Momentum [0 to below 1; sgd only]."""
     nesterov: bool = True
-    """Nesterov's momentum [yes or no]."""
+    """Nesterov's momentum [yes or no; sgd only]."""
+    beta1: float = 0.9
+    """Decay of the mean of the gradient [0 to below 1; adamw only]."""
+    beta2: float = 0.999
+    """Decay of the mean of the squared gradient [0 to below 1; adamw only]."""
     schedule: str = "step"
     """Learning rate over time [name]."""
     batch: int = 128
@@ -102,7 +132,8 @@ class OptimConfig:
         _check_types(self, "optim.")
         _distinct("optim.lr", self.lr)
         _distinct("optim.weight_decay", self.weight_decay)
-        _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "from 0 to below 1")
+        for name, value in (("momentum", self.momentum), ("beta1", self.beta1), ("beta2", self.beta2)):
+            _require(0 <= value < 1, f"optim.{name}", value, "from 0 to below 1")
         _whole("optim.batch", self.batch, 1, MOST_COUNT)
         _whole("optim.epochs", self.epochs, 1, 1_000_000)
 
@@ -184,6 +215,7 @@ class Config:
     """Seeds per label map and hyper-parameter setting: 0, 1, ... [members]."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

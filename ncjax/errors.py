@@ -1,11 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one error that a user of ncjax can cause, and the one way to end early."""
 
-from collections.abc import Mapping
-from typing import TypeVar
-
-T = TypeVar("T")
-
 
 class UserError(ValueError):
     """Bad input, in one line: what is wrong, where, and what to do. The command line prints it and exits with 2."""
@@ -16,17 +11,6 @@ class Stopped(BaseException):
 
     As KeyboardInterrupt it is no Exception: a signal comes anywhere, and what handles errors must not take it for one.
     """
-
-
-def find_named(table: Mapping[str, T], name: str, field: str) -> T:
-    """The entry of this name in a table; `field` is the field of the config that gives the name.
-
-    Raises:
-        UserError: the table has no such name; lists those it has.
-    """
-    if name not in table:
-        raise UserError(f"{field} is {name!r}, but must be one of {', '.join(table)}")
-    return table[name]
 
 
 def first_line(error: BaseException) -> str:

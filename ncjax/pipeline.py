@@ -15,7 +15,7 @@ from ncjax.data.record import keep_record, record_of
 from ncjax.distributed.agreement import check_agreement, check_devices, is_joined
 from ncjax.distributed.environment import environment, versions
 from ncjax.distributed.processes import broadcast_message, is_main_process, on_main_process
-from ncjax.errors import UserError, find_named
+from ncjax.errors import UserError
 from ncjax.evaluation.controls import (
     Part,
     describe_controls,
@@ -29,22 +29,41 @@ from ncjax.evaluation.controls import (
 from ncjax.evaluation.evaluator import DEFAULT_VIEWS, MOST_NETWORKS, Job, check_views, evaluate, evaluate_jobs
 from ncjax.evaluation.store import write_evaluation
 from ncjax.evaluation.views import VIEWS
+from ncjax.features.callbacks import Callback, call_callbacks
 from ncjax.features.extraction import check_can_extract_again, check_layers, extract, load_or_extract
 from ncjax.features.feature_set import FEATURES, FeatureSet
-from ncjax.features.run import Run, normalised, state_of
+from ncjax.features.run import Live, Run, normalised, state_of
 from ncjax.features.store import describe_members, missing_features, save_features, write_members
+from ncjax.models import Network
 from ncjax.paths import user_path
 from ncjax.results import Evaluation, Event, Provenance, TrainingSummary, join
 from ncjax.storage.atomic import write_json
+from ncjax.storage.metrics import Values
 from ncjax.storage.temporary import TemporaryFolder
 from ncjax.storage.workdir import locked, open_workdir, read_json, read_run_file
+from ncjax.tables import find_named
+from ncjax.training.augmentation import Augment
+from ncjax.training.functions import OwnFunctions, name_functions
 from ncjax.training.loop import Outcome, PreparedRun, fit, prepare
+from ncjax.training.losses import Loss
+from ncjax.training.optimizers import Optimizer
+from ncjax.training.schedules import Schedule
 from ncjax.training.state import TrainState
 from ncjax.typed_json import structure, unstructure
 
 
 def train(
-    config: Config, dataset: Dataset | None = None, *, workdir: str | Path | None = None, command: str = ""
+    config: Config,
+    dataset: Dataset | None = None,
+    *,
+    network: Network | None = None,
+    loss: Loss | None = None,
+    optimizer: Optimizer | None = None,
+    schedule: Schedule | None = None,
+    augment: Augment | None = None,
+    callbacks: Sequence[Callback] = (),
+    workdir: str | Path | None = None,
+    command: str = "",
 ) -> Run:
     """Trains the members of a config in one compiled program, or goes on from the last checkpoint.
 
@@ -54,6 +73,18 @@ def train(
     Args:
         config: the experiment.
         dataset: the images; None: what `config.data` names.
+        network: in place of what `config.model` names: `from_nnx(factory)`, `from_linen(module)` or
+            `Network(init=..., apply=...)`.
+        loss: in place of what `config.loss` names: `(logits [b c], targets [b], class_mask [c]) -> [b]`, of one member;
+            the mask says which classes it has.
+        optimizer: in place of what `config.optim.name` names: a function of `(learning_rate, weight_decay)`, two traced
+            numbers, that returns an `optax.GradientTransformation`.
+        schedule: in place of what `config.optim.schedule` names: `(step, total_steps) -> factor` in [0, 1], of the
+            learning rate of every member.
+        augment: in place of what `config.data.augment` names: `(key, images) -> images` of the same shape
+            `[b h w ch]`, from 0 to 255, after crop and flip.
+        callbacks: each is called on the main process after each epoch: `(epoch, run) -> metrics or None`. A metric is
+            one number, or one for each member in their order or by name; it becomes a column of metrics.jsonl.
         workdir: gets config.json, data.json, members.json, metrics.jsonl, checkpoints/, features/EPOCH/ and
             results/training.json; a stopped run in it goes on. None: a temporary folder, deleted when the run is no
             longer used.
@@ -63,7 +94,8 @@ def train(
         The run: `.members`, `.metrics()`, `.features(epoch)`, `.state(epoch)`.
 
     Raises:
-        UserError: the config does not fit its data, the devices or the work directory, or the run began on other data.
+        UserError: the config does not fit its data, the devices or the work directory, the run began on other data or
+            with other functions, or a function does not return what it has to.
         Stopped: a signal asked for the end; a checkpoint was written.
 
     Example:
@@ -73,6 +105,8 @@ def train(
         >>> [member.name for member in run.members]
         ['mod:5/lr=0.1/wd=5e-4/seed=0']
     """
+    own = OwnFunctions(network, loss, optimizer, schedule, augment)
+    config = name_functions(config, own)
     if workdir is None and is_joined():
         raise UserError("several processes need a work directory that all of them see; give workdir")
     folder = TemporaryFolder() if workdir is None else None
@@ -84,27 +118,38 @@ def train(
     images = dataset or load_dataset(config.data)
     check_agreement({"data": {"name": images.name, **unstructure(record_of(images))}})
     described = describe_members(config, images, from_memory=dataset is not None)
-    run = Run(path, config, described, images, folder)
-    prepared = normalised(run, prepare(config, images))
+    run = Run(path, config, described, images, folder, own)
+    prepared = normalised(run, prepare(config, images, own))
     check_layers(prepared, config.evaluate.layers)
+    _train(run, prepared, callbacks, command)
+    return run
+
+
+def _train(run: Run, prepared: PreparedRun, callbacks: Sequence[Callback], command: str) -> None:
+    """All that is written to the work directory of a run."""
+    path, config, images = run.workdir, run.config, run.dataset
     missing = {*config.evaluate.epochs, config.optim.epochs}
     layers = tuple(dict.fromkeys((*config.evaluate.layers, FEATURES)))  # what the classifier reads is always kept
 
     def keep_features(epoch: int, state: TrainState) -> None:
         if epoch in missing:
-            save_features(path, extract(prepared, state, images, layers, epoch, described))
+            save_features(path, extract(prepared, state, images, layers, epoch, run.described))
             missing.remove(epoch)
+
+    def after_epoch(epoch: int, state: TrainState) -> Values:
+        keep_features(epoch, state)
+        live = dataclasses.replace(run, live=Live(epoch, state))
+        return call_callbacks(callbacks, epoch, live) if epoch and callbacks else {}
 
     with ExitStack() as held:
         on_main_process(lambda: held.enter_context(locked(path)))
         on_main_process(lambda: open_workdir(path, config, command, environment()))
         on_main_process(lambda: keep_record(path, images))
-        on_main_process(lambda: write_members(path, described))
-        outcome = fit(prepared, path, keep_features)
+        on_main_process(lambda: write_members(path, run.described))
+        outcome = fit(prepared, path, after_epoch)
         for epoch in sorted(missing):
             _mend_features(run, prepared, epoch, keep_features)
         on_main_process(lambda: _write_summary(path, outcome, images.notes))
-    return run
 
 
 def _mend_features(run: Run, prepared: PreparedRun, epoch: int, keep: Callable[[int, TrainState], None]) -> None:
@@ -114,7 +159,7 @@ def _mend_features(run: Run, prepared: PreparedRun, epoch: int, keep: Callable[[
         return
     try:
         check_can_extract_again(run)
-        keep(epoch, state_of(run.workdir, prepared, epoch))
+        keep(epoch, state_of(run, prepared, epoch))
         line = f"features of epoch {epoch} were made again from its checkpoint ({reason})"
     except UserError as error:
         line = f"features of epoch {epoch} cannot be read ({reason}), nor be made again: {error}"

@@ -11,6 +11,7 @@ from ncjax.config import (
     Config,
     DataConfig,
     EvaluateConfig,
+    LossConfig,
     MeshConfig,
     ModelConfig,
     OptimConfig,
@@ -93,8 +94,8 @@ def test_a_config_out_of_range_cannot_be_made_and_the_field_is_named_in_one_line
     assert "--" not in str(error.value)
 
 
-KINDS = (Config, DataConfig, ModelConfig, OptimConfig, MeshConfig, EvaluateConfig)
-PREFIX = dict(zip(KINDS, ("", "data.", "model.", "optim.", "mesh.", "evaluate."), strict=True))
+KINDS = (Config, DataConfig, ModelConfig, LossConfig, OptimConfig, MeshConfig, EvaluateConfig)
+PREFIX = dict(zip(KINDS, ("", "data.", "model.", "loss.", "optim.", "mesh.", "evaluate."), strict=True))
 BOUNDED = (
     "seeds",
     "chunk_steps",

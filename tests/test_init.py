@@ -17,7 +17,8 @@ NAMES = [name for name in dir(ncjax) if name != "__version__"]
 EXPECTED = {
     *("Config", "DataConfig", "ModelConfig", "OptimConfig", "EvaluateConfig", "MeshConfig", "Dataset", "LabelMap"),
     *("train", "Run", "extract_features", "FeatureSet", "evaluate", "Evaluation", "cluster_and_linear_probe"),
-    *("fit_linear_probe", "kmeans", "KMeans", "choose_num_clusters", "collapse"),
+    *("fit_linear_probe", "kmeans", "KMeans", "choose_num_clusters", "collapse", "LossConfig"),
+    *("Network", "Variables", "from_nnx", "from_linen"),
 }
 
 
@@ -79,4 +80,5 @@ def test_docstrings_say_what_and_examples_run(name):
 RUN_IN_THEIR_ROOMS = ("kmeans", "KMeans", "choose_num_clusters", "collapse")  # tests/cluster, tests/collapse
 EXAMPLES = EXPECTED - {
     *("Run", "extract_features", "DataConfig", "ModelConfig", "OptimConfig", "EvaluateConfig", "MeshConfig"),
+    *("LossConfig", "from_linen"),
 }

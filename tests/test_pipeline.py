@@ -161,7 +161,7 @@ def test_files_of_different_examples_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"evaluate": EvaluateConfig(variants=("umap",))}, "view 'umap' is unknown"),
+    ({"evaluate": EvaluateConfig(variants=("umap",))}, "view is 'umap', but must be one of raw"),
     ({"evaluate": EvaluateConfig(headline="umap")}, "evaluate.headline is 'umap', but must be one of raw"),
     ({"evaluate": EvaluateConfig(labels="fine")}, "evaluate.labels is fine, but must merge"),
     ({"evaluate": EvaluateConfig(labels="pairings")}, "evaluate.labels is pairings, but must merge"),
@@ -185,7 +185,7 @@ def test_an_unknown_view_is_an_error_through_every_door(name, workdir):
         lambda: evaluate(FeatureSet.from_arrays(x, y, x, y), label_map="mod:3", views=(name,)),
         lambda: cluster_and_linear_probe(x, y, x, y, "mod:3", view=name),
     ):
-        with pytest.raises(UserError, match="is unknown; known: raw, normalised"):
+        with pytest.raises(UserError, match="but must be one of raw, normalised"):
             evaluated()
     assert not before or (workdir / "results" / "evaluation.json").read_bytes() == before
 

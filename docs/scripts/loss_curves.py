@@ -62,7 +62,7 @@ def torch_losses(run: PreparedRun, network: nn.Module) -> np.ndarray:
     """The same of a PyTorch network, in its own number type."""
     member, dtype = run.members[0], next(network.parameters()).dtype
     rates = member.lr * schedule_factors(run)
-    step = make_step(network, run.config.optim, member.weight_decay, member.label_map.classes, OPTIONS)
+    step = make_step(network, run.config.optim, member.weight_decay, member.label_map.classes, OPTIONS, run.config.loss)
     losses = (
         float(step(to_images(x, OPTIONS).to(dtype), y, float(rates[first + i]))[0])
         for first, images, targets in epoch_batches(run, 0, 0)

@@ -9,14 +9,14 @@ import numpy as np
 from ncjax.bench.interleave import Peer, Timer
 from ncjax.bench.training import step_timer
 from ncjax.config import Config
-from ncjax.models.networks import find_network
+from ncjax.models import find_network
 from ncjax.torch_port.networks import make_network
 from ncjax.torch_port.step import TorchOptions, make_step, synchronize, to_images, torch_device
 
 
 def torch_options(config: Config) -> tuple[TorchOptions, ...]:
     """Every way of running PyTorch that may be its fastest; in bfloat16 too where the config says float32."""
-    layouts = (False, True) if find_network(config.model.name).spatial else (False,)
+    layouts = (False, True) if find_network(config.model).spatial else (False,)
     dtypes = (True,) if config.optim.dtype == "bfloat16" else (False, True)
     return tuple(
         TorchOptions(compiled=compiled, channels_last=channels_last, bfloat16=bfloat16)
@@ -52,7 +52,7 @@ def torch_timer(config: Config, batches: Path, options: TorchOptions) -> Timer:
         targets, classes = torch.from_numpy(stored["targets"]).to(torch_device()), int(stored["classes"])
     _, channels, height, width = images[0].shape
     network = make_network(config.model, (height, width, channels), classes)
-    step = make_step(network, config.optim, config.optim.weight_decay[0], classes, options)
+    step = make_step(network, config.optim, config.optim.weight_decay[0], classes, options, config.loss)
 
     def advance(steps: int) -> None:
         for i in range(steps):

@@ -10,6 +10,7 @@ import tyro
 
 from ncjax.cli.parsing import command, parse
 from ncjax.errors import UserError
+from ncjax.tables import names_of
 
 
 def features_verb(arguments: Sequence[str]) -> None:
@@ -115,7 +116,7 @@ def _is_workdir(path: Path) -> bool:
 def _known_views() -> str:
     from ncjax.evaluation.views import VIEWS
 
-    return "known names:\n  --variants  " + ", ".join(VIEWS)
+    return "known names:\n  --variants  " + ", ".join(names_of(VIEWS, "view"))
 
 
 def _evaluate_run(workdir: Path, asked: _Evaluate) -> None:

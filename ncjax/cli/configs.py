@@ -15,6 +15,7 @@ from ncjax.cli.parsing import asks_help, flags_of, parse
 from ncjax.config import Config, load_config_of
 from ncjax.errors import UserError
 from ncjax.paths import user_path
+from ncjax.tables import names_of
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -152,14 +153,21 @@ def known_names() -> str:
     from ncjax.data.label_maps import LABEL_MAPS
     from ncjax.evaluation.views import VIEWS
     from ncjax.models import NETWORKS
+    from ncjax.training.augmentation import AUGMENTATIONS
+    from ncjax.training.losses import LOSSES
+    from ncjax.training.optimizers import OPTIMIZERS
     from ncjax.training.schedules import SCHEDULES
 
     tables: dict[str, Iterable[str]] = {
-        "data.source": SOURCES,
-        "labels": LABEL_MAPS,
-        "model.name": NETWORKS,
-        "optim.schedule": SCHEDULES,
-        "evaluate.variants": VIEWS,
-        "evaluate.headline": VIEWS,
+        "data.source": names_of(SOURCES, "data.source"),
+        "data.augment": names_of(AUGMENTATIONS, "data.augment"),
+        "labels": names_of(LABEL_MAPS, "label map"),
+        "model.name": names_of(NETWORKS, "model.name"),
+        "loss.name": names_of(LOSSES, "loss.name"),
+        "optim.name": names_of(OPTIMIZERS, "optim.name"),
+        "optim.schedule": names_of(SCHEDULES, "optim.schedule"),
+        "evaluate.variants": names_of(VIEWS, "view"),
+        "evaluate.headline": names_of(VIEWS, "view"),
     }
-    return "known names:\n" + "\n".join(f"  --{field:17}  {', '.join(table)}" for field, table in tables.items())
+    lines = [f"  --{field:17}  {', '.join(names)}" for field, names in tables.items() if names]
+    return "\n".join(["known names:", *lines])

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from ncjax.collapse import intraclass, neural_collapse, variability, within
 from ncjax.collapse.record import Metric
-from ncjax.errors import UserError
 from ncjax.results import MetricInfo
+from ncjax.tables import find_named
 
 METRICS: dict[str, Metric] = {
     "nc1": neural_collapse.VARIABILITY,
@@ -30,17 +30,15 @@ METRICS: dict[str, Metric] = {
 
 
 def select(names: Sequence[str] | None = None) -> Mapping[str, Metric]:
-    """The metrics of these names, in the order of the table; none: all.
+    """The metrics of these names, in the order of the table, then those of installed packages; none: all of the table.
 
     Raises:
-        UserError: a name is not in the table.
+        UserError: a name is unknown.
     """
     if names is None:
         return dict(METRICS)
-    unknown = [name for name in names if name not in METRICS]
-    if unknown:
-        raise UserError(f"metrics: {unknown[0]!r} is unknown; choose from {', '.join(METRICS)}")
-    return {name: metric for name, metric in METRICS.items() if name in names}
+    added = {name: find_named(METRICS, name, "metric") for name in names if name not in METRICS}
+    return {name: metric for name, metric in METRICS.items() if name in names} | added
 
 
 def metric_infos(names: Sequence[str] | None = None) -> dict[str, MetricInfo]:

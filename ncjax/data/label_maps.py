@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Int32
@@ -17,6 +17,7 @@ from jaxtyping import Int32
 from ncjax.data.hierarchy import read_hierarchy
 from ncjax.errors import UserError
 from ncjax.paths import user_path
+from ncjax.tables import find_entry_point
 
 # Pairs that look or live alike; class names as CIFAR-10 gives them.
 SEMANTIC_PAIRS = (
@@ -178,6 +179,9 @@ def _parse(spec: str, classes: Classes) -> Iterator[LabelMap]:
     for form, make in LABEL_MAPS.items():
         if head == form.partition(":")[0] and bool(colon) == (":" in form):
             return make(spec, rest, classes)
+    added = find_entry_point(head, "label map")
+    if added is not None:
+        return cast(Make, added)(spec, rest, classes)
     raise UserError(f"unknown label map {spec!r}; use {_known()}")
 
 

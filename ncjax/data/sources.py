@@ -18,7 +18,8 @@ from ncjax.data.npz import NPZ
 from ncjax.data.pictures import resize
 from ncjax.data.source import Source
 from ncjax.data.tfds import TFDS
-from ncjax.errors import UserError, find_named
+from ncjax.errors import UserError
+from ncjax.tables import find_named
 
 SOURCES: dict[str, Source] = {
     "digits": DIGITS,

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
-from ncjax.errors import UserError
 from ncjax.ops.linalg import eigh
 from ncjax.ops.products import gram, matmul
 from ncjax.results import ViewInfo
+from ncjax.tables import find_named
 
 PCA_DIMENSIONS = 8
 ROUNDING = 2.0**-22  # of float32, relative to what is rounded: shorter differences have no direction
@@ -122,9 +122,7 @@ def find_view(name: str) -> View:
     Raises:
         UserError: there is none.
     """
-    if name not in VIEWS:
-        raise UserError(f"view {name!r} is unknown; known: {', '.join(VIEWS)}")
-    return VIEWS[name]
+    return find_named(VIEWS, name, "view")
 
 
 def _centred(group: Group) -> Embedded:

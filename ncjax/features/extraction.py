@@ -17,6 +17,7 @@ from ncjax.errors import UserError
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
 from ncjax.features.run import Run, prepare_again, state_of
 from ncjax.features.store import AGAIN, RunMembers, describe_members, label_features, load_features
+from ncjax.models import Variables
 from ncjax.ops.xla import compiler_options
 from ncjax.training.forward import forward, forward_batches
 from ncjax.training.loop import PreparedRun
@@ -49,7 +50,7 @@ def extract_features(
         if set(layers) <= set(kept.layers):
             return kept.choose_layers(layers)
     prepared = prepare_again(run)
-    state = state_of(run.workdir, prepared, epoch)
+    state = state_of(run, prepared, epoch)
     return extract(prepared, state, dataset or run.dataset, layers, epoch, run.described)
 
 
@@ -84,7 +85,7 @@ def _extract_again(run: Run, epoch: int) -> FeatureSet:
         raise UserError("several processes do not; run this command in one process")
     check_can_extract_again(run)
     prepared = prepare_again(run)
-    state = state_of(run.workdir, prepared, epoch)
+    state = state_of(run, prepared, epoch)
     found = extract(prepared, state, run.dataset, run.config.evaluate.layers, epoch, run.described)
     return dataclasses.replace(found, mesh=run.config.mesh)
 
@@ -130,10 +131,28 @@ def extract(
             targets=_targets(prepared, source, name),
         )
 
-    linear = to_host(state.members.params["head"]["linear"])
-    heads = Heads(*(linear[name][:count] for name in ("kernel", "bias")))
     described = described or describe_members(prepared.config, dataset, from_memory=False)
-    return label_features(described, prepared.config.mesh, epoch, split("train"), split("test"), heads)
+    return label_features(
+        described, prepared.config.mesh, epoch, split("train"), split("test"), _heads(prepared, state)
+    )
+
+
+def _heads(prepared: PreparedRun, state: TrainState) -> Heads | None:
+    """The classifiers of all members; None: the network gives none."""
+    spec, members = prepared.spec, state.members
+    if spec.functions.network.classifier is None:
+        return None
+    variables = Variables(members.params, members.batch_stats, spec.graph)
+    weights, bias = to_host(_classifiers(spec.functions.network.classifier)(variables))
+    if weights.ndim != 3 or bias.shape != (weights.shape[0], weights.shape[2]):
+        name, shapes = spec.functions.network.name, f"{weights.shape[1:]} and {bias.shape[1:]}"
+        raise UserError(f"network {name}: the classifier is {shapes}, but must be weights [d c] and bias [c]")
+    return Heads(*(np.asarray(x[: len(prepared.members)], np.float32) for x in (weights, bias)))
+
+
+@cache
+def _classifiers(classifier: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(jax.vmap(classifier))
 
 
 def _targets(prepared: PreparedRun, source: Split, name: str) -> Int32[np.ndarray, "s n"]:

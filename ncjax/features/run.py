@@ -7,20 +7,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from ncjax.config import Config, MeshConfig
+import jax
+import jax.numpy as jnp
+
+from ncjax.config import Config, LossConfig, MeshConfig
 from ncjax.data import Dataset, load_dataset
 from ncjax.data.record import check_record
+from ncjax.distributed.processes import is_distributed, to_host
 from ncjax.errors import UserError
 from ncjax.features.feature_set import FeatureSet
 from ncjax.features.store import RunMembers, load_features, read_members, saved_epochs
+from ncjax.models import Network
 from ncjax.paths import user_path
 from ncjax.results import TrainingSummary
 from ncjax.storage.metrics import read_records
 from ncjax.storage.temporary import TemporaryFolder
 from ncjax.storage.workdir import read_config, read_json
 from ncjax.training.checkpoints import read_state
+from ncjax.training.functions import NO_OWN, OwnFunctions, name_functions
 from ncjax.training.loop import PreparedRun, prepare
 from ncjax.training.members import Member, with_statistics
+from ncjax.training.optimizers import Optimizer
 from ncjax.training.state import TrainState, blank_state, init_state
 from ncjax.typed_json import structure
 
@@ -35,6 +42,13 @@ class MetricPoint(NamedTuple):
     value: float | None  # None where it was not finite
 
 
+class Live(NamedTuple):
+    """The state after an epoch that has just ended; it is donated to the next step."""
+
+    epoch: int
+    state: TrainState
+
+
 @dataclass(frozen=True)
 class Run:
     """A training of an ensemble of members, read from its work directory; nothing there is written, moved or deleted.
@@ -44,6 +58,8 @@ class Run:
         config: as it was resolved.
         described: what members.json says.
         in_memory: the data set, where this process trained the run.
+        own: functions in place of those that the config names.
+        live: the state of a run that is being trained, for its callbacks.
         folder: a temporary work directory, deleted when no run uses it any more.
     """
 
@@ -52,19 +68,41 @@ class Run:
     described: RunMembers
     in_memory: Dataset | None = field(default=None, repr=False, compare=False)
     folder: TemporaryFolder | None = field(default=None, repr=False, compare=False)
+    own: OwnFunctions = field(default=NO_OWN, repr=False, compare=False)
+    live: Live | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def open(cls, workdir: str | Path) -> "Run":
+    def open(
+        cls,
+        workdir: str | Path,
+        dataset: Dataset | None = None,
+        *,
+        network: Network | None = None,
+        optimizer: Optimizer | None = None,
+    ) -> "Run":
         """The run in a work directory, also one that is still being trained.
 
+        Args:
+            workdir: of the run.
+            dataset: that the run was trained on, where it was made of arrays in memory; None: what the config names.
+            network: what was passed to `ncjax.train` as network; what reads checkpoints needs it.
+            optimizer: the same.
+
         Raises:
-            UserError: there is none, or another version of ncjax wrote it.
+            UserError: there is none, another version of ncjax wrote it, or it was trained with another network or
+                optimizer, or on other data.
 
         Example:
             `ncjax.Run.open("runs/demo").metrics()`
         """
-        path = user_path(workdir).absolute()
-        return cls(path, read_config(path), read_members(path))
+        path, own = user_path(workdir).absolute(), OwnFunctions(network=network, optimizer=optimizer)
+        config = read_config(path)
+        for there, now in zip(_names(config), _names(name_functions(config, own)), strict=True):
+            if there != now:
+                raise UserError(f"{path} was trained with {there!r}, not with {now!r}; pass what it was trained with")
+        if dataset is not None:
+            check_record(path, dataset)
+        return cls(path, config, read_members(path), dataset, own=own)
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -92,8 +130,8 @@ class Run:
             return self.in_memory
         if self.described.from_memory:
             raise UserError(
-                f"{self.workdir} was trained on arrays from memory, which are not kept; give the data set again "
-                "(dataset=...)"
+                f"{self.workdir} was trained on arrays from memory, which are not kept; give the data set again: "
+                "Run.open(workdir, dataset)"
             )
         found = load_dataset(self.config.data)
         check_record(self.workdir, found)
@@ -153,20 +191,28 @@ class Run:
     def state(self, epoch: int = -1) -> TrainState:
         """Weights, optimizer and step of all members at a checkpoint, on one device; -1: the newest; 0: initial.
 
+        In a callback, -1 is the state after the epoch that has just ended.
+
         Raises:
-            UserError: there is no checkpoint of that epoch, or none can be read.
+            UserError: there is no checkpoint of that epoch, none can be read, or `Run.open` was not passed the network
+                or the optimizer that `ncjax.train` was.
         """
-        return state_of(self.workdir, prepare_run(self.config, self.dataset), epoch)
+        return state_of(self, prepare_run(self.config, self.dataset, self.own), epoch)
 
 
-def prepare_run(config: Config, dataset: Dataset) -> PreparedRun:
-    """What `ncjax.training.loop.prepare` makes, on one device: for readers of a run."""
-    return prepare(dataclasses.replace(config, mesh=MeshConfig()), dataset)
+def prepare_run(config: Config, dataset: Dataset, own: OwnFunctions = NO_OWN) -> PreparedRun:
+    """What `ncjax.training.loop.prepare` makes, on one device: for readers of a run, who need no loss or schedule."""
+    data, optim = (
+        dataclasses.replace(config.data, augment=""),
+        dataclasses.replace(config.optim, schedule="constant"),
+    )
+    read = dataclasses.replace(config, mesh=MeshConfig(), data=data, optim=optim, loss=LossConfig())
+    return prepare(read, dataset, OwnFunctions(network=own.network, optimizer=own.optimizer))
 
 
 def prepare_again(run: Run) -> PreparedRun:
     """`prepare_run` of a run, as `normalised` has it."""
-    return normalised(run, prepare_run(run.config, run.dataset))
+    return normalised(run, prepare_run(run.config, run.dataset, run.own))
 
 
 def normalised(run: Run, prepared: PreparedRun) -> PreparedRun:
@@ -181,9 +227,24 @@ def normalised(run: Run, prepared: PreparedRun) -> PreparedRun:
     return dataclasses.replace(prepared, images=with_statistics(prepared.images, training.mean, training.std))
 
 
-def state_of(workdir: Path, prepared: PreparedRun, epoch: int = -1) -> TrainState:
+def state_of(run: Run, prepared: PreparedRun, epoch: int = -1) -> TrainState:
     """`Run.state` of a run that is prepared already."""
+    if run.live is not None and epoch in (-1, run.live.epoch):
+        return _on_one_device(run.live.state, len(run.members))
     if epoch == 0:
         return init_state(prepared.spec, prepared.ensemble)
     step = None if epoch == -1 else epoch * prepared.spec.steps_per_epoch
-    return read_state(workdir, blank_state(prepared.spec, prepared.ensemble), step)
+    return read_state(run.workdir, blank_state(prepared.spec, prepared.ensemble), step)
+
+
+def _on_one_device(state: TrainState, members: int) -> TrainState:
+    if is_distributed():
+        raise UserError(
+            "with several processes a callback cannot read weights; read what is kept, such as run.metrics()"
+        )
+    one: TrainState = jax.tree.map(lambda leaf: jnp.asarray(leaf[:members] if leaf.ndim else leaf), to_host(state))
+    return one
+
+
+def _names(config: Config) -> tuple[str, str]:
+    return config.model.name, config.optim.name

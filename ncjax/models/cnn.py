@@ -7,8 +7,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ncjax.config import ModelConfig
+from ncjax.models.architecture import Architecture
 from ncjax.models.layers import ConvNorm, Head, pooled
-from ncjax.models.network import ImageShape, Network, Outputs
+from ncjax.models.network import ImageShape, Outputs
 
 
 class CNN(nnx.Module):
@@ -37,4 +38,4 @@ def _make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp
     return CNN(config.width, image_shape[2], classes, dtype=dtype, rngs=rngs)
 
 
-NETWORK = Network(_make)
+NETWORK = Architecture(_make)

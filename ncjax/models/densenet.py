@@ -8,8 +8,9 @@ from jaxtyping import Array, Float
 
 from ncjax.config import ModelConfig
 from ncjax.errors import UserError
+from ncjax.models.architecture import Architecture
 from ncjax.models.layers import BatchNorm, Conv, Head, module_list, pooled
-from ncjax.models.network import ImageShape, Network, Outputs
+from ncjax.models.network import ImageShape, Outputs
 
 
 class DenseLayer(nnx.Module):
@@ -85,4 +86,4 @@ def _make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp
     return DenseNet(blocks, config.width, channels, classes, dtype=dtype, rngs=rngs)
 
 
-NETWORK = Network(_make)
+NETWORK = Architecture(_make)

@@ -9,8 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ncjax.config import ModelConfig
+from ncjax.models.architecture import Architecture
 from ncjax.models.layers import Head
-from ncjax.models.network import ImageShape, Network, Outputs
+from ncjax.models.network import ImageShape, Outputs
 
 
 class MLP(nnx.Module):
@@ -35,4 +36,4 @@ def _make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp
     return MLP(config.width, math.prod(image_shape), classes, dtype=dtype, rngs=rngs)
 
 
-NETWORK = Network(_make, spatial=False)
+NETWORK = Architecture(_make, spatial=False)

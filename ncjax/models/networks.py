@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of networks: a name of the config -> how that network is made."""
+"""The table of networks: a name of the config -> a function of the config that gives the network."""
+
+from collections.abc import Callable
+from functools import cache
 
 import jax.numpy as jnp
 from flax import nnx
 
 from ncjax.config import ModelConfig
-from ncjax.errors import find_named
+from ncjax.errors import UserError
 from ncjax.models import cnn, densenet, mlp, resnet, vgg
+from ncjax.models.architecture import Architecture
 from ncjax.models.network import ImageShape, Network
+from ncjax.tables import find_named
 
-NETWORKS: dict[str, Network] = {
+Build = Callable[[ModelConfig, jnp.dtype], Network]  # dtype: of the forward and backward pass
+FLOAT32 = jnp.dtype("float32")
+
+NETWORKS: dict[str, Build] = {
     "resnet18": resnet.RESNET18,
     "resnet34": resnet.RESNET34,
     "resnet50": resnet.RESNET50,
@@ -21,19 +29,24 @@ NETWORKS: dict[str, Network] = {
 }
 
 
-def find_network(name: str) -> Network:
-    """The network of this name.
+def find_network(config: ModelConfig, dtype: jnp.dtype = FLOAT32) -> Network:
+    """The network that a config names; the same object for the same config.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none of this name.
     """
-    return find_named(NETWORKS, name, "model.name")
+    return _built(find_named(NETWORKS, config.name, "model.name"), config, dtype)
+
+
+@cache
+def _built(build: Build, config: ModelConfig, dtype: jnp.dtype) -> Network:
+    return build(config, dtype)
 
 
 def make_model(
     config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp.dtype, rngs: nnx.Rngs
 ) -> nnx.Module:
-    """The network that `config` names, with fresh float32 weights; it computes in `dtype`.
+    """The module of the built-in network that `config` names, with fresh float32 weights; it computes in `dtype`.
 
     Example:
         >>> model = make_model(ModelConfig(name="mlp", width=8), (8, 8, 1), 10, jnp.dtype("float32"), nnx.Rngs(0))
@@ -48,6 +61,9 @@ def make_model(
         rngs: source of the initial weights.
 
     Raises:
-        UserError: the name is unknown, or the images are too small for the network.
+        UserError: the name is unknown or not built in, or the images are too small for the network.
     """
-    return find_network(config.name).make(config, image_shape, classes, dtype, rngs)
+    architecture = find_named(NETWORKS, config.name, "model.name")
+    if not isinstance(architecture, Architecture):
+        raise UserError(f"model.name is {config.name!r}, which is no built-in network")
+    return architecture.make(config, image_shape, classes, dtype, rngs)

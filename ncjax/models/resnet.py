@@ -9,8 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ncjax.config import ModelConfig
+from ncjax.models.architecture import Architecture
 from ncjax.models.layers import ConvNorm, Head, module_list, pooled
-from ncjax.models.network import ImageShape, Network, Outputs
+from ncjax.models.network import ImageShape, Outputs
 
 STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}  # blocks of each stage
 
@@ -92,11 +93,11 @@ class ResNet(nnx.Module):
         return stages | self.head(x.mean(axis=(1, 2)))
 
 
-def _network(block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...]) -> Network:
+def _network(block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...]) -> Architecture:
     def make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> ResNet:
         return ResNet(block, counts, config.width, image_shape[2], classes, dtype=dtype, rngs=rngs)
 
-    return Network(make)
+    return Architecture(make)
 
 
 RESNET18 = _network(BasicBlock, STAGES["resnet18"])

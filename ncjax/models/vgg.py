@@ -7,8 +7,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ncjax.config import ModelConfig
+from ncjax.models.architecture import Architecture
 from ncjax.models.layers import ConvNorm, Head, module_list, pooled
-from ncjax.models.network import ImageShape, Network, Outputs
+from ncjax.models.network import ImageShape, Outputs
 
 STAGES = {"vgg11": (1, 1, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3)}  # convolutions between poolings
 WIDTHS = (1, 2, 4, 8, 8)  # of the stages, in units of the first
@@ -47,11 +48,11 @@ class VGG(nnx.Module):
         return outputs | self.head(x.mean(axis=(1, 2)))
 
 
-def _network(counts: tuple[int, ...]) -> Network:
+def _network(counts: tuple[int, ...]) -> Architecture:
     def make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> VGG:
         return VGG(counts, config.width, image_shape[2], classes, dtype=dtype, rngs=rngs)
 
-    return Network(make)
+    return Architecture(make)
 
 
 VGG11, VGG16 = (_network(STAGES[name]) for name in ("vgg11", "vgg16"))

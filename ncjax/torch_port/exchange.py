@@ -24,6 +24,7 @@ from ncjax.storage.atomic import write_json
 from ncjax.storage.workdir import CHECKPOINTS, locked, open_workdir, read_config
 from ncjax.torch_port.files import read_state_dict, write_state_dict
 from ncjax.torch_port.foreign import to_torchvision_names
+from ncjax.torch_port.networks import find_twin
 from ncjax.torch_port.weights import from_state_dict, to_state_dict
 from ncjax.training import checkpoints as checkpoint
 from ncjax.training.loop import PreparedRun
@@ -45,6 +46,7 @@ def export_member(workdir: str | Path, member: int, path: str | Path) -> None:
     """
     workdir = user_path(workdir)
     config = read_config(workdir)
+    find_twin(config.model.name)
     prepared = prepare_run(config, load_dataset(config.data))
     if not 0 <= member < len(prepared.members):
         raise UserError(f"no member {member} in {workdir}; it has {len(prepared.members)}, numbered from 0")

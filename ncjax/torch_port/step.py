@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ncjax.config import OptimConfig
+from ncjax.config import LossConfig, OptimConfig
+from ncjax.errors import UserError
 
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits [b c] and targets [b], the mean over the batch
 Step = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
@@ -32,24 +34,66 @@ def torch_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def make_step(network: nn.Module, optim: OptimConfig, weight_decay: float, classes: int, options: TorchOptions) -> Step:
-    """A function of images `[b ch h w]`, targets `[b]` and learning rate: one step of SGD on the mean cross-entropy.
+def make_loss(config: LossConfig) -> Loss:
+    """The loss of a config, over all classes, as a mean over the batch.
 
-    It changes `network` in place, over the first `classes` outputs alone, and returns loss (nats) and accuracy. The
-    rate multiplies the momentum buffer and decay is added to the gradient, as in `ncjax.training.step`.
+    Raises:
+        UserError: it has no PyTorch twin.
+    """
+
+    def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+
+    def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
+        true = functional.one_hot(targets, logits.shape[1]).to(logits.dtype)
+        scale = 1 + (config.true_weight**0.5 - 1) * true
+        return functional.mse_loss(scale * logits, scale * config.true_value * true)
+
+    losses: dict[str, Loss] = {"cross_entropy": cross_entropy, "squared_error": squared_error}
+    if config.name not in losses:
+        raise UserError(f"loss.name is {config.name!r}, but losses with a PyTorch twin are {', '.join(losses)}")
+    return losses[config.name]
+
+
+def make_optimizer(network: nn.Module, config: OptimConfig, weight_decay: float) -> torch.optim.Optimizer:
+    """The optimizer of a config, at a learning rate of 1, which each step replaces.
+
+    Raises:
+        UserError: it has no PyTorch twin.
+    """
+    weights = network.parameters()
+    if config.name == "sgd":
+        nesterov, momentum = config.nesterov and config.momentum > 0, config.momentum
+        return torch.optim.SGD(
+            weights, lr=1.0, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=True
+        )
+    if config.name == "adamw":
+        betas = (config.beta1, config.beta2)
+        return torch.optim.AdamW(weights, lr=1.0, betas=betas, weight_decay=weight_decay, fused=True)
+    raise UserError(f"optim.name is {config.name!r}, but optimizers with a PyTorch twin are sgd, adamw")
+
+
+def make_step(
+    network: nn.Module,
+    optim: OptimConfig,
+    weight_decay: float,
+    classes: int,
+    options: TorchOptions,
+    loss: LossConfig | None = None,
+) -> Step:
+    """A function of images `[b ch h w]`, targets `[b]` and learning rate: one step of the optimizer on the mean loss.
+
+    It changes `network` in place, over the first `classes` outputs alone, and returns loss and accuracy. Where no loss
+    is chosen, it is the default.
+
+    Raises:
+        UserError: the loss or the optimizer has no PyTorch twin.
     """
     device = torch_device()
     network.train().to(device)
     if options.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=1.0,
-        momentum=optim.momentum,
-        nesterov=optim.nesterov and optim.momentum > 0,
-        weight_decay=weight_decay,
-        fused=True,
-    )
+    optimizer, loss_of = make_optimizer(network, optim, weight_decay), make_loss(loss or LossConfig())
     forward = torch.compile(network) if options.compiled else network
 
     def step(images: Tensor, targets: Tensor, lr: float) -> tuple[Tensor, Tensor]:
@@ -57,10 +101,10 @@ def make_step(network: nn.Module, optim: OptimConfig, weight_decay: float, class
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bfloat16):
             logits = forward(images)[:, :classes].float()
-            loss = functional.cross_entropy(logits, targets)
-        loss.backward()
+            mean_loss = loss_of(logits, targets)
+        mean_loss.backward()
         optimizer.step()
-        return loss.detach(), (logits.detach().argmax(1) == targets).float().mean()
+        return mean_loss.detach(), (logits.detach().argmax(1) == targets).float().mean()
 
     return step
 

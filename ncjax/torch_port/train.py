@@ -14,7 +14,6 @@ import torch
 from jax import lax
 from jaxtyping import Array, Float32, Int32
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm import tqdm
 
 from ncjax.data import Dataset
@@ -22,14 +21,13 @@ from ncjax.features.feature_set import FEATURES, FeatureSet, SplitFeatures
 from ncjax.features.store import describe_members, label_features
 from ncjax.storage.metrics import Record
 from ncjax.torch_port.networks import logits_and_features, make_network
-from ncjax.torch_port.step import TorchOptions, make_step, synchronize, to_images, torch_device
+from ncjax.torch_port.step import TorchOptions, make_loss, make_step, synchronize, to_images, torch_device
 from ncjax.torch_port.weights import to_state_dict
 from ncjax.training.augmentation import normalise
 from ncjax.training.batch import Batch, make_batch
 from ncjax.training.loop import PreparedRun, by_member
 from ncjax.training.members import Ensemble, Images, example_order
 from ncjax.training.metrics import open_metrics
-from ncjax.training.schedules import schedule_factor
 from ncjax.training.state import Spec, TrainState, init_state
 
 
@@ -105,7 +103,7 @@ def network_of(prepared: PreparedRun, state: TrainState, member: int) -> nn.Modu
 def train_member(prepared: PreparedRun, member: int, network: nn.Module, options: TorchOptions) -> MemberHistory:
     """Train one member of a run; `network` is changed in place."""
     spec, config, who = prepared.spec, prepared.config, prepared.members[member]
-    step = make_step(network, config.optim, who.weight_decay, who.label_map.classes, options)
+    step = make_step(network, config.optim, who.weight_decay, who.label_map.classes, options, config.loss)
     rates = who.lr * schedule_factors(prepared)
     epochs = []
     with tqdm(total=spec.total_steps * config.optim.batch, unit="image", unit_scale=True, desc="PyTorch") as bar:
@@ -127,8 +125,8 @@ def train_member(prepared: PreparedRun, member: int, network: nn.Module, options
 
 def schedule_factors(prepared: PreparedRun) -> Float32[np.ndarray, "t"]:
     """Learning rate of every step, as a factor of the peak rate."""
-    name, total_steps = prepared.config.optim.schedule, prepared.spec.total_steps
-    return np.asarray(jax.vmap(lambda step: schedule_factor(name, step, total_steps))(jnp.arange(total_steps)))
+    schedule, total_steps = prepared.spec.functions.schedule, prepared.spec.total_steps
+    return np.asarray(jax.vmap(lambda step: schedule(step, total_steps))(jnp.arange(total_steps)), np.float32)
 
 
 def epoch_batches(prepared: PreparedRun, member: int, epoch: int) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -175,7 +173,7 @@ def _test(prepared: PreparedRun, member: int, network: nn.Module) -> tuple[float
         :, : prepared.members[member].label_map.classes
     ]
     targets = torch.from_numpy(np.array(prepared.ensemble.test_targets[member])).long()
-    return float(functional.cross_entropy(logits, targets)), float((logits.argmax(1) == targets).float().mean())
+    return float(make_loss(prepared.config.loss)(logits, targets)), float((logits.argmax(1) == targets).float().mean())
 
 
 def _feature_set(prepared: PreparedRun, dataset: Dataset, histories: list[MemberHistory]) -> FeatureSet:

@@ -7,15 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx, traverse_util
+from flax import traverse_util
 from jaxtyping import PyTree
 
 from ncjax.config import ModelConfig
 from ncjax.errors import UserError
-from ncjax.models import make_model
+from ncjax.models import find_network
 from ncjax.torch_port.networks import find_twin
 from ncjax.torch_port.twin import ImageShape, StateDict
-from ncjax.training.state import arrays_of
 
 LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 LISTED = 8  # misfits that a message names
@@ -76,10 +75,9 @@ def from_state_dict(
 
 def _zeros(config: ModelConfig, image_shape: ImageShape, classes: int) -> tuple[PyTree, PyTree]:
     """Parameters and statistics of the right shapes."""
-    model = nnx.eval_shape(lambda: make_model(config, image_shape, classes, jnp.dtype("float32"), nnx.Rngs(params=0)))
-    kinds = (arrays_of(model, nnx.Param), arrays_of(model, nnx.BatchStat))
-    params, batch_stats = (jax.tree.map(lambda x: np.zeros(x.shape, np.float32), tree) for tree in kinds)
-    return params, batch_stats
+    shapes = jax.eval_shape(lambda: find_network(config).init(jax.random.key(0), image_shape, classes))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)
+    return zeros.params, zeros.batch_stats
 
 
 def _swap_kernel(value: np.ndarray, *, to_torch: bool) -> np.ndarray:

@@ -1,10 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens to a batch of uint8 images before the network, inside the compiled step."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key, UInt8
+
+from ncjax.tables import find_named
+
+Pixels = UInt8[Array, "b h w ch"] | Float[Array, "b h w ch"]
+Augment = Callable[[Key[Array, ""], UInt8[Array, "b h w ch"]], Pixels]
+
+AUGMENTATIONS: dict[str, Augment] = {}  # besides crop and flip, which `augment` does
+
+
+def find_augmentation(name: str) -> Augment | None:
+    """The augmentation of this name, a function `(key, images) -> images`; None: the name is empty.
+
+    It keeps the shape; pixels may become floating-point numbers, from 0 to 255.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    return find_named(AUGMENTATIONS, name, "data.augment") if name else None
 
 
 def augment(
@@ -32,8 +52,6 @@ def augment(
     return images
 
 
-def normalise(
-    images: UInt8[Array, "b h w ch"], mean: Float[Array, "ch"], std: Float[Array, "ch"]
-) -> Float[Array, "b h w ch"]:
+def normalise(images: Pixels, mean: Float[Array, "ch"], std: Float[Array, "ch"]) -> Float[Array, "b h w ch"]:
     """`(image / 255 - mean) / std` per channel, in float32; mean and std are in units of the full scale."""
     return (images.astype(jnp.float32) / 255.0 - mean[None, None, None, :]) / std[None, None, None, :]

@@ -9,8 +9,9 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int32
 
 from ncjax.distributed.mesh import MEMBER, MEMBER_BATCH
+from ncjax.errors import UserError
 from ncjax.training.augmentation import augment, normalise
-from ncjax.training.members import Ensemble, Images, Stream, streamed_pixels
+from ncjax.training.members import Ensemble, Images, Stream, step_key, streamed_pixels
 from ncjax.training.state import Spec
 
 
@@ -33,7 +34,7 @@ def make_batch(
         order: of the training images in the epoch of this step (`members.example_order`).
         step: its number in the run.
     """
-    size, data = spec.config.optim.batch, spec.config.data
+    size, data, own = spec.config.optim.batch, spec.config.data, spec.functions.augment
     start = (step % spec.steps_per_epoch) * size
     chosen = lax.dynamic_slice_in_dim(order, start, size, axis=1)
     chosen = lax.with_sharding_constraint(chosen, NamedSharding(spec.mesh, MEMBER))
@@ -42,8 +43,12 @@ def make_batch(
     pixels = images.train[chosen] if images.streamed is None else streamed_pixels(images.streamed)
 
     def member(seed: Array, pixels: Array, indices: Array, targets: Array) -> Batch:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), Stream.AUGMENT), step)
+        key = step_key(seed, Stream.AUGMENT, step)
         batch = augment(key, pixels, crop_padding=data.crop_padding, flip=data.flip)
+        if own is not None:
+            batch = own(step_key(seed, Stream.OWN_AUGMENT, step), batch)
+            if batch.shape != pixels.shape:
+                raise UserError(f"data.augment gives images {batch.shape}, but must keep their shape {pixels.shape}")
         return Batch(normalise(batch, images.mean, images.std), targets[indices])
 
     return jax.vmap(member)(ensemble.seed, pixels, chosen, ensemble.train_targets)

@@ -3,9 +3,8 @@
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
-import optax
-from flax import nnx
 from jax import lax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8
@@ -13,8 +12,9 @@ from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8
 from ncjax.distributed.mesh import DATA
 from ncjax.errors import UserError
 from ncjax.training.augmentation import normalise
+from ncjax.training.losses import Loss, mask_logits
 from ncjax.training.parallel import map_members
-from ncjax.training.state import Spec, StepMetrics, TrainState
+from ncjax.training.state import Spec, StepMetrics, TrainState, apply_network
 
 LOGITS = "logits"
 Layers = dict[str, Float[Array, "s n _"]]
@@ -83,11 +83,11 @@ def _apply(
 def _member_outputs(
     spec: Spec, layers: tuple[str, ...], weights: tuple[PyTree, PyTree], images: Array
 ) -> dict[str, Array]:
-    outputs = nnx.merge(spec.graph, *weights)(images, train=False)
+    outputs, _ = apply_network(spec, *weights, images, train=False, key=jax.random.key(0))
     unknown = [name for name in layers if name not in outputs]
     if unknown:
         known = ", ".join(outputs)
-        raise UserError(f"network {spec.config.model.name} has no layer {unknown[0]!r}; it has {known}")
+        raise UserError(f"network {spec.functions.network.name} has no layer {unknown[0]!r}; it has {known}")
     return {name: outputs[name] for name in (*layers, LOGITS)}
 
 
@@ -97,9 +97,9 @@ def _joined(batches: dict[str, Array]) -> dict[str, Array]:
 
 
 def mean_loss_and_accuracy(
-    logits: Float[Array, "s n c"], targets: Int32[Array, "s n"], class_mask: Bool[Array, "s c"]
+    loss: Loss, logits: Float[Array, "s n c"], targets: Int32[Array, "s n"], class_mask: Bool[Array, "s c"]
 ) -> StepMetrics:
-    """Mean cross-entropy (nats) and share of right answers of every member, over the classes that it has."""
-    logits = jnp.where(class_mask[:, None, :], logits, -1e9)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean(axis=1)
-    return StepMetrics(loss, (logits.argmax(axis=-1) == targets).mean(axis=1, dtype=jnp.float32))
+    """Mean loss and share of right answers of every member, over the classes that it has."""
+    predicted = jax.vmap(mask_logits)(logits, class_mask).argmax(axis=-1)
+    means = jax.vmap(loss)(logits, targets, class_mask).mean(axis=1)
+    return StepMetrics(means, (predicted == targets).mean(axis=1, dtype=jnp.float32))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run from its first step, or its last checkpoint, to its end."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int32
 from tqdm import tqdm
 
 from ncjax.config import Config
@@ -22,20 +23,21 @@ from ncjax.distributed.processes import is_main_process, on_any_process, to_host
 from ncjax.distributed.sharding import put
 from ncjax.distributed.signals import patience, stop_requests
 from ncjax.distributed.watch import watched
-from ncjax.errors import Stopped
+from ncjax.errors import Stopped, UserError
 from ncjax.ops.xla import compiler_options
-from ncjax.storage.metrics import Record, keep_until
+from ncjax.storage.metrics import HEADER, Record, Values, keep_until
 from ncjax.training import checkpoints as checkpoint
 from ncjax.training.forward import LOGITS, forward, forward_batches, mean_loss_and_accuracy
+from ncjax.training.functions import NO_OWN, OwnFunctions, find_functions
 from ncjax.training.members import Ensemble, Images, Member, list_members, make_ensemble, put_images
 from ncjax.training.metrics import open_metrics
 from ncjax.training.monitor import Observe, make_observer
-from ncjax.training.schedules import find_schedule, schedule_factor
+from ncjax.training.schedules import Schedule
 from ncjax.training.state import Spec, StepMetrics, TrainState, init_state, make_spec
-from ncjax.training.step import compile_chunk
+from ncjax.training.step import compile_chunk, train_chunk
 from ncjax.training.streaming import Feed, batches, chunk_shapes, chunks, make_feed
 
-OnEpoch = Callable[[int, TrainState], None]
+OnEpoch = Callable[[int, TrainState], Values | None]  # its numbers become columns of metrics.jsonl
 Test = Callable[[TrainState], StepMetrics]
 
 
@@ -62,13 +64,19 @@ class Outcome:
     failures: tuple[str, ...]  # one line for each member whose loss or gradient was not finite
 
 
-def prepare(config: Config, dataset: Dataset) -> PreparedRun:
+def prepare(config: Config, dataset: Dataset, own: OwnFunctions = NO_OWN) -> PreparedRun:
     """Check a config against its data, then put the data and the members on the devices.
 
+    Args:
+        config: the experiment.
+        dataset: its images.
+        own: functions in place of those that the config names.
+
     Raises:
-        UserError: the schedule, the mesh, the batch or a label map does not fit.
+        UserError: a name, the mesh, the batch or a label map does not fit, or a function of `own` is not what it has to
+            be.
     """
-    find_schedule(config.optim.schedule)
+    find_functions(config, own)
     members = list_members(config, dataset)
     mesh = make_mesh(config.mesh, config.optim.batch)
     classes = max(member.label_map.classes for member in members)
@@ -78,15 +86,25 @@ def prepare(config: Config, dataset: Dataset) -> PreparedRun:
     if config.data.streamed:
         sizes = {"batch": config.optim.batch, "chunk_steps": config.chunk_steps}
         feed = make_feed(dataset.train.images, to_host(ensemble.seed), mesh, **sizes)
+    spec = make_spec(config, shape, classes, examples, mesh, own)
+    images = images if feed is None else images._replace(streamed=chunk_shapes(feed))
+    if own != NO_OWN:
+        _check_own(spec, images, ensemble)
     return PreparedRun(
         config=config,
-        spec=make_spec(config, shape, classes, examples, mesh),
+        spec=spec,
         members=members,
         ensemble=ensemble,
-        images=images if feed is None else images._replace(streamed=chunk_shapes(feed)),
+        images=images,
         dataset=dataset,
         feed=feed,
     )
+
+
+def _check_own(spec: Spec, images: Images, ensemble: Ensemble) -> None:
+    """Traces a chunk of steps, so that functions that do not fit fail before anything is written."""
+    state = jax.eval_shape(partial(init_state, spec), ensemble)
+    jax.eval_shape(partial(train_chunk, spec), state, images, ensemble, jax.ShapeDtypeStruct((), np.int32))
 
 
 def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
@@ -96,7 +114,8 @@ def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         run: what `prepare` made.
         workdir: metrics.jsonl and checkpoints/ are written there.
         on_epoch: called with (epoch, state) after each epoch and before its checkpoint, and with (0, state) before the
-            first epoch; it must not keep the state. After an interruption it may be called for an epoch again.
+            first epoch; it must not keep the state. What it returns of an epoch is written to metrics.jsonl. After an
+            interruption it may be called for an epoch again.
 
     Raises:
         Stopped: a signal asked for it; a checkpoint has been written.
@@ -127,9 +146,9 @@ def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
                 if at % spec.steps_per_epoch == 0:
                     epoch = at // spec.steps_per_epoch
                     with watched(f"the measures of epoch {epoch}"):
-                        write(measure(state, at, started))
+                        record = measure(state, at, started)
                     with watched(f"what is kept of epoch {epoch}"):
-                        on_epoch(epoch, state)
+                        write(_with_columns(record, on_epoch(epoch, state) or {}))
                 stop, due = on_any_process((asked_to_stop(), is_due() and is_main_process()))
                 with patience(), watched(f"the checkpoint of step {at}"):
                     if stop or due or at == spec.total_steps or (keep_steps and at % keep_steps == 0):
@@ -159,7 +178,7 @@ def _make_test(run: PreparedRun) -> Test:
 
     def score(logits: list[Array], ensemble: Ensemble) -> StepMetrics:
         whole = jnp.concatenate(logits, axis=1)[:, : ensemble.test_targets.shape[1]]
-        return mean_loss_and_accuracy(whole, ensemble.test_targets, ensemble.class_mask)
+        return mean_loss_and_accuracy(spec.functions.loss, whole, ensemble.test_targets, ensemble.class_mask)
 
     def resident(state: TrainState, images: Images, ensemble: Ensemble) -> StepMetrics:
         return score([forward(spec, state, images.test, images.mean, images.std, ())[LOGITS]], ensemble)
@@ -223,8 +242,8 @@ def _advance(
 
 def _measured(run: PreparedRun, test: Test, observe: Observe, state: TrainState, at: int, started: float) -> Record:
     """What is written at the end of an epoch."""
-    optim, per_epoch = run.config.optim, run.spec.steps_per_epoch
-    factor = float(_factor(optim.schedule, np.int32(at - 1), run.spec.total_steps))
+    per_epoch = run.spec.steps_per_epoch
+    factor = float(_factor(run.spec.functions.schedule, np.int32(at - 1), run.spec.total_steps))
     totals, tested = to_host((state.members.totals, test(state)))
     secs = round(time.perf_counter() - started, 3)
     values: Mapping[str, Float[np.ndarray, s] | list[float]] = {
@@ -240,12 +259,21 @@ def _measured(run: PreparedRun, test: Test, observe: Observe, state: TrainState,
     )
 
 
+def _with_columns(record: Record, more: Values) -> Record:
+    taken = [name for name in more if name in record.values or name in HEADER]
+    if taken:
+        raise UserError(f"a callback gives {taken[0]!r}, which is a column of metrics.jsonl already; rename it")
+    return dataclasses.replace(record, values={**record.values, **more})
+
+
 def by_member(members: tuple[Member, ...], numbers: Float[np.ndarray, "s"] | Sequence[float]) -> dict[str, float]:
     """Numbers of members in their order, under their names; those of padding are left out."""
     return {member.name: float(number) for member, number in zip(members, numbers, strict=False)}
 
 
-_factor = jax.jit(schedule_factor, static_argnums=(0, 2))
+@partial(jax.jit, static_argnums=(0, 2))
+def _factor(schedule: Schedule, step: Int32[Array, ""], total_steps: int) -> Float[Array, ""]:
+    return jnp.asarray(schedule(step, total_steps), jnp.float32)
 
 
 def _failures(run: PreparedRun, state: TrainState) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Bool, Float, Int32, UInt8
+from jaxtyping import Array, Bool, Float, Int32, Key, UInt8
 
 from ncjax.config import Config
 from ncjax.data import Dataset
@@ -187,15 +187,22 @@ def example_order(seeds: Int32[Array, "s"], epoch: Int32[Array, ""], examples: i
     """The order of the training images of each member in an epoch: a function of (seed, epoch) alone."""
 
     def order(seed: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), Stream.ORDER), epoch)
+        key = step_key(seed, Stream.ORDER, epoch)
         return jax.random.permutation(key, jnp.arange(examples, dtype=jnp.int32))
 
     return jax.vmap(order)(seeds)
 
 
 class Stream(IntEnum):
-    """The named random streams of a member: `fold_in(fold_in(key(seed), stream), step)`."""
+    """The named random streams of a member."""
 
     INIT = 0
     ORDER = 1
     AUGMENT = 2
+    OWN_AUGMENT = 3  # of `data.augment`
+    NETWORK = 4  # dropout and the like
+
+
+def step_key(seed: Int32[Array, ""], stream: Stream, step: Int32[Array, ""]) -> Key[Array, ""]:
+    """The key of a stream at a step, a function of (seed, step): `fold_in(fold_in(key(seed), stream), step)`."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)

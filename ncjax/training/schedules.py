@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from ncjax.errors import find_named
+from ncjax.tables import find_named
 
 Schedule = Callable[[Int[Array, ""], int], Float[Array, ""]]  # (steps already taken, length of the run) -> [0, 1]
 
@@ -39,20 +39,6 @@ def one_cycle(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
 
 
 SCHEDULES: dict[str, Schedule] = {"constant": constant, "step": thirds, "cosine": cosine, "one_cycle": one_cycle}
-
-
-def schedule_factor(name: str, step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
-    """Returns the learning rate at `step` divided by the peak rate, in [0, 1].
-
-    Args:
-        name: of the schedule.
-        step: steps already taken.
-        total_steps: length of the run, in steps.
-
-    Raises:
-        UserError: the name is unknown.
-    """
-    return find_schedule(name)(step, total_steps)
 
 
 def find_schedule(name: str) -> Schedule:

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is fixed when a run is compiled, and what changes during training."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int32, PyTree
+from jaxtyping import Array, Float, Int32, Key, PyTree
 
 from ncjax.config import Config
 from ncjax.distributed.sharding import member_sharding, parameter_sharding
-from ncjax.models import make_model
+from ncjax.errors import UserError
+from ncjax.models import Variables
+from ncjax.models.network import Outputs, check_outputs
+from ncjax.training.functions import NO_OWN, Functions, OwnFunctions, find_functions
 from ncjax.training.members import Ensemble, Stream
 
 
@@ -22,7 +24,8 @@ class Spec:
     """All that is fixed when a run is compiled."""
 
     config: Config
-    graph: nnx.GraphDef[nnx.Module]
+    functions: Functions
+    graph: Hashable  # of the network's variables
     image_shape: tuple[int, int, int]
     classes: int
     steps_per_epoch: int
@@ -57,13 +60,24 @@ class TrainState(NamedTuple):
     step: Int32[Array, ""]  # steps taken
 
 
-def make_spec(config: Config, image_shape: tuple[int, int, int], classes: int, examples: int, mesh: Mesh) -> Spec:
-    """What is compiled for a config, images of this shape, `classes` outputs and `examples` training images."""
-    dtype = jnp.dtype(config.optim.dtype)
-    model = nnx.eval_shape(lambda: make_model(config.model, image_shape, classes, dtype, nnx.Rngs(params=0)))
+def make_spec(
+    config: Config,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    examples: int,
+    mesh: Mesh,
+    own: OwnFunctions = NO_OWN,
+) -> Spec:
+    """What is compiled for a config, images of this shape, `classes` outputs and `examples` training images.
+
+    Raises:
+        UserError: a name of the config is unknown.
+    """
+    functions = find_functions(config, own)
     return Spec(
         config=config,
-        graph=nnx.graphdef(model),
+        functions=functions,
+        graph=jax.eval_shape(lambda: functions.network.init(jax.random.key(0), image_shape, classes)).graph,
         image_shape=image_shape,
         classes=classes,
         steps_per_epoch=examples // config.optim.batch,
@@ -71,15 +85,36 @@ def make_spec(config: Config, image_shape: tuple[int, int, int], classes: int, e
     )
 
 
+def apply_network(
+    spec: Spec,
+    params: PyTree,
+    batch_stats: PyTree,
+    images: Float[Array, "b h w ch"],
+    *,
+    train: bool,
+    key: Key[Array, ""],
+) -> tuple[Outputs, PyTree]:
+    """Named tensors of one member, and its batch statistics after the pass.
+
+    Raises:
+        UserError: the network does not return what `Network` says.
+    """
+    network = spec.functions.network
+    outputs, after = network.apply(Variables(params, batch_stats, spec.graph), images, train=train, key=key)
+    before, now = (jax.tree.structure(tree) for tree in (batch_stats, after.batch_stats))
+    if before != now:  # type: ignore[operator]
+        raise UserError(f"network {network.name} makes or drops batch_stats in a pass; make all of them in init")
+    return check_outputs(outputs, images.shape[0], spec.classes, network.name), after.batch_stats
+
+
 def init_state(spec: Spec, ensemble: Ensemble) -> TrainState:
     """The state at step 0: fresh weights from each member's seed, made on the devices where they stay."""
 
     def member(seed: Array, lr: Array, weight_decay: Array) -> tuple[PyTree, PyTree, PyTree]:
         key = jax.random.fold_in(jax.random.key(seed), Stream.INIT)
-        dtype = jnp.dtype(spec.config.optim.dtype)
-        model = make_model(spec.config.model, spec.image_shape, spec.classes, dtype, nnx.Rngs(params=key))
-        params, batch_stats = arrays_of(model, nnx.Param), arrays_of(model, nnx.BatchStat)
-        return params, batch_stats, make_optimizer(spec, lr, weight_decay).init(params)
+        variables = spec.functions.network.init(key, spec.image_shape, spec.classes)
+        optimizer = spec.functions.optimizer(lr, weight_decay).init(variables.params)
+        return variables.params, variables.batch_stats, optimizer
 
     def state(ensemble: Ensemble) -> TrainState:
         fresh = jax.vmap(member)(ensemble.seed, ensemble.lr, ensemble.weight_decay)
@@ -107,14 +142,3 @@ def state_sharding(spec: Spec, state: TrainState) -> TrainState:
         return shardings
     params, optimizer = parameter_sharding((state.members.params, state.members.optimizer), spec.mesh)
     return shardings._replace(members=shardings.members._replace(params=params, optimizer=optimizer))
-
-
-def arrays_of(model: nnx.Module, kind: type[nnx.Variable[Array]]) -> PyTree:
-    """The variables of one kind, as nested dicts of arrays (or of shapes, for an abstract model)."""
-    return nnx.to_pure_dict(nnx.state(model, kind))
-
-
-def make_optimizer(spec: Spec, lr: Array, weight_decay: Array) -> optax.GradientTransformation:
-    """SGD as PyTorch defines it: decay is added to the gradient, the rate multiplies the momentum buffer."""
-    sgd = optax.sgd(lr, momentum=spec.config.optim.momentum, nesterov=spec.config.optim.nesterov)
-    return optax.chain(optax.add_decayed_weights(weight_decay), sgd)

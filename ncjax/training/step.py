@@ -8,26 +8,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jax import lax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int32, PyTree
 
 from ncjax.distributed.mesh import MEMBER, REPLICATED
 from ncjax.distributed.sharding import put
-from ncjax.models.networks import find_network
+from ncjax.errors import UserError
 from ncjax.ops.xla import compiler_options
 from ncjax.training.batch import Batch, make_batch
-from ncjax.training.members import Ensemble, Images, example_order
+from ncjax.training.losses import mask_logits
+from ncjax.training.members import Ensemble, Images, Stream, example_order, step_key
 from ncjax.training.parallel import map_members
-from ncjax.training.schedules import schedule_factor
 from ncjax.training.state import (
     MemberState,
     Spec,
     StepMetrics,
     TrainState,
-    arrays_of,
-    make_optimizer,
+    apply_network,
     state_sharding,
 )
 
@@ -39,18 +37,20 @@ class _MemberInputs(NamedTuple):
 
     state: MemberState
     batch: Batch
+    seed: Int32[Array, "*s"]
     lr: Float[Array, "*s"]
     weight_decay: Float[Array, "*s"]
     class_mask: Bool[Array, "*s c"]
 
 
 def train_step(spec: Spec, state: TrainState, batch: Batch, ensemble: Ensemble) -> tuple[TrainState, StepMetrics]:
-    """One step of SGD for every member on the mean cross-entropy over the classes that it has.
+    """One step of the optimizer for every member on the mean loss over the classes that it has.
 
     A member whose loss or gradient is not finite keeps its last finite state from then on, and `nan_step` says when.
     """
-    factor = schedule_factor(spec.config.optim.schedule, state.step, spec.total_steps)
-    inputs = _MemberInputs(state.members, batch, ensemble.lr * factor, ensemble.weight_decay, ensemble.class_mask)
+    factor = jnp.asarray(spec.functions.schedule(state.step, spec.total_steps), jnp.float32)
+    lr, weight_decay = ensemble.lr * factor, ensemble.weight_decay
+    inputs = _MemberInputs(state.members, batch, ensemble.seed, lr, weight_decay, ensemble.class_mask)
     members, metrics = map_members(
         spec.mesh, partial(_member_step, spec), inputs, state.step, sequential=_is_sequential(spec)
     )
@@ -62,15 +62,17 @@ def _member_step(spec: Spec, inputs: _MemberInputs, step: Int32[Array, ""]) -> t
     state, batch = inputs.state, inputs.batch
 
     def loss_of(params: PyTree) -> tuple[Array, tuple[PyTree, Array]]:
-        model = nnx.merge(spec.graph, params, state.batch_stats)
-        logits = jnp.where(inputs.class_mask[None, :], model(batch.images, train=True)["logits"], -1e9)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets).mean()
-        accuracy = (logits.argmax(axis=-1) == batch.targets).mean(dtype=jnp.float32)
-        return loss, (arrays_of(model, nnx.BatchStat), accuracy)
+        key = step_key(inputs.seed, Stream.NETWORK, step)
+        outputs, batch_stats = apply_network(spec, params, state.batch_stats, batch.images, train=True, key=key)
+        losses = spec.functions.loss(outputs["logits"], batch.targets, inputs.class_mask)
+        if losses.shape != batch.targets.shape:
+            raise UserError(f"the loss gives an array of shape {losses.shape}, but must give one number an example")
+        loss, predicted = losses.mean(), mask_logits(outputs["logits"], inputs.class_mask).argmax(axis=-1)
+        return loss, (batch_stats, (predicted == batch.targets).mean(dtype=jnp.float32))
 
     whole = _whole(spec, state.params)
     (loss, (batch_stats, accuracy)), gradients = jax.value_and_grad(loss_of, has_aux=True)(whole)
-    optimizer = make_optimizer(spec, inputs.lr, inputs.weight_decay)
+    optimizer = spec.functions.optimizer(inputs.lr, inputs.weight_decay)
     updates, moments = optimizer.update(gradients, state.optimizer, state.params)
     finite = jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.isfinite(x).all(), (loss, gradients)))
     alive = state.nan_step < 0
@@ -92,11 +94,15 @@ def _whole(spec: Spec, params: PyTree) -> PyTree:
 
 
 def _is_sequential(spec: Spec) -> bool:
-    """Whether a step takes members sequentially: on a CPU, where an activation of one overflows a core's cache."""
-    optim, model = spec.config.optim, spec.config.model
-    height, width, _ = spec.image_shape
-    pixels = height * width if find_network(model.name).spatial else 1
-    return jax.default_backend() == "cpu" and spec.mesh.size == 1 and optim.batch * pixels * model.width > ACTIVATION
+    """Whether a step takes members sequentially: on a CPU, where an activation of one overflows a core's cache.
+
+    So are members of networks that do not say how large it is: `vmap` makes grouped convolutions, slow on a CPU.
+    """
+    network, (height, width, _) = spec.functions.network, spec.image_shape
+    if jax.default_backend() != "cpu" or spec.mesh.size > 1:
+        return False
+    pixels = height * width if network.spatial else 1
+    return network.width is None or spec.config.optim.batch * pixels * network.width > ACTIVATION
 
 
 def train_chunk(

@@ -14,11 +14,18 @@ from ncjax.cli.configs import (
     start,
     start_of,
 )
-from ncjax.config import Config, load_config
+from ncjax.config import Config, LossConfig, load_config
 from ncjax.errors import UserError
 from ncjax.theory.config import TheoryConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def test_loss_and_optimizer_are_chosen_by_options():
+    options = ["digits_demo", "--loss.name", "squared_error", "--loss.true-value", "2", "--optim.name", "adamw"]
+    config, _ = config_and_workdir(start("train", [*options, "--optim.beta2", "0.9"]))
+    assert config.loss == LossConfig(name="squared_error", true_value=2.0)
+    assert (config.optim.name, config.optim.beta2) == ("adamw", 0.9)
 
 
 def test_every_shipped_config_is_found_by_its_name():

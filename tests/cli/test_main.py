@@ -251,6 +251,13 @@ def refused(capsys, *arguments):
         (("--seeds", "three"), "--seeds"),
         (("--optim.lr", "fast"), "--optim.lr"),
         (("--optim.schedule", "linear"), "'linear'"),
+        (
+            ("--optim.name", "lion"),
+            "optim.name is 'lion', but must be one of sgd, adamw; change it in",
+        ),
+        (("--loss.name", "hinge"), "loss.name is 'hinge', but must be one of cross_entropy, squared_error"),
+        (("--loss.label-smoothing", 1), "loss.label_smoothing is 1.0, but must be from 0 to below 1"),
+        (("--data.augment", "blur"), "data.augment is 'blur', but must be one of"),
         (("--optim.dtype", "half"), "--optim.dtype is 'half', but must be one of float32, bfloat16"),
         (("--optim.batch", 5000), "optim.batch is 5000, but digits has 1433 training images"),
         (("--optim.batch", 0), "optim.batch is 0"),
@@ -363,6 +370,7 @@ def test_help_lists_every_field_with_its_unit(capsys):
     for field in ("--seeds", "--optim.lr", "--data.crop-padding", "--mesh.member", "--evaluate.restarts"):
         assert field in text
     assert "Global batch of one member [images]" in text
+    assert "--loss.name cross_entropy, squared_error --optim.name sgd, adamw" in text
     ncjax("--help")
     assert "ncjax demo" in capsys.readouterr().out
 

@@ -73,5 +73,5 @@ def test_super_class_without_enough_examples_is_named():
 
 
 def test_unknown_view_is_named_with_the_known_ones():
-    with pytest.raises(UserError, match="view 'umap' is unknown; known: raw, normalised, residual_pca, tsne"):
+    with pytest.raises(UserError, match="view is 'umap', but must be one of raw, normalised, residual_pca, tsne"):
         cluster_and_linear_probe(*arrays_of(pairs(1.0)), MOD5, view="umap")

@@ -166,7 +166,7 @@ def test_classifier_is_measured_at_the_level_of_its_classes():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"views": ("umap",)}, "view 'umap' is unknown; known: raw"),
+    ({"views": ("umap",)}, "view is 'umap', but must be one of raw"),
     ({"metrics": ("nc9",)}, "nc9"),
     ({"bootstrap": 1}, "bootstrap is 1, but must be 0 or at least 2"),
     ({"restarts": 0}, "restarts is 0"),

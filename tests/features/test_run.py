@@ -86,3 +86,12 @@ def test_state_is_that_of_all_members_on_one_device(trained):
     leaves = jax.tree.leaves(state.members.params)
     assert {leaf.shape[0] for leaf in leaves} == {2}
     assert all(np.isfinite(leaf).all() for leaf in leaves)
+
+
+def test_arrays_from_memory_are_given_again_and_compared(trained, dataset):
+    assert int(Run.open(trained.workdir, dataset).state().step) == 20
+    with pytest.raises(UserError, match=r"give the data set again: Run\.open\(workdir, dataset\)$"):
+        Run.open(trained.workdir).state()
+    other = dataclasses.replace(dataset, fingerprint="other", class_names=dataset.class_names[::-1])
+    with pytest.raises(UserError, match="holds a run on other data"):
+        Run.open(trained.workdir, other)

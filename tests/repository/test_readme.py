@@ -19,11 +19,13 @@ from tests.runs import environment_of_a_user
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/coming_from_pytorch.md")
+EXTENDING = "docs/guide/extending.md"
+SCRIPT_LINES = 40
 BLOCK = re.compile(r"^<!-- test(: slow)? -->\n+```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMANDS = {"bash": ("bash", "-euo", "pipefail", "-c"), "python": (sys.executable, "-c")}
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, EXTENDING])
 def test_marks_stand_before_blocks(page: str) -> None:
     text = (ROOT / page).read_text()
     assert len(BLOCK.findall(text)) == text.count("<!-- test") > 0
@@ -39,6 +41,16 @@ def test_blocks_run_as_printed(page: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_slow_blocks_run_as_printed(page: str, tmp_path: Path) -> None:
     run_blocks(page, tmp_path, [(language, block) for _, language, block in blocks_of(page)])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_guide_to_extending_runs_as_printed(tmp_path: Path) -> None:
+    """Its script alone, then its other blocks as one program."""
+    script, *others = [block for _, _, block in blocks_of(EXTENDING)]
+    assert script.count("\n") <= SCRIPT_LINES
+    run_blocks(EXTENDING, tmp_path, [("python", script), ("python", "\n".join(others))])
+    assert (tmp_path / "runs" / "own" / "report.html").stat().st_size > 10_000
 
 
 def blocks_of(page: str) -> list[tuple[str, str, str]]:

@@ -9,7 +9,6 @@ from flax import nnx
 
 from ncjax.config import ModelConfig
 from ncjax.models import make_model
-from ncjax.training.state import arrays_of
 
 CLASSES = 5
 ARCHITECTURES = {
@@ -22,6 +21,11 @@ ARCHITECTURES = {
     "cnn": (ModelConfig(name="cnn", width=4), (9, 8, 2)),
     "mlp": (ModelConfig(name="mlp", width=11), (5, 4, 3)),
 }
+
+
+def arrays_of(model, kind):
+    """The variables of one kind, as nested dicts."""
+    return nnx.to_pure_dict(nnx.state(model, kind))
 
 
 SLOW = ("resnet34", "vgg16")  # the same code as resnet18 and vgg11 in other numbers

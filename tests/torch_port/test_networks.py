@@ -14,8 +14,7 @@ from ncjax.errors import UserError
 from ncjax.models import NETWORKS, make_model
 from ncjax.torch_port.networks import TWINS, logits_and_features, make_network
 from ncjax.torch_port.weights import from_state_dict, to_state_dict
-from ncjax.training.state import arrays_of
-from tests.torch_port.conftest import CLASSES
+from tests.torch_port.conftest import CLASSES, arrays_of
 
 
 def graph_of(config, image_shape):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from ncjax.config import DataConfig, ModelConfig
+from ncjax.config import DataConfig, LossConfig, ModelConfig
 from ncjax.data import load_dataset
+from ncjax.errors import UserError
 from ncjax.storage.metrics import read_records
-from ncjax.torch_port.step import TorchOptions, make_step, to_images
+from ncjax.torch_port.step import TorchOptions, make_loss, make_step, to_images
 from ncjax.torch_port.train import epoch_batches, fit, network_of, schedule_factors
 from ncjax.training import loop
 from ncjax.training.batch import make_batch
@@ -64,18 +65,49 @@ def test_losses_on_digits_agree_for_twenty_steps(two_members, case):
     dataset = load_dataset(DataConfig())
     optim = dataclasses.replace(two_members.optim, nesterov=nesterov, schedule=schedule, lr=(lr,), batch=128)
     run = prepare(dataclasses.replace(two_members, model=model, optim=optim, seeds=1, chunk_steps=10), dataset)
-    state = init_state(run.spec, run.ensemble)
     dtype = torch.float64 if case in DOUBLE else torch.float32
-    networks = [network_of(run, state, member).to(dtype) for member in range(2)]
+    ours, theirs = both_losses(run, TorchOptions(channels_last=case != "cnn"), dtype)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
+    assert np.ptp(ours, axis=0).min() > 0.01
+
+
+NAMED = {
+    "squared error": (LossConfig(name="squared_error", true_weight=3.0, true_value=2.0), "sgd", 0.02),
+    "label smoothing": (LossConfig(label_smoothing=0.2), "sgd", 0.02),
+    "AdamW": (LossConfig(), "adamw", 0.002),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_named_losses_and_optimizers_agree_for_twenty_steps(two_members, case):
+    loss, name, lr = NAMED[case]
+    optim = dataclasses.replace(two_members.optim, name=name, lr=(lr,), weight_decay=(0.1,), beta2=0.9, batch=128)
+    config = dataclasses.replace(two_members, loss=loss, optim=optim, seeds=1, model=ModelConfig(name="mlp", width=16))
+    ours, theirs = both_losses(prepare(config, load_dataset(DataConfig())), TorchOptions(), torch.float64)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
+    assert np.ptp(ours, axis=0).min() > 0.01
+
+
+def test_losses_and_optimizers_without_a_twin_are_refused(two_members):
+    network = torch.nn.Linear(2, 2)
+    with pytest.raises(UserError, match=r"^loss\.name is 'own:focal', but losses with a PyTorch twin are cross"):
+        make_loss(LossConfig(name="own:focal"))
+    optim = dataclasses.replace(two_members.optim, name="own:lion")
+    with pytest.raises(UserError, match=r"^optim\.name is 'own:lion', but optimizers with a PyTorch twin are sgd"):
+        make_step(network, optim, 0.0, 2, TorchOptions())
+
+
+def both_losses(run, options, dtype):
+    """Losses `[t s]` of the first steps, ours and those of PyTorch."""
+    state = init_state(run.spec, run.ensemble)
+    networks = [network_of(run, state, member).to(dtype) for member in range(len(run.members))]
     step = jax.jit(one_step, static_argnums=0)
     ours = []
     for _ in range(STEPS):
         state, seen = step(run.spec, state, run.images, run.ensemble)
         ours.append(np.asarray(seen.loss))
-    options = TorchOptions(channels_last=case != "cnn")
     theirs = [torch_losses(run, member, network, options) for member, network in enumerate(networks)]
-    np.testing.assert_allclose(np.stack(ours), np.stack(theirs, axis=1), atol=1e-4, rtol=0)
-    assert np.ptp(np.stack(ours), axis=0).min() > 0.01
+    return np.stack(ours), np.stack(theirs, axis=1)
 
 
 def one_step(spec, state, images, ensemble):
@@ -86,7 +118,7 @@ def one_step(spec, state, images, ensemble):
 def torch_losses(run, member, network, options):
     who, rates = run.members[member], run.members[member].lr * schedule_factors(run)
     dtype = next(network.parameters()).dtype
-    step = make_step(network, run.config.optim, who.weight_decay, who.label_map.classes, options)
+    step = make_step(network, run.config.optim, who.weight_decay, who.label_map.classes, options, run.config.loss)
     losses = (
         float(step(to_images(x, options).to(dtype), y, float(rates[first + place]))[0])
         for epoch in range(2)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from ncjax.errors import UserError
-from ncjax.training.schedules import SCHEDULES, schedule_factor
+from ncjax.training.schedules import SCHEDULES, find_schedule
 
 
 def at(kind, step, total=300):
-    return float(schedule_factor(kind, jnp.asarray(step), total))
+    return float(find_schedule(kind)(jnp.asarray(step), total))
 
 
 @pytest.mark.parametrize(
