@@ -43,7 +43,7 @@ def augment(
         shape, pad = images.shape[1:], crop_padding
         padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
         corners = jax.random.randint(crop_key, (images.shape[0], 2), 0, 2 * pad + 1, dtype=jnp.int32)
-        images = jax.vmap(lambda image, corner: lax.dynamic_slice(image, (corner[0], corner[1], 0), shape))(
+        images = jax.vmap(lambda image, corner: lax.dynamic_slice(image, (corner[0], corner[1], jnp.int32(0)), shape))(
             padded, corners
         )
     if flip:

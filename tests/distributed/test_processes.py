@@ -45,9 +45,12 @@ def test_when_one_of_two_is_stopped_both_end_and_the_run_goes_on(number: int, tm
         time.sleep(0.01)
     pair[1].send_signal(number)
     (main, err), (other, _) = ended(pair, timeout=120)
-    assert main == 75, err
+    if main == -signal.SIGABRT and number == signal.SIGKILL:  # it waited for no collective: JAX ends it
+        assert "another task died" in err
+    else:
+        assert main == 75, err
+        assert "the same command goes on" in err
     assert other == (75 if number == signal.SIGTERM else -number)
-    assert "the same command goes on" in err
     assert len(records(tmp_path)) < 40
     all_well(start_several(command("train", tmp_path, *often), processes=2, devices=1))
     assert [record["epoch"] for record in records(tmp_path)] == list(range(1, 41))
