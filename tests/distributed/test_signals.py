@@ -206,7 +206,7 @@ def test_a_training_that_compiles_ends_and_its_work_directory_goes_on(numbers, c
     for number in numbers:
         process.send_signal(number)
         time.sleep(0.3)
-    assert process.wait(timeout=60) == code
-    process.communicate()
-    ((code, err),) = ended([start(command("train", tmp_path))])
-    assert code == 0, err
+    ((found, err),) = ended([process], timeout=60)
+    assert found == code, err
+    ((found, err),) = ended([start(command("train", tmp_path))])
+    assert found == 0, err
