@@ -13,6 +13,7 @@ from ncjax.errors import UserError
 from ncjax.results import Clusters, Evaluation, Measurement, Row
 from ncjax.storage.atomic import set_aside, write_arrays, write_text
 from ncjax.storage.npy import load_npz
+from ncjax.storage.workdir import results_locked
 
 PARTS = tuple(field.name for field in dataclasses.fields(Clusters))
 WITHOUT_EPOCH = "raw_pixels"  # the file of rows that belong to no epoch
@@ -27,12 +28,19 @@ ByRow = dict[Identity, np.ndarray]
 def write_evaluation(workdir: Path, evaluation: Evaluation) -> None:
     """Write results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views and controls stays.
 
+    Another evaluation that is writing is waited for.
+
     An evaluation.json that cannot be read is renamed to evaluation.unreadable.json.
 
     A file holds, of the rows `s` of an epoch, `names [s]`, `layers [s]` and `super_classes [s f]`, and for each view
     `VIEW_train [s n]`, `VIEW_test`, `VIEW_super_class`, `VIEW_matching` and `VIEW_embedding`, as
     `ncjax.results.Clusters` has them.
     """
+    with results_locked(workdir):
+        _write(workdir, evaluation)
+
+
+def _write(workdir: Path, evaluation: Evaluation) -> None:
     path = workdir / "results" / "evaluation.json"
     earlier = _earlier(path)
     whole = with_earlier(evaluation, earlier)

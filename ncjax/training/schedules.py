@@ -38,6 +38,12 @@ def one_cycle(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
     return jnp.asarray(cycle(step), jnp.float32)
 
 
+def factor_at(schedule: Schedule, step: Int[Array, ""], length: int, total_steps: int) -> Float[Array, ""]:
+    """The factor of the peak rate at a step of a run of `total_steps`; from step `length` on, that of the last before."""
+    step = jnp.minimum(step, length - 1) if length < total_steps else step
+    return jnp.asarray(schedule(step, length), jnp.float32)
+
+
 SCHEDULES: dict[str, Schedule] = {"constant": constant, "step": thirds, "cosine": cosine, "one_cycle": one_cycle}
 
 
