@@ -77,7 +77,7 @@ def load_or_extract(run: Run, epoch: int, *, on_disk: bool = False) -> Found:
     Raises:
         UserError: they cannot be read, and there is no checkpoint of that epoch, or no data set to extract them of.
     """
-    reached = [part for part in run.parts if epoch in (*part.epochs, *part.expected_epochs)] or run.parts
+    reached = [part for part in run.grown if epoch in (*part.epochs, *part.expected_epochs)] or run.parts
     found, lost = list[Found](), list[UserError]()
     for part in reached:
         try:

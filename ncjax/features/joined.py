@@ -69,7 +69,8 @@ def _join_rows(parts: Sequence[Any], order: Order) -> Float[np.ndarray, "s n d"]
 
 def _join_heads(heads: Sequence[Heads], order: Order) -> Heads:
     return Heads(
-        _join_padded([one.weights for one in heads], order, 0.0), _join_padded([one.bias for one in heads], order, LOWEST)
+        _join_padded([one.weights for one in heads], order, 0.0),
+        _join_padded([one.bias for one in heads], order, LOWEST),
     )
 
 

@@ -134,7 +134,9 @@ def join_members(parts: Sequence[RunMembers], order: Sequence[str]) -> RunMember
     members = {name: member for part in parts for name, member in part.members.items()}
     if order and set(order) != set(members):
         (name, *_) = sorted(set(order) ^ set(members))
-        raise UserError(f"{CONFIG} and {MEMBERS_FILE} do not name the same members: {name} is in one of them; restore it")
+        raise UserError(
+            f"{CONFIG} and {MEMBERS_FILE} do not name the same members: {name} is in one of them; restore it"
+        )
     return dataclasses.replace(parts[-1], members={name: members[name] for name in order or members})
 
 

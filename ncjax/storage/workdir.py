@@ -44,7 +44,7 @@ class RunFile:
     device: str = ""
     run: str = ""  # what its checkpoints and features are marked with; empty: made by an earlier version
     cohorts: int = 0  # how many folders of members that were added later belong to the run
-    members: tuple[str, ...] = ()  # names of all in the order of the config, of a run that has grown; none: members.json
+    members: tuple[str, ...] = ()  # of a run that has grown, all names in the order of the config
 
 
 def read_json(path: Path) -> Any:
@@ -79,14 +79,14 @@ def locked(workdir: Path) -> Iterator[None]:
         UserError: another process holds the lock (it is named), or the directory cannot be written or has a name that
             arrays cannot be written below.
     """
-    with _locked(workdir, 0, "wait for its end or choose another one"):
+    with _locked(workdir, 0.0, "wait for its end or choose another one"):
         for folder in (workdir, *workdir.glob(f"{COHORTS}/*")):
             _remove_what_killed_processes_left(folder)
         yield
 
 
 @contextmanager
-def results_locked(workdir: Path, wait_secs: float = 60) -> Iterator[None]:
+def results_locked(workdir: Path, wait_secs: float = 60.0) -> Iterator[None]:
     """Hold the lock of `results/`, so that evaluations do not mix what they write; also while a trainer has its own.
 
     Raises:

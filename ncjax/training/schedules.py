@@ -39,7 +39,7 @@ def one_cycle(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
 
 
 def factor_at(schedule: Schedule, step: Int[Array, ""], length: int, total_steps: int) -> Float[Array, ""]:
-    """The factor of the peak rate at a step of a run of `total_steps`; from step `length` on, that of the last before."""
+    """The factor of the peak rate at a step of a run; from step `length` on, that of the step before `length`."""
     step = jnp.minimum(step, length - 1) if length < total_steps else step
     return jnp.asarray(schedule(step, length), jnp.float32)
 
