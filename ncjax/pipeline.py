@@ -121,15 +121,15 @@ def train(
     check_agreement({"data": {"name": images.name, **unstructure(record_of(images))}})
     described = describe_members(config, images, from_memory=dataset is not None)
     plan = plan_growth(path, config, described, images)
-    check_agreement({"members": [list(part.members) for part in plan.parts]})
     whole = join_members(plan.parts, tuple(described.members))
     run = in_parts(Run(path, config, whole, images, folder, own), plan.parts)
-    ready, prepared = prepare_next(run, images)
+    ready = prepare_next(run, images)
+    check_agreement({"members": [list(part.members) for part in plan.parts]})  # and all have read before one writes
     with ExitStack() as held:
         on_main_process(lambda: held.enter_context(locked(path)))
         on_main_process(lambda: write_plan(path, config, plan, described, images, command, environment()))
         for part in run.parts:
-            train_part(part, images, prepared if part is ready else None, callbacks)
+            train_part(part, images, ready.pop(part.workdir, None), callbacks)
     return run
 
 

@@ -80,13 +80,20 @@ def with_earlier(evaluation: Evaluation, earlier: Evaluation | None) -> Evaluati
     known = {_identity(row): row for row in earlier.rows}
     rows = [_with_views(row, known.get(_identity(row)), evaluation) for row in evaluation.rows]
     measured = {_what(row) for row in rows}
-    rows += [row for row in earlier.rows if _what(row) not in measured]
+    numbers = {
+        row.name: row.member for row in evaluation.rows if row.member is not None
+    }  # others, if the run has grown
+    rows += [_numbered(row, numbers) for row in earlier.rows if _what(row) not in measured]
     return dataclasses.replace(
         evaluation,
         rows=tuple(rows),
         metrics={**evaluation.metrics, **_others(earlier.metrics, evaluation.metrics)},
         views={**evaluation.views, **_others(earlier.views, evaluation.views)},
     )
+
+
+def _numbered(row: Row, numbers: Mapping[str, int]) -> Row:
+    return row if row.member is None else dataclasses.replace(row, member=numbers.get(row.name, row.member))
 
 
 def _others(earlier: Mapping[str, T], now: Mapping[str, T]) -> dict[str, T]:

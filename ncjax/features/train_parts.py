@@ -24,8 +24,8 @@ from ncjax.training.state import TrainState
 from ncjax.typed_json import structure, unstructure
 
 
-def prepare_next(run: Run, dataset: Dataset) -> tuple[Run, PreparedRun]:
-    """The first part of a run whose training has not ended, else the last, on the devices; nothing is written.
+def prepare_next(run: Run, dataset: Dataset) -> dict[Path, PreparedRun]:
+    """The first part of a run whose training has not ended, else the last, by its folder; nothing is written.
 
     Raises:
         UserError: the config does not fit its data or the devices, or a function is not what it has to be.
@@ -33,7 +33,7 @@ def prepare_next(run: Run, dataset: Dataset) -> tuple[Run, PreparedRun]:
     part = next((part for part in run.parts if not has_all_steps(part, dataset)), run.parts[-1])
     prepared = _prepare(part, dataset)
     check_layers(prepared, run.config.evaluate.layers)
-    return part, prepared
+    return {part.workdir: prepared}
 
 
 def _prepare(part: Run, dataset: Dataset) -> PreparedRun:
