@@ -80,9 +80,7 @@ def with_earlier(evaluation: Evaluation, earlier: Evaluation | None) -> Evaluati
     known = {_identity(row): row for row in earlier.rows}
     rows = [_with_views(row, known.get(_identity(row)), evaluation) for row in evaluation.rows]
     measured = {_what(row) for row in rows}
-    numbers = {
-        row.name: row.member for row in evaluation.rows if row.member is not None
-    }  # others, if the run has grown
+    numbers = {row.name: row.member for row in evaluation.rows if row.member is not None}  # the run may have grown
     rows += [_numbered(row, numbers) for row in earlier.rows if _what(row) not in measured]
     return dataclasses.replace(
         evaluation,
