@@ -274,7 +274,11 @@ REFUSED = {
     "augmentation": (with_data(flip=True), "all members of a run are trained on the same data"),
     "loss": (dataclasses.replace(TINY, loss=LossConfig(label_smoothing=0.1)), "minimize the same loss"),
     "chunks": (dataclasses.replace(TINY, chunk_steps=2), r"chunk_steps: 4 there, 2 now\): it is fixed when a run"),
-    "controls": (with_evaluate(TINY, labels="mod:2"), r"evaluate.labels: '' there, 'mod:2' now\): it holds for"),
+    "controls": (
+        with_evaluate(TINY, labels="mod:2"),
+        r"evaluate.labels: '' there, 'mod:2' now\): members.json says what",
+    ),
+    "observed images": (with_evaluate(TINY, observe_images=9), r"1024 there, 9 now\): metrics.jsonl is of the same"),
     "fewer epochs": (
         with_evaluate(with_optim(TINY, epochs=1), epochs=()),
         r"optim.epochs: 2 there, 1 now\): epochs are added to a run, and none is taken away",

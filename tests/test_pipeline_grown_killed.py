@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ncjax.features.run import Run
-from tests.runs import assert_same_features, command, ended, records, start
+from tests.runs import assert_close, assert_same_features, command, ended, records, start, start_several
 
 EPOCHS = 12
 OPTIONS = ["--chunk-steps", 2, "--evaluate.epochs", 7, "--checkpoint-minutes", 1e-6]
@@ -87,3 +87,19 @@ def test_killed_growth_goes_on_and_ends_like_an_undisturbed_one(finished, undist
     assert run.has_ended
     assert [member.seed for member in run.members] == [0, 1] * 3
     assert np.isfinite(run.features().train.logits).all()
+
+
+@pytest.mark.slow
+def test_several_processes_grow_a_run(finished, undisturbed, tmp_path):
+    """The cohort of two processes is that of one."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    before = content(workdir)
+    again = command("train", workdir, *OPTIONS, "--seeds", 2, "--mesh.member", 2)
+    for code, err in ended(start_several(again, processes=2, devices=1)):
+        assert code == 0, err
+    assert {name: now for name, now in content(workdir).items() if name in before} == before
+    cohort, theirs = workdir / "cohorts" / "1", undisturbed / "cohorts" / "1"
+    assert_close(records(cohort), records(theirs), atol=1e-4)
+    assert_same_features(cohort, theirs, EPOCHS, atol=1e-3)
+    assert Run.open(workdir).has_ended

@@ -51,8 +51,9 @@ WHY = {
     "model": "all members of a run have the same network",
     "loss": "all members of a run minimize the same loss",
     "optim": "all members of a run are trained alike but for learning rate and weight decay",
-    "evaluate": "it holds for the metrics of every epoch of a run",
-}  # by the first part of a field's name
+    "evaluate.labels": "members.json says what members on fine labels are measured under",
+    "evaluate.observe_images": "metrics.jsonl is of the same images at every epoch",
+}  # by a field, or the first part of its name
 Difference = tuple[str, Any, Any]  # a field, what it is on disk, what is asked for
 
 
@@ -128,7 +129,8 @@ def _check_changes(workdir: Path, before: Config, config: Config, changes: Seque
     """
     fixed = [one for one in changes if one[0] not in (*OF_MEMBERS, *LENGTH, *OF_EVALUATION)]
     if fixed:
-        raise _other(workdir, fixed, WHY.get(fixed[0][0].split(".")[0], "it is fixed when a run begins"))
+        name = fixed[0][0]
+        raise _other(workdir, fixed, WHY.get(name) or WHY.get(name.split(".")[0], "it is fixed when a run begins"))
     if any(one[0] in (*OF_MEMBERS, *LENGTH) for one in changes) and _is_imported(workdir):
         raise _other(workdir, changes, "its weights were imported, and how they were trained is not known")
     there, now = before.optim, config.optim
