@@ -27,6 +27,7 @@ from ncjax.features.store import (
 from ncjax.results import Environment, TrainingSummary
 from ncjax.storage.workdir import (
     CHECKPOINTS,
+    COHORTS,
     CONFIG,
     FREE,
     TRAINING,
@@ -87,9 +88,11 @@ def plan_growth(workdir: Path, config: Config, wanted: RunMembers, dataset: Data
     """
     if not (workdir / CONFIG).exists():
         return Plan((wanted,))
+    if workdir.parent.name == COHORTS and (workdir.parents[1] / CONFIG).exists():
+        raise UserError(f"{workdir} is a cohort of {workdir.parents[1]}; give that work directory")
     before = read_config(workdir)
     changes = [one for one in differences(to_dict(before), to_dict(config)) if one[0].split(".")[0] not in FREE]
-    if not changes and len(part_folders(workdir)) == 1:
+    if not changes and not read_run_file(workdir).members:
         return Plan((wanted,), 1)
     _check_changes(workdir, before, config, changes)
     _check_layers(workdir, before, config, dataset)
@@ -201,7 +204,7 @@ def write_plan(
     elif not plan.changed:
         return
     for folder in part_folders(workdir) if plan.longer else ():
-        (folder / TRAINING).unlink(missing_ok=True)
+        (folder / TRAINING).unlink(missing_ok=True)  # it says that training has ended; if killed, it is written again
     names = [name for part in plan.parts for name in part.members]
     order = () if names == list(plan.parts[0].members) == list(wanted.members) else tuple(wanted.members)
     written = replace(read_run_file(workdir), config=to_dict(config), command=command, members=order)

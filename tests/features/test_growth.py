@@ -83,6 +83,25 @@ def test_trained_cohort_that_config_json_does_not_count_is_left_alone(trained, w
     assert (trained.workdir / "cohorts" / "1" / "members.json").is_file()
 
 
+def test_cohort_is_trained_by_its_run_alone(trained, wanted, dataset):
+    write(trained.workdir, wanted, dataset)
+    with pytest.raises(UserError, match=r"cohorts/1 is a cohort of .*run; give that work directory$"):
+        plan_growth(trained.workdir / "cohorts" / "1", *wanted, dataset)
+
+
+def test_order_of_the_members_on_disk_is_kept_when_that_of_the_config_changes(trained, dataset):
+    config = dataclasses.replace(trained.config, labels=trained.config.labels[::-1])
+    members = describe_members(config, dataset, from_memory=True)
+    for _ in range(2):
+        write(trained.workdir, (config, members), dataset)
+        plan = plan_growth(trained.workdir, config, members, dataset)
+        assert [tuple(part.members) for part in plan.parts] == [tuple(trained.described.members)]
+    run = Run.open(trained.workdir)
+    assert tuple(run.described.members) == tuple(trained.described.members)[::-1]
+    np.testing.assert_array_equal(run.features(2).train.logits, trained.features(2).train.logits[::-1])
+    assert plan_growth(trained.workdir, trained.config, trained.described, dataset).changed
+
+
 def test_plan_that_is_no_longer_true_is_not_written(trained, wanted, dataset):
     config, members = wanted
     plan = plan_growth(trained.workdir, config, members, dataset)
