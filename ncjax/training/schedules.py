@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from ncjax.tables import find_named
 
-Schedule = Callable[[Int[Array, ""], int], Float[Array, ""]]  # (steps already taken, length of the run) -> [0, 1]
+Schedule = Callable[[Int[Array, ""], int], Float[Array, ""]]  # (steps already taken, length of the schedule) -> [0, 1]
 
 
 def constant(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
