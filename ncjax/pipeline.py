@@ -148,7 +148,8 @@ def evaluate_run(
     The rows, for each distinct label map: raw pixels, and the network at random initialization; then all members at
     every kept epoch, those of fine labels under each label map.
     Features that are missing or damaged are made again from the checkpoint of their epoch, where there is one; notes
-    say so, name the epochs that are missing, and say where training has not ended.
+    say so, name the epochs that are missing, and say where training has not ended: members of a cohort that is still
+    being trained are rows of the epochs that they have come to.
     Writes results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views is kept.
 
     Args:
