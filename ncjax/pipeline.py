@@ -42,7 +42,7 @@ from ncjax.storage.temporary import TemporaryFolder
 from ncjax.storage.workdir import locked, read_run_file
 from ncjax.tables import find_named
 from ncjax.training.augmentation import Augment
-from ncjax.training.functions import OwnFunctions, name_functions
+from ncjax.training.functions import OwnFunctions, find_functions, name_functions
 from ncjax.training.losses import Loss
 from ncjax.training.optimizers import Optimizer
 from ncjax.training.schedules import Schedule
@@ -115,6 +115,7 @@ def train(
     path = folder.path if folder else user_path(workdir or "").absolute()
     check_agreement({"config": to_dict(config), "workdir": path, "versions": versions()})
     check_devices()
+    find_functions(config, own)
     check_views(config.evaluate.variants)
     find_named(VIEWS, config.evaluate.headline, "evaluate.headline")
     images = dataset or load_dataset(config.data)
