@@ -120,6 +120,8 @@ class OptimConfig:
     """Decay of the mean of the squared gradient [0 to below 1; adamw only]."""
     schedule: str = "step"
     """Learning rate over time [name]."""
+    schedule_epochs: int = 0
+    """Length of the schedule; after it the learning rate stays what it was at its last step [epochs; 0: epochs]."""
     batch: int = 128
     """Global batch of one member [images]."""
     epochs: int = 200
@@ -136,6 +138,7 @@ class OptimConfig:
             _require(0 <= value < 1, f"optim.{name}", value, "from 0 to below 1")
         _whole("optim.batch", self.batch, 1, MOST_COUNT)
         _whole("optim.epochs", self.epochs, 1, 1_000_000)
+        _whole("optim.schedule_epochs", self.schedule_epochs, 0, 1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)

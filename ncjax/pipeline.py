@@ -2,7 +2,6 @@
 """Train, extract, evaluate over a work directory, or files: what the command line calls."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,10 +10,10 @@ from pathlib import Path
 from ncjax.config import Config, to_dict
 from ncjax.data import Dataset, load_dataset
 from ncjax.data.label_maps import LabelMap
-from ncjax.data.record import keep_record, record_of
+from ncjax.data.record import record_of
 from ncjax.distributed.agreement import check_agreement, check_devices, is_joined
 from ncjax.distributed.environment import environment, versions
-from ncjax.distributed.processes import broadcast_message, is_main_process, on_main_process
+from ncjax.distributed.processes import on_main_process
 from ncjax.errors import UserError
 from ncjax.evaluation.controls import (
     Part,
@@ -29,27 +28,25 @@ from ncjax.evaluation.controls import (
 from ncjax.evaluation.evaluator import DEFAULT_VIEWS, MOST_NETWORKS, Job, check_views, evaluate, evaluate_jobs
 from ncjax.evaluation.store import write_evaluation
 from ncjax.evaluation.views import VIEWS
-from ncjax.features.callbacks import Callback, call_callbacks
-from ncjax.features.extraction import check_can_extract_again, check_layers, extract, load_or_extract
+from ncjax.features.callbacks import Callback
+from ncjax.features.extraction import load_or_extract
 from ncjax.features.feature_set import FEATURES, FeatureSet
-from ncjax.features.run import Live, Run, normalised, state_of
-from ncjax.features.store import describe_members, missing_features, save_features, write_members
+from ncjax.features.growth import plan_growth, write_plan
+from ncjax.features.run import Run, in_parts
+from ncjax.features.store import describe_members, join_members
+from ncjax.features.train_parts import prepare_next, train_part
 from ncjax.models import Network
 from ncjax.paths import user_path
 from ncjax.results import Evaluation, Event, Provenance, TrainingSummary, join
-from ncjax.storage.atomic import write_json
-from ncjax.storage.metrics import Values
 from ncjax.storage.temporary import TemporaryFolder
-from ncjax.storage.workdir import locked, open_workdir, read_json, read_run_file
+from ncjax.storage.workdir import locked, read_run_file
 from ncjax.tables import find_named
 from ncjax.training.augmentation import Augment
-from ncjax.training.functions import OwnFunctions, name_functions
-from ncjax.training.loop import Outcome, PreparedRun, fit, prepare
+from ncjax.training.functions import OwnFunctions, find_functions, name_functions
 from ncjax.training.losses import Loss
 from ncjax.training.optimizers import Optimizer
 from ncjax.training.schedules import Schedule
-from ncjax.training.state import TrainState
-from ncjax.typed_json import structure, unstructure
+from ncjax.typed_json import unstructure
 
 
 def train(
@@ -70,6 +67,10 @@ def train(
     Members are label maps x learning rates x weight decays x seeds. Features are kept after the epochs in
     `config.evaluate.epochs` and after the last.
 
+    In the work directory of a run, members that the config has and the run has not are trained as a cohort in
+    cohorts/N/, and what is there stays as it is. What `config.evaluate` asks for may change; `config.optim.epochs` may
+    grow, with a constant schedule or with `config.optim.schedule_epochs` set to the length that it had.
+
     Args:
         config: the experiment.
         dataset: the images; None: what `config.data` names.
@@ -84,10 +85,11 @@ def train(
         augment: in place of what `config.data.augment` names: `(key, images) -> images` of the same shape
             `[b h w ch]`, from 0 to 255, after crop and flip.
         callbacks: each is called on the main process after each epoch: `(epoch, run) -> metrics or None`. A metric is
-            one number, or one for each member in their order or by name; it becomes a column of metrics.jsonl.
+            one number, or one for each member in their order or by name; it becomes a column of metrics.jsonl. The run
+            has the members that are being trained: of a cohort, those of the cohort.
         workdir: gets config.json, data.json, members.json, metrics.jsonl, checkpoints/, features/EPOCH/ and
-            results/training.json; a stopped run in it goes on. None: a temporary folder, deleted when the run is no
-            longer used.
+            results/training.json; a stopped run in it goes on, and any run in it may grow. None: a temporary folder,
+            deleted when the run is no longer used.
         command: kept in config.json.
 
     Returns:
@@ -113,72 +115,23 @@ def train(
     path = folder.path if folder else user_path(workdir or "").absolute()
     check_agreement({"config": to_dict(config), "workdir": path, "versions": versions()})
     check_devices()
+    find_functions(config, own)
     check_views(config.evaluate.variants)
     find_named(VIEWS, config.evaluate.headline, "evaluate.headline")
     images = dataset or load_dataset(config.data)
     check_agreement({"data": {"name": images.name, **unstructure(record_of(images))}})
     described = describe_members(config, images, from_memory=dataset is not None)
-    run = Run(path, config, described, images, folder, own)
-    prepared = normalised(run, prepare(config, images, own))
-    check_layers(prepared, config.evaluate.layers)
-    _train(run, prepared, callbacks, command)
-    return run
-
-
-def _train(run: Run, prepared: PreparedRun, callbacks: Sequence[Callback], command: str) -> None:
-    """All that is written to the work directory of a run."""
-    path, config, images = run.workdir, run.config, run.dataset
-    missing = {*config.evaluate.epochs, config.optim.epochs}
-    layers = tuple(dict.fromkeys((*config.evaluate.layers, FEATURES)))  # what the classifier reads is always kept
-
-    def keep_features(epoch: int, state: TrainState) -> None:
-        if epoch in missing:
-            save_features(path, extract(prepared, state, images, layers, epoch, run.described))
-            missing.remove(epoch)
-
-    def after_epoch(epoch: int, state: TrainState) -> Values:
-        keep_features(epoch, state)
-        live = dataclasses.replace(run, live=Live(epoch, state))
-        return call_callbacks(callbacks, epoch, live) if epoch and callbacks else {}
-
+    plan = plan_growth(path, config, described, images)
+    whole = join_members(plan.parts, tuple(described.members))
+    run = in_parts(Run(path, config, whole, images, folder, own), plan.parts)
+    ready = prepare_next(run, images)
+    check_agreement({"members": [list(part.members) for part in plan.parts]})  # and all have read before one writes
     with ExitStack() as held:
         on_main_process(lambda: held.enter_context(locked(path)))
-        on_main_process(lambda: open_workdir(path, config, command, environment()))
-        on_main_process(lambda: keep_record(path, images))
-        on_main_process(lambda: write_members(path, run.described))
-        outcome = fit(prepared, path, after_epoch)
-        for epoch in sorted(missing):
-            _mend_features(run, prepared, epoch, keep_features)
-        on_main_process(lambda: _write_summary(path, outcome, images.notes))
-
-
-def _mend_features(run: Run, prepared: PreparedRun, epoch: int, keep: Callable[[int, TrainState], None]) -> None:
-    """Features that an earlier process kept are made again from their checkpoint where they are no longer whole."""
-    reason = broadcast_message(missing_features(run.workdir, epoch) if is_main_process() else "")
-    if not reason:
-        return
-    try:
-        check_can_extract_again(run)
-        keep(epoch, state_of(run, prepared, epoch))
-        line = f"features of epoch {epoch} were made again from its checkpoint ({reason})"
-    except UserError as error:
-        line = f"features of epoch {epoch} cannot be read ({reason}), nor be made again: {error}"
-    on_main_process(lambda: print(f"ncjax: warning: {line}", file=sys.stderr))
-
-
-def _write_summary(workdir: Path, outcome: Outcome, data: tuple[str, ...]) -> None:
-    """Write results/training.json; what it says of imported weights stays."""
-    path = workdir / "results" / "training.json"
-    earlier = structure(TrainingSummary, read_json(path), str(path)) if path.exists() else None
-    summary = TrainingSummary(
-        compile_secs=round(outcome.compile_secs, 2),
-        train_secs=round(outcome.train_secs, 2),
-        failures=outcome.failures,
-        data=data,
-    )
-    if earlier is not None:
-        summary = dataclasses.replace(summary, imported=earlier.imported, mean=earlier.mean, std=earlier.std)
-    write_json(path, unstructure(summary))
+        on_main_process(lambda: write_plan(path, config, plan, described, images, command, environment()))
+        for part in run.parts:
+            train_part(part, images, ready.pop(part.workdir, None), callbacks)
+    return run
 
 
 def evaluate_run(
@@ -196,7 +149,8 @@ def evaluate_run(
     The rows, for each distinct label map: raw pixels, and the network at random initialization; then all members at
     every kept epoch, those of fine labels under each label map.
     Features that are missing or damaged are made again from the checkpoint of their epoch, where there is one; notes
-    say so, name the epochs that are missing, and say where training has not ended.
+    say so, name the epochs that are missing, and say where training has not ended: members of a cohort that is still
+    being trained are rows of the epochs that they have come to.
     Writes results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views is kept.
 
     Args:
@@ -248,12 +202,16 @@ def _epochs(run: Run) -> tuple[int, ...]:
 
 
 def _training(run: Run) -> tuple[TrainingSummary, tuple[str, ...]]:
-    """How training went, and a note where it has not ended."""
+    """How training went, and a note for each part whose training has not ended."""
     if run.has_ended:
         return run.training, ()
-    last = max(run.epochs, default=0)
-    note = f"Training has not ended: evaluated are the features kept so far, up to epoch {last} of "
-    return TrainingSummary(compile_secs=None, train_secs=None), (f"{note}{run.config.optim.epochs}.",)
+    notes = []
+    for number, part in enumerate(run.parts):
+        if not part.has_ended:
+            of_cohort = f" of the {len(part.members)} members of cohort {number}" if number else ""
+            note = f"Training{of_cohort} has not ended: evaluated are the features kept so far, up to epoch "
+            notes.append(f"{note}{max(part.epochs, default=0)} of {run.config.optim.epochs}.")
+    return TrainingSummary(compile_secs=None, train_secs=None), tuple(notes)
 
 
 def _imported(training: TrainingSummary) -> tuple[str, ...]:
@@ -276,6 +234,7 @@ def _evaluated(
 ) -> Evaluation:
     """Raw pixels, random initialization, then the members at every kept epoch; all together."""
     parts, jobs, notes = list[Part](), list[Job](), list[str]()
+    names = tuple(run.described.members)
 
     def add(more: Sequence[Part], resamples: int) -> None:
         few = sum(len(part.features.names) for part in more) <= MOST_NETWORKS
@@ -286,12 +245,12 @@ def _evaluated(
         add(pixel_parts(run.dataset, maps, run.config.mesh), 0)
     for epoch in epochs:
         try:
-            features, note = load_or_extract(run, epoch, on_disk=True)
+            features, of_features = load_or_extract(run, epoch, on_disk=True)
         except UserError as error:
             notes.append(f"Epoch {epoch} is missing: {error}.")
             continue
-        notes += [note] if note else []
-        add((trained_parts if epoch else initial_parts)(features, maps), bootstrap)
+        notes += of_features
+        add(trained_parts(features, maps, names) if epoch else initial_parts(features, maps), bootstrap)
     restarts = run.config.evaluate.restarts
     found = (
         evaluate_jobs(jobs, views=views, restarts=restarts, memory_gib=memory_gib, on_event=on_event) if jobs else []

@@ -22,13 +22,13 @@ from ncjax.config import Config, MeshConfig, to_dict
 from ncjax.data import load_dataset
 from ncjax.distributed.environment import environment
 from ncjax.errors import UserError
-from ncjax.features.store import describe_members, save_features, write_members
+from ncjax.features.store import describe_members, read_parts, save_features, write_members
 from ncjax.pipeline import evaluate_run, train
 from ncjax.report.read import read_comparison
 from ncjax.results import Comparison, Evaluation, Provenance, Row, Speed, TimeToAccuracy, TrainingSummary
 from ncjax.storage.atomic import write_json
 from ncjax.storage.metrics import read_records
-from ncjax.storage.workdir import open_workdir
+from ncjax.storage.workdir import CONFIG, open_workdir
 from ncjax.torch_port import train as torch_train
 from ncjax.torch_port.step import TorchOptions
 from ncjax.training.loop import prepare
@@ -115,6 +115,7 @@ def _write(workdir: Path, found: Comparison) -> Comparison:
 def _speed_of(workdir: Path, config: Config, budget_minutes: float, started: float) -> Comparison:
     """Measures speed, or reads what an earlier start measured."""
     members = len(list_members(config, load_dataset(config.data)))
+    _check_members(workdir, members)
     path = workdir / "results" / "speed.json"
     if not path.exists():
         write_json(path, unstructure(_measure_speed(config, members, budget_minutes, started)))
@@ -126,6 +127,16 @@ def _speed_of(workdir: Path, config: Config, budget_minutes: float, started: flo
             "choose another --workdir"
         )
     return measured
+
+
+def _check_members(workdir: Path, members: int) -> None:
+    """Refuses runs that have grown or would grow: the sides are compared on members that train at once."""
+    there = [len(part.members) for part in read_parts(workdir)] if (workdir / CONFIG).exists() else [members]
+    if there != [members]:
+        raise UserError(
+            f"{workdir} holds a run of {' + '.join(map(str, there))} members, but {members} that train at once are "
+            "compared; choose another --workdir"
+        )
 
 
 def _measure_speed(config: Config, members: int, budget_minutes: float, started: float) -> Comparison:

@@ -16,6 +16,7 @@ from ncjax.features.feature_set import FEATURES, FeatureSet, SplitFeatures
 from ncjax.features.run import Run
 from ncjax.features.store import RunMembers
 from ncjax.results import Evaluation, Row
+from ncjax.training.losses import LOWEST
 
 PIXELS_GIB = 4  # of training pixels of a streamed data set, as features; larger ones are no row
 PIXELS_CLUSTER = 0.9  # share of examples that k-means on raw pixels gets right; above it a note warns
@@ -95,8 +96,8 @@ def initial_parts(features: FeatureSet, maps: Sequence[LabelMap | None]) -> list
 
 def _as_trained_on(features: FeatureSet, label_map: LabelMap) -> FeatureSet:
     members = tuple(dataclasses.replace(member, label_map=label_map) for member in features.members)
-    heads = features.classifier
-    fits = heads is not None and heads.weights.shape[-1] >= label_map.classes
+    heads, classes = features.classifier, label_map.classes
+    fits = heads is not None and heads.bias.shape[-1] >= classes and bool((heads.bias[:, :classes] > LOWEST).all())
     return dataclasses.replace(
         features,
         members=members,
@@ -105,8 +106,16 @@ def _as_trained_on(features: FeatureSet, label_map: LabelMap) -> FeatureSet:
     )
 
 
-def trained_parts(features: FeatureSet, maps: Sequence[LabelMap | None]) -> list[Part]:
-    """Members on coarse labels, shuffled ones included, under their own label map; others under each label map."""
+def trained_parts(features: FeatureSet, maps: Sequence[LabelMap | None], names: Sequence[str] = ()) -> list[Part]:
+    """Members on coarse labels, shuffled ones included, under their own label map; others under each label map.
+
+    Args:
+        features: of members of a run.
+        maps: that members on fine labels are measured under.
+        names: of all members of the run, which number them; none: those of the features.
+    """
+    place = {name: number for number, name in enumerate(names or features.names)}
+    numbered = [place[name] for name in features.names]
     members = [member.label_map for member in features.members]
     merging = tuple(number for number, found in enumerate(members) if found.merges)
     free = [number for number, found in enumerate(members) if not found.unshuffled.merges]
@@ -115,11 +124,11 @@ def trained_parts(features: FeatureSet, maps: Sequence[LabelMap | None]) -> list
         if own.shuffled and own.unshuffled.merges:
             alike = (one for one in maps if one and one.super_class == own.unshuffled.super_class)
             under.setdefault(next(alike, own.unshuffled), []).append(number)
-    parts = [Part(features.select(merging), merging)] if merging else []
+    parts = [Part(features.select(merging), tuple(numbered[i] for i in merging))] if merging else []
     for found, numbers in under.items():
         chosen = tuple(sorted(numbers))
         measured = dataclasses.replace(features.select(chosen), default_map=found)
-        parts += [Part(measured, chosen, name_of(found))] if chosen else []
+        parts += [Part(measured, tuple(numbered[i] for i in chosen), name_of(found))] if chosen else []
     return parts
 
 

@@ -13,6 +13,7 @@ from ncjax.errors import UserError
 from ncjax.results import Clusters, Evaluation, Measurement, Row
 from ncjax.storage.atomic import set_aside, write_arrays, write_text
 from ncjax.storage.npy import load_npz
+from ncjax.storage.workdir import results_locked
 
 PARTS = tuple(field.name for field in dataclasses.fields(Clusters))
 WITHOUT_EPOCH = "raw_pixels"  # the file of rows that belong to no epoch
@@ -27,12 +28,19 @@ ByRow = dict[Identity, np.ndarray]
 def write_evaluation(workdir: Path, evaluation: Evaluation) -> None:
     """Write results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views and controls stays.
 
+    Another evaluation that is writing is waited for.
+
     An evaluation.json that cannot be read is renamed to evaluation.unreadable.json.
 
     A file holds, of the rows `s` of an epoch, `names [s]`, `layers [s]` and `super_classes [s f]`, and for each view
     `VIEW_train [s n]`, `VIEW_test`, `VIEW_super_class`, `VIEW_matching` and `VIEW_embedding`, as
     `ncjax.results.Clusters` has them.
     """
+    with results_locked(workdir):
+        _write(workdir, evaluation)
+
+
+def _write(workdir: Path, evaluation: Evaluation) -> None:
     path = workdir / "results" / "evaluation.json"
     earlier = _earlier(path)
     whole = with_earlier(evaluation, earlier)
@@ -72,13 +80,18 @@ def with_earlier(evaluation: Evaluation, earlier: Evaluation | None) -> Evaluati
     known = {_identity(row): row for row in earlier.rows}
     rows = [_with_views(row, known.get(_identity(row)), evaluation) for row in evaluation.rows]
     measured = {_what(row) for row in rows}
-    rows += [row for row in earlier.rows if _what(row) not in measured]
+    numbers = {row.name: row.member for row in evaluation.rows if row.member is not None}  # the run may have grown
+    rows += [_numbered(row, numbers) for row in earlier.rows if _what(row) not in measured]
     return dataclasses.replace(
         evaluation,
         rows=tuple(rows),
         metrics={**evaluation.metrics, **_others(earlier.metrics, evaluation.metrics)},
         views={**evaluation.views, **_others(earlier.views, evaluation.views)},
     )
+
+
+def _numbered(row: Row, numbers: Mapping[str, int]) -> Row:
+    return row if row.member is None else dataclasses.replace(row, member=numbers.get(row.name, row.member))
 
 
 def _others(earlier: Mapping[str, T], now: Mapping[str, T]) -> dict[str, T]:

@@ -15,6 +15,7 @@ from ncjax.data import Dataset, Split, Streamed
 from ncjax.distributed.processes import is_distributed, to_host
 from ncjax.errors import UserError
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
+from ncjax.features.joined import join_features
 from ncjax.features.run import Run, prepare_again, state_of
 from ncjax.features.store import AGAIN, RunMembers, describe_members, label_features, load_features
 from ncjax.models import Variables
@@ -45,48 +46,77 @@ def extract_features(
         `extract_features(ncjax.Run.open("runs/demo"), epoch=-1, layers=("stage1", "features"))`
     """
     epoch = run.last_epoch if epoch == -1 else epoch
-    if dataset is None and epoch in run.epochs:
+    if dataset is None and all(epoch in part.epochs for part in run.parts):
         kept = load_or_extract(run, epoch).features
-        if set(layers) <= set(kept.layers):
+        if kept.names == tuple(run.described.members) and set(layers) <= set(kept.layers):
             return kept.choose_layers(layers)
-    prepared = prepare_again(run)
-    state = state_of(run, prepared, epoch)
-    return extract(prepared, state, dataset or run.dataset, layers, epoch, run.described)
+    images = dataset or run.dataset
+    found = [_extract_part(part, run.dataset, images, layers, epoch) for part in run.parts]
+    return join_features(found, run.described)
+
+
+def _extract_part(part: Run, own: Dataset, images: Dataset, layers: Sequence[str], epoch: int) -> FeatureSet:
+    prepared = prepare_again(part, own)
+    return extract(prepared, state_of(part, prepared, epoch), images, layers, epoch, part.described)
 
 
 class Found(NamedTuple):
     """Features of an epoch, and what is to be said of them."""
 
     features: FeatureSet
-    note: str = ""  # empty: they are those that training kept
+    notes: tuple[str, ...] = ()  # none: they are those that training kept
 
 
 def load_or_extract(run: Run, epoch: int, *, on_disk: bool = False) -> Found:
     """The features that a run kept after an epoch; where they are missing or damaged, those of its checkpoint.
 
-    Nothing is written; with `on_disk`, those that were kept are read where they are indexed.
+    Nothing is written; with `on_disk`, those that were kept are read where they are indexed. Of a run that has grown,
+    members of a part that should have no features of that epoch yet, or has none and no checkpoint, are left out; of
+    the latter a note says so.
 
     Raises:
         UserError: they cannot be read, and there is no checkpoint of that epoch, or no data set to extract them of.
     """
+    reached = [part for part in run.grown if epoch in (*part.epochs, *part.expected_epochs)] or run.parts
+    found, lost = list[Found](), list[UserError]()
+    for part in reached:
+        try:
+            found.append(_load_or_extract(part, run, epoch, on_disk))
+        except UserError as error:
+            lost.append(error)
+    if not found:
+        raise lost[0]
+    notes = [note for one in found for note in one.notes]
+    notes += [f"Epoch {epoch} is missing of some members: {error}." for error in lost]
+    return Found(join_features([one.features for one in found], run.described), tuple(notes))
+
+
+def _load_or_extract(part: Run, run: Run, epoch: int, on_disk: bool) -> Found:
+    """`load_or_extract` of a part of a run; layers that were not kept are extracted too."""
+    kept, wanted = None, run.config.evaluate.layers
     try:
-        return Found(load_features(run.workdir, epoch, on_disk=on_disk))
+        kept = load_features(part.workdir, epoch, on_disk=on_disk, config=run.config)
+        lacking = [layer for layer in wanted if layer not in kept.layers]
+        if not lacking:
+            return Found(kept)
+        reason = f"{', '.join(lacking)} were not kept in {part.workdir}"
     except UserError as error:
         reason = str(error).removesuffix(AGAIN)
     try:
-        found = _extract_again(run, epoch)
+        found = _extract_again(part, run, epoch)
     except UserError as error:
-        raise UserError(f"{reason}; they cannot be made again: {error}") from error
-    return Found(found, f"Features of epoch {epoch} were made again from its checkpoint: {reason}.")
+        reason = f"{reason}; they cannot be made again: {error}"
+        if kept is None:
+            raise UserError(reason) from error
+        return Found(kept, (f"Layers of epoch {epoch} are missing: {reason}.",))
+    return Found(found, (f"Features of epoch {epoch} were made again from its checkpoint: {reason}.",))
 
 
-def _extract_again(run: Run, epoch: int) -> FeatureSet:
+def _extract_again(part: Run, run: Run, epoch: int) -> FeatureSet:
     if is_distributed():
         raise UserError("several processes do not; run this command in one process")
-    check_can_extract_again(run)
-    prepared = prepare_again(run)
-    state = state_of(run, prepared, epoch)
-    found = extract(prepared, state, run.dataset, run.config.evaluate.layers, epoch, run.described)
+    check_can_extract_again(part)
+    found = _extract_part(part, run.dataset, run.dataset, run.config.evaluate.layers, epoch)
     return dataclasses.replace(found, mesh=run.config.mesh)
 
 

@@ -2,27 +2,30 @@
 """A run as its work directory has it: finished, stopped, or still running."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ncjax.config import Config, LossConfig, MeshConfig
+from ncjax.config import Config, LossConfig, MeshConfig, from_dict_of
 from ncjax.data import Dataset, load_dataset
 from ncjax.data.record import check_record
 from ncjax.distributed.processes import is_distributed, to_host
 from ncjax.errors import UserError
 from ncjax.features.feature_set import FeatureSet
-from ncjax.features.store import RunMembers, load_features, read_members, saved_epochs
+from ncjax.features.joined import join_features, join_states, join_summaries
+from ncjax.features.store import RunMembers, join_members, load_features, read_parts, saved_epochs
 from ncjax.models import Network
 from ncjax.paths import user_path
 from ncjax.results import TrainingSummary
-from ncjax.storage.metrics import read_records
+from ncjax.storage.metrics import METRICS, join_records, read_records
 from ncjax.storage.temporary import TemporaryFolder
-from ncjax.storage.workdir import read_config, read_json
+from ncjax.storage.workdir import CONFIG, OTHER_VERSION, TRAINING, cohort_folder, read_json, read_run_file
 from ncjax.training.checkpoints import read_state
 from ncjax.training.functions import NO_OWN, OwnFunctions, name_functions
 from ncjax.training.loop import PreparedRun, prepare
@@ -61,6 +64,8 @@ class Run:
         own: functions in place of those that the config names.
         live: the state of a run that is being trained, for its callbacks.
         folder: a temporary work directory, deleted when no run uses it any more.
+        grown: the parts of a run that has grown, a run each; none: it has one part.
+        outputs: of the network of a part; 0: as many as the classes of the member that has most.
     """
 
     workdir: Path
@@ -70,6 +75,8 @@ class Run:
     folder: TemporaryFolder | None = field(default=None, repr=False, compare=False)
     own: OwnFunctions = field(default=NO_OWN, repr=False, compare=False)
     live: Live | None = field(default=None, repr=False, compare=False)
+    grown: tuple["Run", ...] = field(default=(), repr=False)
+    outputs: int = 0
 
     @classmethod
     def open(
@@ -96,13 +103,21 @@ class Run:
             `ncjax.Run.open("runs/demo").metrics()`
         """
         path, own = user_path(workdir).absolute(), OwnFunctions(network=network, optimizer=optimizer)
-        config = read_config(path)
+        written = read_run_file(path)
+        config = from_dict_of(Config, written.config, f"{path / CONFIG} {OTHER_VERSION}")
         for there, now in zip(_names(config), _names(name_functions(config, own)), strict=True):
             if there != now:
                 raise UserError(f"{path} was trained with {there!r}, not with {now!r}; pass what it was trained with")
         if dataset is not None:
             check_record(path, dataset)
-        return cls(path, config, read_members(path), dataset, own=own)
+        parts = read_parts(path)
+        run = cls(path, config, join_members(parts, written.members), dataset, own=own)
+        return in_parts(run, parts)
+
+    @property
+    def parts(self) -> tuple["Run", ...]:
+        """The members that the run began with, then each cohort that was added; of most runs the run itself alone."""
+        return self.grown or (self,)
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -111,8 +126,8 @@ class Run:
 
     @property
     def epochs(self) -> tuple[int, ...]:
-        """The epochs whose features were kept."""
-        return saved_epochs(self.workdir)
+        """The epochs whose features were kept, of some members at least."""
+        return tuple(sorted({epoch for part in self.parts for epoch in saved_epochs(part.workdir)}))
 
     @property
     def last_epoch(self) -> int:
@@ -143,12 +158,13 @@ class Run:
         Raises:
             UserError: the file is damaged.
         """
-        names = {str(i): name for i, name in enumerate(self.described.members)}  # of lines of earlier versions
+        files = [read_records(part.workdir / METRICS, tuple(part.described.members)) for part in self.parts]
+        place = {name: number for number, name in enumerate(self.described.members)}
         return tuple(
-            MetricPoint(names.get(member, member), record.epoch, record.step, metric, value)
-            for record in read_records(self.workdir / "metrics.jsonl")
+            MetricPoint(member, record.epoch, record.step, metric, of_members[member])
+            for record in join_records(files)
             for metric, of_members in record.values.items()
-            for member, value in of_members.items()
+            for member in sorted(of_members, key=lambda name: place.get(name, len(place)))
         )
 
     @property
@@ -158,13 +174,14 @@ class Run:
         Raises:
             UserError: training has not ended yet, or the file is damaged.
         """
-        path = self.workdir / "results" / "training.json"
-        return structure(TrainingSummary, read_json(path), f"{path} does not fit")
+        paths = [part.workdir / TRAINING for part in self.parts]
+        found = [structure(TrainingSummary, read_json(path), f"{path} does not fit") for path in paths]
+        return found[0] if len(found) == 1 else join_summaries(found)
 
     @property
     def has_ended(self) -> bool:
         """Whether training, or an import, has come to its end."""
-        return (self.workdir / "results" / "training.json").exists()
+        return all((part.workdir / TRAINING).exists() for part in self.parts)
 
     @property
     def expected_epochs(self) -> tuple[int, ...]:
@@ -173,20 +190,27 @@ class Run:
         Raises:
             UserError: metrics.jsonl or results/training.json is damaged.
         """
+        if self.grown:
+            return tuple(sorted({epoch for part in self.grown for epoch in part.expected_epochs}))
         last = self.config.optim.epochs
         if self.has_ended:
             return tuple(sorted({last} if self.training.imported else {*self.config.evaluate.epochs, last}))
-        records = read_records(self.workdir / "metrics.jsonl")
+        records = read_records(self.workdir / METRICS)
         reached = records[-1].epoch if records else 0
         return tuple(sorted({epoch for epoch in self.config.evaluate.epochs if epoch < reached}))
 
     def features(self, epoch: int = -1) -> FeatureSet:
         """The features that were kept after an epoch; -1: the last kept.
 
+        Members of a cohort that is still being trained, and has not come to that epoch, are left out.
+
         Raises:
             UserError: none were kept of that epoch; `ncjax.extract_features` computes them from a checkpoint.
         """
-        return load_features(self.workdir, self.last_epoch if epoch == -1 else epoch)
+        epoch = self.last_epoch if epoch == -1 else epoch
+        reached = [part for part in self.parts if part.has_ended or epoch in part.epochs] or self.parts
+        kept = [load_features(part.workdir, epoch, config=part.config) for part in reached]
+        return join_features(kept, self.described)
 
     def state(self, epoch: int = -1) -> TrainState:
         """Weights, optimizer and step of all members at a checkpoint, on one device; -1: the newest; 0: initial.
@@ -195,24 +219,59 @@ class Run:
 
         Raises:
             UserError: there is no checkpoint of that epoch, none can be read, or `Run.open` was not passed the network
-                or the optimizer that `ncjax.train` was.
+                or the optimizer that `ncjax.train` was; or the parts of a run that has grown are at different steps, or
+                of networks with different numbers of outputs (`run.parts[0].state()` is that of the first part).
         """
-        return state_of(self, prepare_run(self.config, self.dataset, self.own), epoch)
+        states = {str(part.workdir): state_of(part, prepare_part(part, self.dataset), epoch) for part in self.parts}
+        if not self.grown:
+            return states[str(self.workdir)]
+        names = [name for part in self.parts for name in part.described.members]
+        return join_states(states, [names.index(name) for name in self.described.members])
 
 
-def prepare_run(config: Config, dataset: Dataset, own: OwnFunctions = NO_OWN) -> PreparedRun:
+def in_parts(run: Run, parts: Sequence[RunMembers]) -> Run:
+    """A run with its parts, whose members are described; the same where it has not grown.
+
+    The network of a part has as many outputs as the classes of the member that has most, in this part or one before:
+    so it had when it was added.
+    """
+    if len(parts) == 1 and tuple(parts[0].members) == tuple(run.described.members):
+        return run
+    folders = (run.workdir, *(cohort_folder(run.workdir, number) for number in range(1, len(parts))))
+    most = accumulate((max(one.label_map.classes for one in part.members.values()) for part in parts), max)
+    grown = [
+        dataclasses.replace(run, workdir=folder, described=part, outputs=outputs)
+        for folder, part, outputs in zip(folders, parts, most, strict=True)
+    ]
+    return dataclasses.replace(run, grown=tuple(grown))
+
+
+def prepare_part(part: Run, dataset: Dataset) -> PreparedRun:
+    """`prepare_run` of a run that has one part, or of a part, on the data set of the run."""
+    return prepare_run(part.config, dataset, part.own, members=part.members, outputs=part.outputs)
+
+
+def prepare_run(
+    config: Config,
+    dataset: Dataset,
+    own: OwnFunctions = NO_OWN,
+    *,
+    members: tuple[Member, ...] = (),
+    outputs: int = 0,
+) -> PreparedRun:
     """What `ncjax.training.loop.prepare` makes, on one device: for readers of a run, who need no loss or schedule."""
     data, optim = (
         dataclasses.replace(config.data, augment=""),
         dataclasses.replace(config.optim, schedule="constant"),
     )
     read = dataclasses.replace(config, mesh=MeshConfig(), data=data, optim=optim, loss=LossConfig())
-    return prepare(read, dataset, OwnFunctions(network=own.network, optimizer=own.optimizer))
+    functions = OwnFunctions(network=own.network, optimizer=own.optimizer)
+    return prepare(read, dataset, functions, members=members, outputs=outputs)
 
 
-def prepare_again(run: Run) -> PreparedRun:
-    """`prepare_run` of a run, as `normalised` has it."""
-    return normalised(run, prepare_run(run.config, run.dataset, run.own))
+def prepare_again(part: Run, dataset: Dataset) -> PreparedRun:
+    """`prepare_part`, as `normalised` has it."""
+    return normalised(part, prepare_part(part, dataset))
 
 
 def normalised(run: Run, prepared: PreparedRun) -> PreparedRun:

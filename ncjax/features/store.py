@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features of a run on disk: `features/EPOCH`, by Orbax, with checksums; and who the members are: `members.json`."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from ncjax.storage.checksums import Identity, damage, write_checksums
 from ncjax.storage.failures import why_not_written
 from ncjax.storage.literal_paths import literal_path
 from ncjax.storage.stored_arrays import StoredRows, open_stored
-from ncjax.storage.workdir import CONFIG, read_config, read_json, run_id
+from ncjax.storage.workdir import CONFIG, part_folders, read_config, read_json, read_run_file, run_id
 from ncjax.training.members import Member, default_label_map, list_members
 from ncjax.typed_json import structure, unstructure
 
@@ -77,12 +78,21 @@ def write_members(workdir: Path, members: RunMembers) -> None:
         write_json(path, unstructure(members))
         return
     try:
-        there = read_members(workdir).members
+        there = read_members(workdir)
     except UserError:
         write_json(path, unstructure(members))
         return
-    for name, member in members.members.items():
-        if name in there and there[name].label_map != member.label_map:
+    check_labels(workdir, there, members)
+
+
+def check_labels(workdir: Path, there: RunMembers, now: RunMembers) -> None:
+    """Compare the label maps of members of the same name.
+
+    Raises:
+        UserError: one has other labels: a file that it was read from has changed.
+    """
+    for name, member in now.members.items():
+        if name in there.members and there.members[name].label_map != member.label_map:
             raise UserError(
                 f"{workdir} holds a run whose label map {member.label_map.name} gave the classes other labels; "
                 "put back the file that it is read from, or choose another work directory"
@@ -100,6 +110,34 @@ def read_members(workdir: Path) -> RunMembers:
         return structure(RunMembers, read_json(path), f"{path} does not fit")
     config = read_config(workdir)
     return describe_members(config, load_dataset(config.data), from_memory=False)
+
+
+def read_parts(workdir: Path) -> tuple[RunMembers, ...]:
+    """The members of a work directory, and of each of its cohorts.
+
+    Raises:
+        UserError: a members.json is missing or damaged.
+    """
+    folders = part_folders(workdir)
+    for folder in folders[1:] and folders:
+        if not (folder / MEMBERS_FILE).is_file():
+            raise UserError(f"{folder / MEMBERS_FILE} is missing, which says who the members there are; restore it")
+    return tuple(map(read_members, folders))
+
+
+def join_members(parts: Sequence[RunMembers], order: Sequence[str]) -> RunMembers:
+    """The members of all parts, in an order of names; none: that of the parts. What else there is, the last part says.
+
+    Raises:
+        UserError: the names are not those of the members.
+    """
+    members = {name: member for part in parts for name, member in part.members.items()}
+    if order and set(order) != set(members):
+        (name, *_) = sorted(set(order) ^ set(members))
+        raise UserError(
+            f"{CONFIG} and {MEMBERS_FILE} do not name the same members: {name} is in one of them; restore it"
+        )
+    return dataclasses.replace(parts[-1], members={name: members[name] for name in order or members})
 
 
 def save_features(workdir: Path, features: FeatureSet) -> None:
@@ -134,13 +172,14 @@ def _to_tree(split: SplitFeatures) -> dict[str, Any]:
     return arrays | ({"layers": others} if others else {})
 
 
-def load_features(workdir: Path, epoch: int, *, on_disk: bool = False) -> FeatureSet:
-    """Read features/EPOCH.
+def load_features(workdir: Path, epoch: int, *, on_disk: bool = False, config: Config | None = None) -> FeatureSet:
+    """Read features/EPOCH of the members of one folder.
 
     Args:
-        workdir: of the run.
+        workdir: of the run, or of a cohort.
         epoch: after which they were kept.
         on_disk: layers stay on disk, and are read where they are indexed.
+        config: of the run; None: that of the folder.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -154,7 +193,7 @@ def load_features(workdir: Path, epoch: int, *, on_disk: bool = False) -> Featur
         raise UserError(f"features in {folder} cannot be read ({reason}){AGAIN}")
     try:
         content = _read(folder, on_disk)
-        config = read_config(workdir)
+        config = config or read_config(workdir)
         train, test = (_from_tree(content[name], config.evaluate.layers) for name in ("train", "test"))
         heads = Heads(**content["classifier"]) if "classifier" in content else None
         run = read_members(workdir)
@@ -236,13 +275,25 @@ def open_features(workdir: Path, epoch: int, split: str = "train", member: int =
     Raises:
         UserError: there are none of that epoch, split or member.
     """
+    folder, member = _place(workdir, member)
     try:
-        array = open_stored(_folder(workdir, epoch), f"{split}.{FEATURES}")
+        array = open_stored(_folder(folder, epoch), f"{split}.{FEATURES}")
     except ValueError as error:
-        raise UserError(f"no {split} features of epoch {epoch} in {workdir}; train with evaluate.epochs") from error
+        raise UserError(f"no {split} features of epoch {epoch} in {folder}; train with evaluate.epochs") from error
     if not 0 <= member < array.shape[0]:
         raise UserError(f"no member {member} in {workdir}: there are {array.shape[0]}")
     return StoredRows(array[member])
+
+
+def _place(workdir: Path, member: int) -> tuple[Path, int]:
+    """The folder that holds a member of a run, and its number there."""
+    order = read_run_file(workdir).members if (workdir / CONFIG).exists() else ()
+    if not 0 <= member < len(order):
+        return workdir, member
+    for folder, part in zip(part_folders(workdir), read_parts(workdir), strict=True):
+        if order[member] in part.members:
+            return folder, list(part.members).index(order[member])
+    raise UserError(f"{workdir / CONFIG} names {order[member]}, but no {MEMBERS_FILE} does; restore it")
 
 
 def saved_epochs(workdir: Path) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ from ncjax.config import EvaluateConfig
 from ncjax.errors import UserError
 from ncjax.report.comparison import SIDES
 from ncjax.results import Comparison, Evaluation
-from ncjax.storage.metrics import Record, read_records
-from ncjax.storage.workdir import read_json, read_run_file
+from ncjax.storage.metrics import METRICS, Record, join_records, read_records
+from ncjax.storage.workdir import part_folders, read_json, read_run_file
 from ncjax.typed_json import structure
 
 
@@ -52,7 +52,7 @@ def read_results(workdir: Path) -> Results:
     return Results(
         evaluation=evaluation,
         config=config,
-        metrics=_read_metrics(workdir / "metrics.jsonl", evaluation),
+        metrics=_read_metrics(workdir, evaluation),
         comparison=_comparison_of(workdir),
     )
 
@@ -100,9 +100,12 @@ def _misfits(found: Comparison) -> Iterator[str]:
         yield f"time_to_accuracy must have secs and epochs of {' and '.join(SIDES)}"
 
 
-def _read_metrics(path: Path, evaluation: Evaluation) -> tuple[Record, ...]:
-    """Returns one record a step, in order of steps; the last one counts where a resumed run wrote a step twice."""
+def _read_metrics(workdir: Path, evaluation: Evaluation) -> tuple[Record, ...]:
+    """Returns one record a step, in order of steps, of all members; the last counts where a step was written twice."""
     members = {row.member: row.name for row in evaluation.rows if row.member is not None and row.epoch}
     names = [members[number] for number in sorted(members)]
-    records = {record.step: record for record in read_records(path, names)}
-    return tuple(records[step] for step in sorted(records))
+    parts = []
+    for folder in part_folders(workdir):
+        records = {record.step: record for record in read_records(folder / METRICS, names)}
+        parts.append([records[step] for step in sorted(records)])
+    return join_records(parts)

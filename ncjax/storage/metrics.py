@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """metrics.jsonl: one line an epoch, with the numbers of every member by its name."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from ncjax.errors import UserError
 from ncjax.storage.atomic import atomic_path
 
 Values = Mapping[str, Mapping[str, float | None]]  # metric -> member -> number
+METRICS = "metrics.jsonl"
 HEADER = ("step", "epoch", "wall_secs")
 
 
@@ -74,6 +76,25 @@ def read_records(path: Path, members: Sequence[str] = ()) -> tuple[Record, ...]:
         UserError: a line before the last cannot be read.
     """
     return tuple(record for _, record in _lines(path, members))
+
+
+def join_records(parts: Sequence[Sequence[Record]]) -> tuple[Record, ...]:
+    """The lines of several files, whose members differ, by step: as one file of all members would hold them.
+
+    Seconds are added: the files were written one after the other.
+    """
+    if len(parts) == 1:
+        return tuple(parts[0])
+    by_step: dict[int, list[Record]] = {}
+    for record in (record for part in parts for record in part):
+        by_step.setdefault(record.step, []).append(record)
+    return tuple(_join(by_step[step]) for step in sorted(by_step))
+
+
+def _join(records: Sequence[Record]) -> Record:
+    metrics = dict.fromkeys(metric for record in records for metric in record.values)
+    values = {metric: {k: x for one in records for k, x in one.values.get(metric, {}).items()} for metric in metrics}
+    return dataclasses.replace(records[0], wall_secs=sum(one.wall_secs for one in records), values=values)
 
 
 def keep_until(path: Path, step: int) -> float:

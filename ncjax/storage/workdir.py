@@ -23,6 +23,9 @@ from ncjax.typed_json import differences, structure, unstructure
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"  # its folder of these
+COHORTS = "cohorts"  # its folder of members that were added later: cohorts/1, cohorts/2, ...
+RESULTS = "results"
+TRAINING = "results/training.json"  # written when training has come to its end
 LOCK = ".lock"
 HOLDER = ".lock_holder"  # says which process holds the lock; the content of the lock file itself is filelock's
 FREE = ("mesh", "checkpoint_minutes")  # what may change from one start of a run to the next
@@ -40,6 +43,8 @@ class RunFile:
     commit: str | None = None
     device: str = ""
     run: str = ""  # what its checkpoints and features are marked with; empty: made by an earlier version
+    cohorts: int = 0  # how many folders of members that were added later belong to the run
+    members: tuple[str, ...] = ()  # of a run that has grown, all names in the order of the config
 
 
 def read_json(path: Path) -> Any:
@@ -74,22 +79,40 @@ def locked(workdir: Path) -> Iterator[None]:
         UserError: another process holds the lock (it is named), or the directory cannot be written or has a name that
             arrays cannot be written below.
     """
-    _check_name(workdir)
-    lock = filelock.FileLock(workdir / LOCK, blocking=False, thread_local=False)
+    with _locked(workdir, 0.0, "wait for its end or choose another one"):
+        for folder in (workdir, *workdir.glob(f"{COHORTS}/*")):
+            _remove_what_killed_processes_left(folder)
+        yield
+
+
+@contextmanager
+def results_locked(workdir: Path, wait_secs: float = 60.0) -> Iterator[None]:
+    """Hold the lock of `results/`, so that evaluations do not mix what they write; also while a trainer has its own.
+
+    Raises:
+        UserError: another process holds it for longer than is waited (it is named), or it cannot be written.
+    """
+    with _locked(workdir / RESULTS, wait_secs, "wait for its end"):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, wait_secs: float, remedy: str) -> Iterator[None]:
+    _check_name(folder)
+    lock = filelock.FileLock(folder / LOCK, timeout=wait_secs, thread_local=False)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout as error:
-        raise UserError(f"{workdir} is in use by {_holder(workdir)}; wait for its end or choose another one") from error
+        raise UserError(f"{folder} is in use by {_holder(folder)}; {remedy}") from error
     except OSError as error:
-        raise UserError(f"cannot write {workdir}: {error.strerror}; choose another work directory") from error
+        raise UserError(f"cannot write {folder}: {error.strerror}; choose another work directory") from error
     try:
-        _remove_what_killed_processes_left(workdir)
-        _name_holder(workdir)
+        _name_holder(folder)
         yield
     finally:
         with suppress(OSError):
-            (workdir / HOLDER).unlink()
+            (folder / HOLDER).unlink()
         lock.release()
 
 
@@ -156,10 +179,36 @@ def open_workdir(workdir: Path, config: Any, command: str, environment: Environm
         device=environment.device,
         run=uuid.uuid4().hex,
     )
+    write_run_file(workdir, content)
+
+
+def write_run_file(workdir: Path, content: RunFile) -> None:
+    """Write config.json, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    of_grown_runs = {"cohorts": 0, "members": []}
+    written = {name: item for name, item in unstructure(content).items() if of_grown_runs.get(name) != item}
     try:
-        write_json(path, unstructure(content))
+        write_json(workdir / CONFIG, written)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another work directory") from error
+        raise UserError(f"cannot write {workdir / CONFIG}: {error.strerror}; choose another work directory") from error
+
+
+def part_folders(workdir: Path) -> tuple[Path, ...]:
+    """The folders that hold members of a run: the work directory, then its cohorts; nothing is checked.
+
+    Raises:
+        UserError: config.json is not that of a run.
+    """
+    count = read_run_file(workdir).cohorts if (workdir / CONFIG).exists() else 0
+    return workdir, *(cohort_folder(workdir, number) for number in range(1, count + 1))
+
+
+def cohort_folder(workdir: Path, number: int) -> Path:
+    """Where the members of a cohort are, a work directory of its own; they are numbered from 1."""
+    return workdir / COHORTS / str(number)
 
 
 def _check_same(there: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> None:

@@ -16,12 +16,12 @@ from ncjax.distributed.environment import environment
 from ncjax.errors import UserError
 from ncjax.features.extraction import extract
 from ncjax.features.feature_set import FEATURES
-from ncjax.features.run import prepare_run
+from ncjax.features.run import Run, prepare_part, prepare_run
 from ncjax.features.store import describe_members, save_features, write_members
 from ncjax.paths import user_path
 from ncjax.results import TrainingSummary
 from ncjax.storage.atomic import write_json
-from ncjax.storage.workdir import CHECKPOINTS, locked, open_workdir, read_config
+from ncjax.storage.workdir import CHECKPOINTS, locked, open_workdir
 from ncjax.torch_port.files import read_state_dict, write_state_dict
 from ncjax.torch_port.foreign import to_torchvision_names
 from ncjax.torch_port.networks import find_twin
@@ -44,14 +44,17 @@ def export_member(workdir: str | Path, member: int, path: str | Path) -> None:
     Raises:
         UserError: there is no such member or no checkpoint, or the file cannot be written.
     """
-    workdir = user_path(workdir)
-    config = read_config(workdir)
+    run = Run.open(workdir)
+    config = run.config
     find_twin(config.model.name)
-    prepared = prepare_run(config, load_dataset(config.data))
-    if not 0 <= member < len(prepared.members):
-        raise UserError(f"no member {member} in {workdir}; it has {len(prepared.members)}, numbered from 0")
-    state = checkpoint.read_state(workdir, blank_state(prepared.spec, prepared.ensemble))
-    params, batch_stats = jax.tree.map(lambda x: x[member], (state.members.params, state.members.batch_stats))
+    if not 0 <= member < len(run.members):
+        raise UserError(f"no member {member} in {run.workdir}; it has {len(run.members)}, numbered from 0")
+    name = run.members[member].name
+    part = next(part for part in run.parts if name in part.described.members)
+    prepared = prepare_part(part, load_dataset(config.data))
+    state = checkpoint.read_state(part.workdir, blank_state(prepared.spec, prepared.ensemble))
+    index = list(part.described.members).index(name)
+    params, batch_stats = jax.tree.map(lambda x: x[index], (state.members.params, state.members.batch_stats))
     write_state_dict(path, to_state_dict(config.model, prepared.spec.image_shape, params, batch_stats))
 
 

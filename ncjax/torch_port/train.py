@@ -125,8 +125,7 @@ def train_member(prepared: PreparedRun, member: int, network: nn.Module, options
 
 def schedule_factors(prepared: PreparedRun) -> Float32[np.ndarray, "t"]:
     """Learning rate of every step, as a factor of the peak rate."""
-    schedule, total_steps = prepared.spec.functions.schedule, prepared.spec.total_steps
-    return np.asarray(jax.vmap(lambda step: schedule(step, total_steps))(jnp.arange(total_steps)), np.float32)
+    return np.asarray(jax.vmap(prepared.spec.lr_factor)(jnp.arange(prepared.spec.total_steps)), np.float32)
 
 
 def epoch_batches(prepared: PreparedRun, member: int, epoch: int) -> Iterator[tuple[int, Tensor, Tensor]]:

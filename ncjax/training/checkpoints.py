@@ -171,6 +171,12 @@ def _newest_whole(checkpoints: ocp.CheckpointManager, steps: list[int], like: Tr
     return _Found(None, 0, damaged)
 
 
+def why_not_whole(workdir: Path, step: int) -> str:
+    """What is wrong with the checkpoint of a step, which is only read; empty: it is whole."""
+    folder = workdir / CHECKPOINTS
+    return _damage(folder, step, run_id(workdir)) if (folder / str(step)).is_dir() else "it is missing"
+
+
 def _damage(folder: Path, step: int, run: str) -> str:
     if not (folder / str(step) / CONTENT).is_dir():
         return "it has no content: was it half deleted?"

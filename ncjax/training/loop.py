@@ -32,7 +32,6 @@ from ncjax.training.functions import NO_OWN, OwnFunctions, find_functions
 from ncjax.training.members import Ensemble, Images, Member, list_members, make_ensemble, put_images
 from ncjax.training.metrics import open_metrics
 from ncjax.training.monitor import Observe, make_observer
-from ncjax.training.schedules import Schedule
 from ncjax.training.state import Spec, StepMetrics, TrainState, init_state, make_spec
 from ncjax.training.step import compile_chunk, train_chunk
 from ncjax.training.streaming import Feed, batches, chunk_shapes, chunks, make_feed
@@ -64,24 +63,34 @@ class Outcome:
     failures: tuple[str, ...]  # one line for each member whose loss or gradient was not finite
 
 
-def prepare(config: Config, dataset: Dataset, own: OwnFunctions = NO_OWN) -> PreparedRun:
+def prepare(
+    config: Config,
+    dataset: Dataset,
+    own: OwnFunctions = NO_OWN,
+    *,
+    members: tuple[Member, ...] = (),
+    outputs: int = 0,
+) -> PreparedRun:
     """Check a config against its data, then put the data and the members on the devices.
 
     Args:
         config: the experiment.
         dataset: its images.
         own: functions in place of those that the config names.
+        members: some of those of the config; none: all.
+        outputs: of the network; 0: as many as the classes of the member that has most.
 
     Raises:
         UserError: a name, the mesh, the batch or a label map does not fit, or a function of `own` is not what it has to
             be.
     """
     find_functions(config, own)
-    members = list_members(config, dataset)
+    members = members or list_members(config, dataset)
     mesh = make_mesh(config.mesh, config.optim.batch)
-    classes = max(member.label_map.classes for member in members)
+    classes = max(outputs, *(member.label_map.classes for member in members))
     shape, examples = dataset.train.images.shape[1:], dataset.train.images.shape[0]
-    ensemble, images = make_ensemble(members, dataset, mesh), put_images(dataset, mesh, streamed=config.data.streamed)
+    ensemble = make_ensemble(members, dataset, mesh, classes)
+    images = put_images(dataset, mesh, streamed=config.data.streamed)
     feed = None
     if config.data.streamed:
         sizes = {"batch": config.optim.batch, "chunk_steps": config.chunk_steps}
@@ -243,7 +252,7 @@ def _advance(
 def _measured(run: PreparedRun, test: Test, observe: Observe, state: TrainState, at: int, started: float) -> Record:
     """What is written at the end of an epoch."""
     per_epoch = run.spec.steps_per_epoch
-    factor = float(_factor(run.spec.functions.schedule, np.int32(at - 1), run.spec.total_steps))
+    factor = float(_factor(run.spec, np.int32(at - 1)))
     totals, tested = to_host((state.members.totals, test(state)))
     secs = round(time.perf_counter() - started, 3)
     values: Mapping[str, Float[np.ndarray, s] | list[float]] = {
@@ -271,9 +280,9 @@ def by_member(members: tuple[Member, ...], numbers: Float[np.ndarray, "s"] | Seq
     return {member.name: float(number) for member, number in zip(members, numbers, strict=False)}
 
 
-@partial(jax.jit, static_argnums=(0, 2))
-def _factor(schedule: Schedule, step: Int32[Array, ""], total_steps: int) -> Float[Array, ""]:
-    return jnp.asarray(schedule(step, total_steps), jnp.float32)
+@partial(jax.jit, static_argnums=0)
+def _factor(spec: Spec, step: Int32[Array, ""]) -> Float[Array, ""]:
+    return spec.lr_factor(step)
 
 
 def _failures(run: PreparedRun, state: TrainState) -> tuple[str, ...]:

@@ -129,8 +129,15 @@ def default_label_map(
     return LabelMap.parse("mod:5" if len(class_names) > 5 else "mod:2", class_names)
 
 
-def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> Ensemble:
-    """The arrays of the members, sharded over the mesh and padded with copies of member 0."""
+def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh, outputs: int = 0) -> Ensemble:
+    """The arrays of the members, sharded over the mesh and padded with copies of member 0.
+
+    Args:
+        members: at least one.
+        dataset: their labels are made of its own.
+        mesh: the devices.
+        outputs: of the network; 0: as many as the classes of the member that has most.
+    """
     members += members[:1] * (padded_count(len(members), mesh) - len(members))
     classes = np.array([member.label_map.classes for member in members])
     train = {m.label_map.name: m.label_map.targets(dataset.train.labels, "train") for m in members}
@@ -139,7 +146,7 @@ def make_ensemble(members: tuple[Member, ...], dataset: Dataset, mesh: Mesh) -> 
         "seed": np.array([member.seed for member in members], np.int32),
         "lr": np.array([member.lr for member in members], np.float32),
         "weight_decay": np.array([member.weight_decay for member in members], np.float32),
-        "class_mask": np.arange(classes.max())[None, :] < classes[:, None],
+        "class_mask": np.arange(outputs or classes.max())[None, :] < classes[:, None],
         "train_targets": np.stack([train[member.label_map.name] for member in members]),
         "test_targets": np.stack([test[member.label_map.name] for member in members]),
     }

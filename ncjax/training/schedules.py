@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from ncjax.tables import find_named
 
-Schedule = Callable[[Int[Array, ""], int], Float[Array, ""]]  # (steps already taken, length of the run) -> [0, 1]
+Schedule = Callable[[Int[Array, ""], int], Float[Array, ""]]  # (steps already taken, length of the schedule) -> [0, 1]
 
 
 def constant(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
@@ -36,6 +36,12 @@ def one_cycle(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
     """
     cycle = optax.cosine_onecycle_schedule(max(total_steps, 4), 1.0, 0.3, 25.0, 1e4)
     return jnp.asarray(cycle(step), jnp.float32)
+
+
+def factor_at(schedule: Schedule, step: Int[Array, ""], length: int, total_steps: int) -> Float[Array, ""]:
+    """The factor of the peak rate at a step of a run; from step `length` on, that of the step before `length`."""
+    step = jnp.minimum(step, length - 1) if length < total_steps else step
+    return jnp.asarray(schedule(step, length), jnp.float32)
 
 
 SCHEDULES: dict[str, Schedule] = {"constant": constant, "step": thirds, "cosine": cosine, "one_cycle": one_cycle}

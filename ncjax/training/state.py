@@ -17,6 +17,7 @@ from ncjax.models import Variables
 from ncjax.models.network import Outputs, check_outputs
 from ncjax.training.functions import NO_OWN, Functions, OwnFunctions, find_functions
 from ncjax.training.members import Ensemble, Stream
+from ncjax.training.schedules import factor_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,12 @@ class Spec:
     @property
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.optim.epochs
+
+    def lr_factor(self, step: Int32[Array, ""]) -> Float[Array, ""]:
+        """The factor of every member's peak learning rate at a step."""
+        optim = self.config.optim
+        length = self.steps_per_epoch * (optim.schedule_epochs or optim.epochs)
+        return factor_at(self.functions.schedule, step, length, self.total_steps)
 
 
 class StepMetrics(NamedTuple):

@@ -48,8 +48,7 @@ def train_step(spec: Spec, state: TrainState, batch: Batch, ensemble: Ensemble) 
 
     A member whose loss or gradient is not finite keeps its last finite state from then on, and `nan_step` says when.
     """
-    factor = jnp.asarray(spec.functions.schedule(state.step, spec.total_steps), jnp.float32)
-    lr, weight_decay = ensemble.lr * factor, ensemble.weight_decay
+    lr, weight_decay = ensemble.lr * spec.lr_factor(state.step), ensemble.weight_decay
     inputs = _MemberInputs(state.members, batch, ensemble.seed, lr, weight_decay, ensemble.class_mask)
     members, metrics = map_members(
         spec.mesh, partial(_member_step, spec), inputs, state.step, sequential=_is_sequential(spec)

@@ -17,10 +17,14 @@ from ncjax.bench import compare
 from ncjax.bench.interleave import Measured
 from ncjax.cli.main import main
 from ncjax.config import load_config
+from ncjax.data import load_dataset
+from ncjax.distributed.environment import environment
+from ncjax.features.store import describe_members, write_members
 from ncjax.report.comparison import comparison_tables
 from ncjax.results import Comparison
 from ncjax.storage.atomic import write_json
 from ncjax.storage.metrics import read_records
+from ncjax.storage.workdir import open_workdir
 from ncjax.torch_port.step import TorchOptions
 from ncjax.typed_json import structure
 
@@ -132,6 +136,17 @@ def test_another_number_of_epochs_is_refused(compared, capsys):
         ncjax("compare", CONFIG, *OPTIONS, "--optim.epochs", 2, "--workdir", compared)
     assert stop.value.code == 2
     assert "holds a comparison of 3 epochs, not 2" in capsys.readouterr().err
+
+
+def test_members_that_are_added_are_not_compared(tmp_path, capsys):
+    config = dataclasses.replace(load_config(CONFIG), seeds=1, labels=("mod:5",))
+    open_workdir(tmp_path, config, "", environment())
+    write_members(tmp_path, describe_members(config, load_dataset(config.data), from_memory=False))
+    with pytest.raises(SystemExit) as stop:
+        ncjax("compare", CONFIG, *OPTIONS, "--labels", "mod:5", "--seeds", 3, "--workdir", tmp_path)
+    assert stop.value.code == 2
+    assert "holds a run of 1 members, but 3 that train at once" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
 
 
 class Costs(NamedTuple):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ncjax.errors import UserError
-from ncjax.storage.metrics import Record, append, keep_until, read_records
+from ncjax.storage.metrics import Record, append, join_records, keep_until, read_records
 
 A, B = "mod:5/lr=0.1/wd=5e-4/seed=0", "fine/lr=0.1/wd=5e-4/seed=0"
 OLD = '{"step": 10, "epoch": 1, "wall_secs": 1.5, "lr": [0.1, 0.2], "train_loss": [2.0, null]}\n'
@@ -87,3 +87,17 @@ def test_a_damaged_line_before_the_last_is_an_error_and_stays(tmp_path, damage):
         with pytest.raises(UserError, match=r"metrics\.jsonl, line 1 is damaged"):
             read(path)
     assert path.read_bytes() == before
+
+
+def test_lines_of_several_files_are_joined_by_step():
+    def line(step, name, **values):
+        return Record(step=step, epoch=step // 5, wall_secs=2.0, values={k: {name: x} for k, x in values.items()})
+
+    first = [line(5, "a", loss=1.0), line(10, "a", loss=0.5, nc1=3.0)]
+    second = [line(5, "b", loss=2.0)]
+    assert join_records([first]) == tuple(first)
+    assert join_records([first, second]) == (
+        Record(step=5, epoch=1, wall_secs=4.0, values={"loss": {"a": 1.0, "b": 2.0}}),
+        first[1],
+    )
+    assert join_records([second, []]) == tuple(second)

@@ -6,6 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from ncjax.storage.workdir import (
     read_config_of,
     read_json,
     read_run_file,
+    results_locked,
     run_id,
 )
 
@@ -143,6 +145,22 @@ def test_the_holder_is_named_and_readers_need_no_lock(tmp_path, other_process):
     other_process.communicate("")
     with locked(tmp_path):
         pass
+
+
+def test_the_lock_of_results_is_waited_for_and_its_holder_is_named(tmp_path):
+    script = HOLD.replace("import locked", "import results_locked").replace("with locked(", "with results_locked(")
+    start = [sys.executable, "-c", script, tmp_path]
+    with subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:
+        assert other.stdout.readline() == "held\n"
+        named = f"results is in use by process {other.pid} on {platform.node()}; wait for its end$"
+        with pytest.raises(UserError, match=named), results_locked(tmp_path, 0.1):
+            pass
+        with locked(tmp_path):  # a trainer needs another one
+            pass
+        threading.Timer(0.3, other.stdin.close).start()
+        with results_locked(tmp_path):
+            assert other.wait() == 0
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {".lock"}
 
 
 def test_the_lock_ends_with_a_process_that_is_killed(tmp_path, other_process):

@@ -96,6 +96,20 @@ def test_pytorch_computes_the_kept_features_from_exported_weights(trained, files
     assert np.abs(first - second).max() > 0.1
 
 
+def test_members_of_a_run_that_has_grown_are_exported_by_their_number(trained, files, tmp_path):
+    """The member of another rate that was added comes first."""
+    shutil.copytree(trained, tmp_path / "run")
+    ncjax("train", DIGITS, *OPTIONS, "--optim.lr", 0.01, 0.05, "--workdir", tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    assert [len(part.members) for part in run.parts] == [2, 2]
+    for member in (1, 3):
+        ncjax("export", run.workdir, "--member", member, "--output", tmp_path / f"{member}.pt")
+        _, logits = torch_features(tmp_path / f"{member}.pt", run.workdir)
+        np.testing.assert_allclose(run.features(1).test.logits[member], logits, rtol=1e-4, atol=1e-4)
+    old, same = (read_state_dict(path) for path in (files[1], tmp_path / "3.pt"))
+    assert all(same[name].tobytes() == array.tobytes() for name, array in old.items())
+
+
 def test_exported_file_is_a_plain_state_dict_of_the_network(files):
     network = make_network(ModelConfig(name="cnn", width=2), (8, 8, 1), 5)
     network.load_state_dict(torch.load(files[1], weights_only=True), strict=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ncjax.errors import UserError
-from ncjax.training.schedules import SCHEDULES, find_schedule
+from ncjax.training.schedules import SCHEDULES, factor_at, find_schedule
 
 
 def at(kind, step, total=300):
@@ -43,3 +43,12 @@ def test_short_runs_stay_in_range(kind, total):
 def test_unknown_schedule_is_named_with_those_that_are_known():
     with pytest.raises(UserError, match=r"^optim\.schedule is 'linear', but must be one of constant, step, cosine, "):
         at("linear", 0)
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_factor_stays_that_of_the_last_step_after_the_end_of_the_schedule(kind):
+    schedule = SCHEDULES[kind]
+    factors = [float(factor_at(schedule, jnp.asarray(step), 10, 14)) for step in range(14)]
+    assert factors[:10] == [float(schedule(jnp.asarray(step), 10)) for step in range(10)]
+    assert factors[10:] == [factors[9]] * 4
+    assert factors[:6] == [float(factor_at(schedule, jnp.asarray(step), 10, 6)) for step in range(6)]
