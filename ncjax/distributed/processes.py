@@ -179,7 +179,7 @@ def gather_each(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "p ..."]
 
 def sum_over_processes(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     """The sum of an array of every process, on every process."""
-    return gather_each(array).sum(axis=0, dtype=array.dtype)
+    return np.asarray(gather_each(array).sum(axis=0, dtype=array.dtype))
 
 
 def to_host(tree: PyTree) -> PyTree:

@@ -26,7 +26,7 @@ from ncjax.storage.arrays import Frame, FramedRows, frame_of
 from ncjax.training.members import Member
 
 Level = Literal["coarse", "fine"]
-NOT_KEPT = "the classifier was not kept with the features; train again, with a network that gives it (classifier=...)"
+NOT_KEPT = "the classifier was not kept with the features; import or train again, with a network that gives it"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,7 +146,7 @@ def test_only_the_metrics_of_these_names_are_measured():
     assert_same_values(values(found), wanted, rtol=1e-5)
     np.testing.assert_array_equal(found.class_distances, every.class_distances)
     assert not any("nc3" in line for line in found.left_out)
-    with pytest.raises(UserError, match="metrics: 'nc9' is unknown"):
+    with pytest.raises(UserError, match="metric is 'nc9', but must be one of nc1"):
         measure(Labelled(x, y), None, SUPER, metrics=("nc9",))
 
 

@@ -14,7 +14,7 @@ from tests.runs import DEMO, ROOT, ended, start
 WAITS = """
 import hashlib, time
 from ncjax.distributed import watch
-watch.SILENT_SECS = 0.2
+watch.SILENT_SECS = 1.0
 
 def wait(secs):
     until = time.monotonic() + secs
@@ -37,12 +37,12 @@ def said(body: str) -> list[str]:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ("with watch.watched('a step'): wait(0.3)", ["a step"]),
-        ("with watch.watched('a step'): wait(0.6)", ["a step", "a step"]),  # after 0.2 and 0.4 s
-        ("with watch.watched('a step'): wait(0.3)\nwith watch.watched('a look'): wait(0.3)", ["a step", "a look"]),
-        ("with watch.watched('all'):\n  with watch.watched('a step'): wait(0.3)", ["a step"]),
-        ("for i in range(20):\n  with watch.watched('a step'): wait(0.02)", []),
-        ("with watch.watched('a step'): pass\nwait(0.5)", []),
+        ("with watch.watched('a step'): wait(1.5)", ["a step"]),
+        ("with watch.watched('a step'): wait(2.5)", ["a step", "a step"]),  # after 1 and 2 s
+        ("with watch.watched('a step'): wait(1.5)\nwith watch.watched('a look'): wait(1.5)", ["a step", "a look"]),
+        ("with watch.watched('all'):\n  with watch.watched('a step'): wait(1.5)", ["a step"]),
+        ("for i in range(20):\n  with watch.watched('a step'): wait(0.1)", []),
+        ("with watch.watched('a step'): pass\nwait(2.0)", []),
     ],
 )
 def test_what_waits_is_named(body: str, expected: list[str]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ncjax.evaluation.evaluator import evaluate
-from ncjax.evaluation.networks import list_networks
+from ncjax.evaluation.networks import NOT_KEPT, list_networks
 
 
 def test_members_bring_their_label_maps_and_names(trained):
@@ -75,7 +75,7 @@ def test_given_label_map_overrides_the_members_own(trained):
 def test_features_without_their_classifier_say_so(trained):
     features = dataclasses.replace(trained.features(2).choose_layers(["features"]), classifier=None)
     row = evaluate(features, views=(), bootstrap=0).rows[0]
-    assert "nc3 and nc4: the classifier was not kept with the features; import or train again" in row.left_out
+    assert f"nc3 and nc4: {NOT_KEPT}" in row.left_out
     assert row.value("nc1", level="coarse") > 0
 
 
@@ -94,9 +94,7 @@ def test_measurements_say_themselves_why_a_member_has_no_classifier(trained):
     features = dataclasses.replace(trained.features(2).choose_layers(["features"]), classifier=None)
     row = evaluate(features, views=(), bootstrap=0).rows[0]
     assert row.find("nc3", level="coarse").reason == row.find("nc4", level="fine").reason
-    assert (
-        row.find("nc3", level="coarse").reason == "the classifier was not kept with the features; import or train again"
-    )
+    assert row.find("nc3", level="coarse").reason == NOT_KEPT
 
 
 def test_an_unknown_epoch_is_not_random_initialization(trained):

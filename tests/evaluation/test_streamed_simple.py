@@ -43,7 +43,7 @@ def test_ridge_is_scikit_learns(digits):
     found = streamed_ridge(means, products, scaling_of(means, np.diag(products)))
     scaler = StandardScaler().fit(x.astype(np.float64))
     wanted = RidgeClassifier(alpha=1.0).fit(scaler.transform(x), y)
-    np.testing.assert_allclose(found.scores(jnp.asarray(z)), wanted.decision_function(scaler.transform(z)), atol=1e-4)
+    np.testing.assert_allclose(found.scores(jnp.asarray(z)), wanted.decision_function(scaler.transform(z)), atol=3e-4)
     assert accuracy_of(found, test) == pytest.approx(wanted.score(scaler.transform(z), w))
 
 
