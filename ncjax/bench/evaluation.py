@@ -22,7 +22,7 @@ OURS, SKLEARN = "ncjax, all measures", "scikit-learn, clusters and probes alone"
 EXAMPLES, TESTED, FEATURES, CLASSES = 50_000, 10_000, 512, 10
 VIEWS = ("raw", "normalised", "residual_pca")
 L2, RESTARTS = 1e-4, 10
-Split = tuple[Float32[np.ndarray, "n d"], Int32[np.ndarray, "n"]]
+Split = tuple[Float32[np.ndarray, "_ d"], Int32[np.ndarray, "_"]]
 
 
 def bench_evaluation(data: Path | None, bootstrap: int, command: str, *, rounds: int) -> BenchResult:

@@ -63,7 +63,8 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("mesh", [(2, 4), *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in ((1, 8), (4, 2)))])
 def test_one_device_equals_eight(config, dataset, with_mesh, mesh):
-    config = dataclasses.replace(config, **FOUR)
+    """At a small rate: at a large one rounding grows a hundredfold within a few steps."""
+    config = dataclasses.replace(config, **FOUR, optim=dataclasses.replace(config.optim, lr=(0.002,)))
     alone, state = steps(*start(config, dataset), 0, 20)
     spread, spread_state = steps(*start(with_mesh(config, *mesh), dataset), 0, 20)
     np.testing.assert_allclose(spread, alone, atol=1e-5)
