@@ -125,7 +125,9 @@ def train_member(prepared: PreparedRun, member: int, network: nn.Module, options
 
 def schedule_factors(prepared: PreparedRun) -> Float32[np.ndarray, "t"]:
     """Learning rate of every step, as a factor of the peak rate."""
-    return np.asarray(jax.vmap(prepared.spec.lr_factor)(jnp.arange(prepared.spec.total_steps)), np.float32)
+    return np.asarray(
+        jax.vmap(prepared.spec.lr_factor)(jnp.arange(prepared.spec.total_steps, dtype=jnp.int32)), np.float32
+    )
 
 
 def epoch_batches(prepared: PreparedRun, member: int, epoch: int) -> Iterator[tuple[int, Tensor, Tensor]]:
