@@ -109,9 +109,11 @@ def test_points_of_weight_0_are_absent(seed):
     rng = np.random.default_rng(seed)
     points, rubbish = blobs(60, 3, 3, seed=seed % 1000), rng.normal(size=(20, 3)).astype(np.float32) * 1e3
     weights = np.concatenate([np.ones(60), np.zeros(20)]).astype(np.float32)
-    padded = ours(np.concatenate([points, rubbish]), 3, weights=jnp.asarray(weights))
+    whole = np.concatenate([points, rubbish])
+    each = [kmeans(jax.random.key(i), whole, 3, weights=jnp.asarray(weights)) for i in range(3)]
+    padded = min(each, key=lambda found: float(found.inertia))  # one seed alone may end 1 % above the optimum
     best = KMeans(3, n_init=10, random_state=0).fit(points).inertia_
-    assert float(padded.inertia) <= 1.03 * best  # the optimum of one seed may be another one
+    assert float(padded.inertia) <= 1.001 * best
     assert float(padded.inertia) == pytest.approx(inertia_of(points, padded.centroids), rel=1e-3)
 
 
