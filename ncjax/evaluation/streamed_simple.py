@@ -194,8 +194,10 @@ def streamed_few_shot(
         features = np.asarray(train.rows[index], np.float32) - centre
         for mean, own in zip(of_episode, np.split(features, np.cumsum([len(one) for one in rows])[:-1]), strict=True):
             mean[:] = own.mean(axis=0) if len(own) else 0
-    hits = [np.asarray(_hits(jnp.asarray(means), block, centre, anchors)) for block in blocks(test.own_part())]
-    return sum_over_processes(np.asarray(np.sum(hits, axis=0, dtype=np.float64))) / (test.counts > 0).sum()
+    hits = np.zeros(len(drawn))  # a process may have no test row
+    for block in blocks(test.own_part()):
+        hits += np.asarray(_hits(jnp.asarray(means), block, centre, anchors))
+    return sum_over_processes(hits) / (test.counts > 0).sum()
 
 
 @jax.jit
@@ -208,8 +210,8 @@ def _hits(means: Float[Array, "e c d"], block: Block, centre: Array, anchors: An
 
 def accuracy_of(classifier: LinearMap, test: Labelled) -> float:
     """The share of the rows that count whose largest score is that of their class."""
-    hits = [float(_linear_hits(classifier, block)) for block in blocks(test.own_part())]
-    return float(sum_over_processes(np.array(sum(hits)))) / float((test.counts > 0).sum())
+    hits = sum((float(_linear_hits(classifier, block)) for block in blocks(test.own_part())), 0.0)
+    return float(sum_over_processes(np.array(hits))) / float((test.counts > 0).sum())
 
 
 @jax.jit

@@ -2,7 +2,6 @@
 """Simple probes by blocks give the predictions of those in memory, and of scikit-learn."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier
@@ -41,9 +40,12 @@ def test_ridge_is_scikit_learns(digits):
     means = class_means(train, 10)
     (products,) = centred_products(train, np.zeros(len(train.fine), np.int32), means.mean[None])
     found = streamed_ridge(means, products, scaling_of(means, np.diag(products)))
-    scaler = StandardScaler().fit(x.astype(np.float64))
+    x, z = x.astype(np.float64), z.astype(np.float64)
+    scaler = StandardScaler().fit(x)
     wanted = RidgeClassifier(alpha=1.0).fit(scaler.transform(x), y)
-    np.testing.assert_allclose(found.scores(jnp.asarray(z)), wanted.decision_function(scaler.transform(z)), atol=3e-4)
+    origin, weights, bias = (np.asarray(part, np.float64) for part in found)
+    scores = (z - origin) @ weights + bias
+    np.testing.assert_allclose(scores, wanted.decision_function(scaler.transform(z)), atol=1e-5)
     assert accuracy_of(found, test) == pytest.approx(wanted.score(scaler.transform(z), w))
 
 
@@ -69,3 +71,19 @@ def test_a_class_with_few_examples_gives_all_and_one_without_none():
     for rows in drawn_shots(jax.random.key(0), labels, 3, 2):
         assert [len(own) for own in rows] == [2, 0, 2]
         assert set(rows[2]) == {3, 4}
+
+
+def test_a_process_without_test_rows_adds_nothing_to_the_others(digits, monkeypatch):
+    """What it gives to the sum has the shape and type of what they give."""
+    (train, *_), (test, *_) = digits
+    means, given = class_means(train, 10), []
+    none = Labelled(np.zeros((0, train.rows.shape[1]), np.float32), np.zeros(0, np.int32))
+    monkeypatch.setattr(Labelled, "own_part", lambda self: none)
+    monkeypatch.setattr(streamed_simple, "sum_over_processes", lambda array: given.append(array) or array)
+    (products,) = centred_products(train, np.zeros(len(train.fine), np.int32), means.mean[None])
+    accuracy_of(streamed_ridge(means, products, scaling_of(means, np.diag(products))), test)
+    streamed_few_shot(jax.random.key(0), train, test, means, 5)
+    assert [(array.dtype, array.shape, array.any()) for array in given] == [
+        (np.float64, (), False),
+        (np.float64, (20,), False),
+    ]
