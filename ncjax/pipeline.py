@@ -5,7 +5,9 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ncjax.config import Config, to_dict
 from ncjax.data import Dataset, load_dataset
@@ -26,8 +28,8 @@ from ncjax.evaluation.controls import (
     trained_parts,
 )
 from ncjax.evaluation.evaluator import DEFAULT_VIEWS, MOST_NETWORKS, Job, check_views, evaluate, evaluate_jobs
-from ncjax.evaluation.store import write_evaluation
-from ncjax.evaluation.views import VIEWS
+from ncjax.evaluation.store import add_views, write_evaluation
+from ncjax.evaluation.views import VIEWS, find_view
 from ncjax.features.callbacks import Callback
 from ncjax.features.extraction import load_or_extract
 from ncjax.features.feature_set import FEATURES, FeatureSet
@@ -151,7 +153,8 @@ def evaluate_run(
     Features that are missing or damaged are made again from the checkpoint of their epoch, where there is one; notes
     say so, name the epochs that are missing, and say where training has not ended: members of a cohort that is still
     being trained are rows of the epochs that they have come to.
-    Writes results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views is kept.
+    Writes results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views is kept. Views that are
+    planes, which take longest, come last: who interrupts them keeps what was written of the others.
 
     Args:
         run: that has been trained, or its work directory.
@@ -178,20 +181,16 @@ def evaluate_run(
     check_devices()
     maps = distinct_maps(run.described)
     pixels = pixels_left_out(run) if controls else []
-    found = _evaluated(run, epochs, chosen, maps[:most], controls and not pixels, bootstrap, memory, on_event)
-    if all(row.epoch is None for row in found.rows):
-        raise UserError(found.notes[0])
-    notes = [*unfinished, *training.failures, *_imported(training), *training.data]
-    notes += [*pixels, *maps_left_out(maps, most)]
-    secs = {
-        "compile": training.compile_secs,
-        "train": training.train_secs,
-        "evaluate": round(time.perf_counter() - started, 2),
-    }
-    notes += [*found.notes, *describe_controls(found.rows)]
-    found = dataclasses.replace(found, notes=tuple(notes), provenance=_provenance(run, secs))
-    on_main_process(lambda: write_evaluation(run.workdir, found))
-    return found
+    before = [*unfinished, *training.failures, *_imported(training), *training.data]
+    before += [*pixels, *maps_left_out(maps, most)]
+    work = _collect(run, epochs, maps[:most], controls and not pixels, bootstrap)
+
+    write = partial(_write, run, training, before, started)
+    options = {"restarts": run.config.evaluate.restarts, "memory_gib": memory, "on_event": on_event}
+    planes = tuple(view for view in chosen if find_view(view).plane is not None)
+    found = _evaluated(work, [view for view in chosen if view not in planes], **options)
+    whole = write(found)
+    return write(add_views(found, _evaluated(work, planes, metrics=(), **options), chosen)) if planes else whole
 
 
 def _epochs(run: Run) -> tuple[int, ...]:
@@ -222,17 +221,26 @@ def _imported(training: TrainingSummary) -> tuple[str, ...]:
     return (*training.imported, f"Their images were normalised with mean {mean} and deviation {std} (full scale 1).")
 
 
-def _evaluated(
-    run: Run,
-    epochs: Sequence[int],
-    views: Sequence[str],
-    maps: Sequence[LabelMap | None],
-    pixels: bool,
-    bootstrap: int,
-    memory_gib: float | None,
-    on_event: Callable[[Event], None] | None,
-) -> Evaluation:
-    """Raw pixels, random initialization, then the members at every kept epoch; all together."""
+def _write(run: Run, training: TrainingSummary, before: Sequence[str], started: float, found: Evaluation) -> Evaluation:
+    """Writes what was found, with notes and where it comes from, and returns it."""
+    evaluated = round(time.perf_counter() - started, 2)
+    secs = {"compile": training.compile_secs, "train": training.train_secs, "evaluate": evaluated}
+    notes = (*before, *found.notes, *describe_controls(found.rows))
+    whole = dataclasses.replace(found, notes=notes, provenance=_provenance(run, secs))
+    on_main_process(lambda: write_evaluation(run.workdir, whole))
+    return whole
+
+
+class _Work(NamedTuple):
+    """What is evaluated of a run: raw pixels, random initialization, then the members at every kept epoch."""
+
+    parts: Sequence[Part]
+    jobs: Sequence[Job]
+    notes: Sequence[str]
+    several_maps: bool
+
+
+def _collect(run: Run, epochs: Sequence[int], maps: Sequence[LabelMap | None], pixels: bool, bootstrap: int) -> _Work:
     parts, jobs, notes = list[Part](), list[Job](), list[str]()
     names = tuple(run.described.members)
 
@@ -251,12 +259,17 @@ def _evaluated(
             continue
         notes += of_features
         add(trained_parts(features, maps, names) if epoch else initial_parts(features, maps), bootstrap)
-    restarts = run.config.evaluate.restarts
-    found = (
-        evaluate_jobs(jobs, views=views, restarts=restarts, memory_gib=memory_gib, on_event=on_event) if jobs else []
-    )
-    whole = join([part.name_rows(one, len(maps) > 1) for part, one in zip(parts, found, strict=True)])
-    return dataclasses.replace(whole, notes=(*notes, *whole.notes))
+    if all(part.features.epoch is None for part in parts):
+        raise UserError(notes[0])
+    return _Work(parts, jobs, notes, len(maps) > 1)
+
+
+def _evaluated(work: _Work, views: Sequence[str], **options: Any) -> Evaluation:
+    """All together."""
+    found = evaluate_jobs(work.jobs, views=views, **options)
+    rows = [part.name_rows(one, work.several_maps) for part, one in zip(work.parts, found, strict=True)]
+    whole = join(rows)
+    return dataclasses.replace(whole, notes=(*work.notes, *whole.notes))
 
 
 def _provenance(run: Run, wall_secs: dict[str, float | None]) -> Provenance:

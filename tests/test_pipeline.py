@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ncjax.errors import UserError
 from ncjax.evaluation.clp import cluster_and_linear_probe
 from ncjax.evaluation.evaluator import evaluate
 from ncjax.evaluation.store import read_clusters
+from ncjax.evaluation.views import VIEWS
 from ncjax.features.feature_set import FeatureSet
 from ncjax.pipeline import evaluate_files, evaluate_run, export_features, train
 from ncjax.results import Evaluation, TrainingSummary
@@ -78,6 +80,35 @@ def test_another_view_joins_those_that_are_there(workdir, found):
     assert set(written.views) == {"raw", "normalised"}
     assert written.rows[1].value("clp", view="raw") == found.rows[2].value("clp", view="raw")
     assert set(read_clusters(workdir, 2)) == {"raw", "normalised"}
+
+
+def test_views_that_are_planes_come_last_and_an_interrupt_keeps_the_others(found, workdir, tmp_path, monkeypatch):
+    def plane(points):
+        return points[:, :2]
+
+    def interrupted(points):
+        raise KeyboardInterrupt
+
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy, ignore=shutil.ignore_patterns("results"))
+    (copy / "results").mkdir()
+    shutil.copy(workdir / "results" / "training.json", copy / "results")
+    asked = {"views": ("tsne", "raw"), "bootstrap": 2}
+    monkeypatch.setitem(VIEWS, "tsne", VIEWS["tsne"]._replace(plane=interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(copy, **asked)
+    kept = Evaluation.from_json((copy / "results" / "evaluation.json").read_text())
+    assert kept.rows == found.rows
+    monkeypatch.setitem(VIEWS, "tsne", VIEWS["tsne"]._replace(plane=plane))
+    whole = evaluate_run(copy, **asked)
+    assert tuple(whole.views) == ("tsne", "raw")
+    assert Evaluation.from_json((copy / "results" / "evaluation.json").read_text()) == whole
+    for row, before in zip(whole.rows, found.rows, strict=True):
+        assert set(before.measurements) < set(row.measurements)
+        more = {(one.metric, one.view) for one in set(row.measurements) - set(before.measurements)}
+        assert {view for _, view in more} == {"tsne"}
+        assert ("cluster_accuracy", "tsne") in more
+    assert set(read_clusters(copy, 2)) == {"raw", "tsne"}
 
 
 @pytest.mark.slow

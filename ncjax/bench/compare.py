@@ -22,7 +22,8 @@ from ncjax.config import Config, MeshConfig, to_dict
 from ncjax.data import load_dataset
 from ncjax.distributed.environment import environment
 from ncjax.errors import UserError
-from ncjax.features.store import describe_members, read_parts, save_features, write_members
+from ncjax.features.store import describe_members, read_parts, write_members
+from ncjax.features.writing import save_features
 from ncjax.pipeline import evaluate_run, train
 from ncjax.report.read import read_comparison
 from ncjax.results import Comparison, Evaluation, Provenance, Row, Speed, TimeToAccuracy, TrainingSummary

@@ -9,20 +9,22 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 
 from ncjax.collapse.plan import NO_CLASSIFIER
 from ncjax.collapse.reading import Classifier, Labelled
 from ncjax.config import MeshConfig
 from ncjax.data.label_maps import LabelMap
 from ncjax.distributed.mesh import row_mesh
+from ncjax.distributed.processes import own_share, sum_over_processes
 from ncjax.errors import UserError
 from ncjax.evaluation.label_levels import AnyLabelMap, SuperClasses, super_classes
+from ncjax.features.arrays import BLOCK_BYTES
 from ncjax.features.feature_set import FeatureSet, SplitFeatures, as_heads, classifier_layer
 from ncjax.features.frames import Survey, find_frame, survey
 from ncjax.ops.xla import BRIEF
 from ncjax.results import Measurement, Row
-from ncjax.storage.arrays import Frame, FramedRows, frame_of
+from ncjax.storage.arrays import Frame, FramedRows, Rows, frame_of
 from ncjax.training.members import Member
 
 Level = Literal["coarse", "fine"]
@@ -164,9 +166,17 @@ def _accuracies(features: FeatureSet, index: int, member: Member) -> Iterator[Me
     """On the labels that a member was trained on, over the classes that it has."""
     for name, split in (("train", features.train), ("test", features.test)):
         if split is not None and split.logits is not None and split.targets is not None:
-            predicted = split.logits[index][:, : member.label_map.classes].argmax(-1)
-            share = float((predicted == split.targets[index]).mean())
-            yield Measurement(metric="accuracy", split=name, level="coarse", value=share)
+            right = _right(split.logits[index], split.targets[index], member.label_map.classes)
+            yield Measurement(metric="accuracy", split=name, level="coarse", value=right / len(split.labels))
+
+
+def _right(logits: Rows, targets: Int32[np.ndarray, "n"], classes: int) -> int:
+    """How many examples are classified as they are labelled; each process reads its own part, a block at a time."""
+    share, size, right = own_share(len(targets)), max(1, BLOCK_BYTES // (4 * logits.shape[1])), 0
+    for first in range(share.start, share.stop, size):
+        rows = slice(first, min(first + size, share.stop))
+        right += int((np.asarray(logits[rows])[:, :classes].argmax(-1) == targets[rows]).sum())
+    return int(sum_over_processes(np.asarray(right, np.int64)))
 
 
 def _labelled(

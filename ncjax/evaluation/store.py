@@ -90,6 +90,24 @@ def with_earlier(evaluation: Evaluation, earlier: Evaluation | None) -> Evaluati
     )
 
 
+def add_views(evaluation: Evaluation, more: Evaluation, order: Sequence[str]) -> Evaluation:
+    """An evaluation with what another one, of the same networks, has of other views; views in an order of names."""
+    known = {_identity(row): row for row in more.rows}
+
+    def added(row: Row) -> Row:
+        other = known[_identity(row)]
+        left_out = (*row.left_out, *(line for line in other.left_out if line not in row.left_out))
+        return dataclasses.replace(_with_views(row, other, evaluation), left_out=left_out)
+
+    views, clusters = {**evaluation.views, **more.views}, {**evaluation.clusters, **more.clusters}
+    return dataclasses.replace(
+        evaluation,
+        rows=tuple(map(added, evaluation.rows)),
+        views={view: views[view] for view in order},
+        clusters={view: clusters[view] for view in order if view in clusters},
+    )
+
+
 def _numbered(row: Row, numbers: Mapping[str, int]) -> Row:
     return row if row.member is None else dataclasses.replace(row, member=numbers.get(row.name, row.member))
 

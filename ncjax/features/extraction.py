@@ -2,30 +2,33 @@
 """Features of a run's members: the forward pass of all of them in eval mode."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int32
+from jaxtyping import Int32
 
-from ncjax.data import Dataset, Split, Streamed
+from ncjax.data import Dataset, Split
 from ncjax.distributed.processes import is_distributed, to_host
 from ncjax.errors import UserError
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
 from ncjax.features.joined import join_features
+from ncjax.features.outputs import OutputShapes, output_shapes, pieces_of
+from ncjax.features.pieces import gather
 from ncjax.features.run import Run, prepare_again, state_of
 from ncjax.features.store import AGAIN, RunMembers, describe_members, label_features, load_features
+from ncjax.features.writing import heads_by_place, place_of, small_arrays, write_pieces
 from ncjax.models import Variables
-from ncjax.ops.xla import compiler_options
-from ncjax.training.forward import forward, forward_batches
+from ncjax.storage.stored_arrays import Place
+from ncjax.training.forward import LOGITS
 from ncjax.training.loop import PreparedRun
-from ncjax.training.state import TrainState, init_state
-from ncjax.training.streaming import batches
+from ncjax.training.state import TrainState
 
-Outputs = Mapping[str, np.ndarray]  # by the name of the tensor, `[s n x]`
+SPLITS = ("train", "test")
 
 
 def extract_features(
@@ -148,23 +151,57 @@ def extract(
         epoch: of the state.
         described: the members as members.json has them; none: made here.
     """
-    own, count = dataset is prepared.dataset, len(prepared.members)
-
-    def split(name: str) -> SplitFeatures:
-        source: Split = getattr(dataset, name)
-        pixels = getattr(prepared.images, name) if own and prepared.feed is None else None
-        found = _outputs(prepared, state, source, pixels, tuple(layers))
-        return SplitFeatures(
-            layers={layer: found[layer][:count] for layer in layers},
-            labels=source.labels,
-            logits=found["logits"][:count],
-            targets=_targets(prepared, source, name),
-        )
-
+    shapes = output_shapes(prepared, layers)
+    splits = {name: _in_memory(prepared, state, dataset, name, layers, shapes) for name in SPLITS}
     described = described or describe_members(prepared.config, dataset, from_memory=False)
-    return label_features(
-        described, prepared.config.mesh, epoch, split("train"), split("test"), _heads(prepared, state)
+    heads = _heads(prepared, state)
+    return label_features(described, prepared.config.mesh, epoch, splits["train"], splits["test"], heads)
+
+
+def _in_memory(
+    prepared: PreparedRun, state: TrainState, dataset: Dataset, name: str, layers: Sequence[str], shapes: OutputShapes
+) -> SplitFeatures:
+    source, count = getattr(dataset, name), len(prepared.members)
+    found = {tensor: np.empty((count, len(source.labels), width), dtype) for tensor, (width, dtype) in shapes.items()}
+    for piece in pieces_of(prepared, state, dataset, name, shapes):
+        there, last = piece.members < count, piece.first + piece.examples
+        for tensor, rows in gather(piece).items():
+            found[tensor][piece.members[there], piece.first : last] = rows[there]
+    return SplitFeatures(
+        layers={tensor: found[tensor] for tensor in layers},
+        labels=source.labels,
+        logits=found[LOGITS],
+        targets=_targets(prepared, source, name),
     )
+
+
+def keep_features(
+    workdir: Path, prepared: PreparedRun, state: TrainState, dataset: Dataset, layers: Sequence[str], epoch: int
+) -> None:
+    """Writes `features/EPOCH` of a run: what `extract` finds, of which no process ever holds more than a piece.
+
+    Args:
+        workdir: of the run, whose lock this process or the main process holds.
+        prepared: the run.
+        state: of all members.
+        dataset: of the run.
+        layers: names of tensors.
+        epoch: of the state.
+
+    Raises:
+        UserError: an image cannot be read, or the features cannot be written.
+    """
+    shapes, count = output_shapes(prepared, layers), len(prepared.members)
+    small, large = dict[Place, np.ndarray](), dict[Place, jax.ShapeDtypeStruct]()
+    for name in SPLITS:
+        source: Split = getattr(dataset, name)
+        small |= small_arrays(name, source.labels, _targets(prepared, source, name))
+        for tensor, (width, dtype) in shapes.items():
+            large[place_of(name, tensor)] = jax.ShapeDtypeStruct((count, len(source.labels), width), dtype)
+    heads = _heads(prepared, state)
+    small |= {} if heads is None else heads_by_place(heads)
+    pieces = chain.from_iterable(pieces_of(prepared, state, dataset, name, shapes) for name in SPLITS)
+    write_pieces(workdir, epoch, small, large, pieces)
 
 
 def _heads(prepared: PreparedRun, state: TrainState) -> Heads | None:
@@ -195,40 +232,5 @@ def check_layers(prepared: PreparedRun, layers: Sequence[str]) -> None:
     Raises:
         UserError: naming the first unknown layer, and those that there are.
     """
-    if set(layers) <= {FEATURES}:
-        return
-    spec, images = prepared.spec, prepared.images
-    pixels = jax.ShapeDtypeStruct((1, *spec.image_shape), np.uint8)
-    state = jax.eval_shape(lambda: init_state(spec, prepared.ensemble))
-    jax.eval_shape(partial(forward, spec, layers=tuple(layers)), state, pixels, images.mean, images.std)
-
-
-def _outputs(
-    prepared: PreparedRun, state: TrainState, source: Split, pixels: Array | None, layers: tuple[str, ...]
-) -> Outputs:
-    if prepared.feed is not None or isinstance(source.images, Streamed):
-        return _streamed(prepared, state, source, layers)
-    images = prepared.images
-    whole = pixels if pixels is not None else np.asarray(source.images)
-    return to_host(_compiled(forward, layers)(prepared.spec, state, whole, images.mean, images.std))
-
-
-def _streamed(prepared: PreparedRun, state: TrainState, source: Split, layers: tuple[str, ...]) -> Outputs:
-    spec, images, count = prepared.spec, prepared.images, len(source.labels)
-    whole: dict[str, np.ndarray] = {}
-    at = 0
-    with closing(batches(source.images, spec.config.optim.batch, spec.mesh)) as blocks:
-        for pixels in blocks:
-            found = to_host(_compiled(forward_batches, layers)(spec, state, pixels, images.mean, images.std))
-            size = found["logits"].shape[1]
-            for name, part in found.items():
-                if name not in whole:
-                    whole[name] = np.empty((part.shape[0], count, part.shape[2]), part.dtype)
-                whole[name][:, at : at + size] = part[:, : count - at]
-            at += size
-    return whole
-
-
-@cache
-def _compiled(function: Callable[..., Any], layers: tuple[str, ...]) -> Callable[..., Any]:
-    return jax.jit(partial(function, layers=layers), static_argnums=0, compiler_options=compiler_options())
+    if not set(layers) <= {FEATURES}:
+        output_shapes(prepared, layers)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32
+from jaxtyping import Float, Int32, Shaped
 
 from ncjax.config import MeshConfig
 from ncjax.data.label_maps import LabelMap
@@ -38,13 +38,13 @@ class SplitFeatures:
     Attributes:
         layers: by name, the features `[n d]` of each member, in memory or on disk: an array `[s n d]`, or a sequence.
         labels: fine labels, from 0.
-        logits: of every member; None: not known.
+        logits: `[n c]` of each member, as layers; None: not known.
         targets: the labels that each member was trained on; None: not known.
     """
 
     layers: Mapping[str, Float[np.ndarray, "s n d"] | Sequence[Rows]]
     labels: Int32[np.ndarray, "n"]
-    logits: Float32[np.ndarray, "s n c"] | None = None
+    logits: Float[np.ndarray, "s n c"] | Sequence[Rows] | None = None
     targets: Int32[np.ndarray, "s n"] | None = None
 
 
@@ -183,7 +183,7 @@ class FeatureSet:
             return SplitFeatures(
                 layers={name: [rows[i] for i in members] for name, rows in split.layers.items()},
                 labels=split.labels,
-                logits=None if split.logits is None else split.logits[list(members)],
+                logits=None if split.logits is None else _some(split.logits, members),
                 targets=None if split.targets is None else split.targets[list(members)],
             )
 
@@ -222,10 +222,9 @@ class FeatureSet:
             if split is None:
                 continue
             for layer, rows in split.layers.items():
-                arrays[f"{name}_{FEATURES}" if layer == FEATURES else f"{name}_layer_{layer}"] = np.stack(
-                    [np.asarray(one[:]) for one in rows]
-                )
-            known = {"logits": split.logits, "fine": split.labels, "coarse": split.targets}
+                arrays[f"{name}_{FEATURES}" if layer == FEATURES else f"{name}_layer_{layer}"] = whole(rows)
+            logits = None if split.logits is None else whole(split.logits)
+            known = {"logits": logits, "fine": split.labels, "coarse": split.targets}
             arrays |= {f"{name}_{part}": array for part, array in known.items() if array is not None}
         named = {"class_names": self.class_names, "super_classes": self.super_classes}
         arrays |= {name: np.array(texts) for name, texts in named.items() if texts}
@@ -234,6 +233,15 @@ class FeatureSet:
         target = user_path(path)
         write_arrays(target, arrays)
         return target
+
+
+def _some(rows: Sequence[Rows] | np.ndarray, members: Sequence[int]) -> Sequence[Rows] | np.ndarray:
+    return rows[list(members)] if isinstance(rows, np.ndarray) else [rows[i] for i in members]
+
+
+def whole(rows: Sequence[Rows] | np.ndarray) -> Shaped[np.ndarray, "s n x"]:
+    """The rows of all members in memory."""
+    return np.stack([np.asarray(one[:]) for one in rows])
 
 
 def classifier_layer(layers: Sequence[str]) -> str:

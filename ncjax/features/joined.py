@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ncjax.errors import UserError
-from ncjax.features.feature_set import FeatureSet, Heads, SplitFeatures
+from ncjax.features.feature_set import FeatureSet, Heads, SplitFeatures, whole
 from ncjax.features.store import RunMembers
 from ncjax.results import TrainingSummary
 from ncjax.storage.arrays import Rows
@@ -56,7 +56,7 @@ def _join_split(parts: Sequence[SplitFeatures], order: Order) -> SplitFeatures:
     return SplitFeatures(
         layers={layer: _join_rows([part.layers[layer] for part in parts], order) for layer in common},
         labels=parts[0].labels,
-        logits=_join_padded(logits, order, LOWEST) if len(logits) == len(parts) else None,
+        logits=_join_logits(logits, order) if len(logits) == len(parts) else None,
         targets=np.concatenate(targets)[list(order)] if len(targets) == len(parts) else None,
     )
 
@@ -65,6 +65,13 @@ def _join_rows(parts: Sequence[Any], order: Order) -> Float[np.ndarray, "s n d"]
     rows = [one for part in parts for one in part]
     chosen = [rows[number] for number in order]
     return np.stack(chosen) if all(isinstance(one, np.ndarray) for one in chosen) else tuple(chosen)
+
+
+def _join_logits(parts: Sequence[Any], order: Order) -> Float[np.ndarray, "s n c"] | Sequence[Rows]:
+    """On disk where they lie there and have as many classes; others are held."""
+    if len({part[0].shape for part in parts}) == 1:
+        return _join_rows(parts, order)
+    return _join_padded([whole(part) for part in parts], order, LOWEST)
 
 
 def _join_heads(heads: Sequence[Heads], order: Order) -> Heads:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of a run on disk: `features/EPOCH`, by Orbax, with checksums; and who the members are: `members.json`."""
+"""Features of a run as they are read from `features/EPOCH`, and who the members are: `members.json`."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,15 @@ from ncjax.errors import UserError, first_line
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
 from ncjax.storage.arrays import Rows
 from ncjax.storage.atomic import write_json
-from ncjax.storage.checksums import Identity, damage, write_checksums
-from ncjax.storage.failures import why_not_written
+from ncjax.storage.checksums import Identity, damage
 from ncjax.storage.literal_paths import literal_path
-from ncjax.storage.stored_arrays import StoredRows, open_stored
+from ncjax.storage.stored_arrays import INDEX, Place, StoredRows, open_arrays, open_stored
 from ncjax.storage.workdir import CONFIG, part_folders, read_config, read_json, read_run_file, run_id
+from ncjax.training.forward import LOGITS
 from ncjax.training.members import Member, default_label_map, list_members
 from ncjax.typed_json import structure, unstructure
 
-CHUNK_BYTES = 2**24  # of an array on disk: the least that is read, where only some rows are
-CONTENT = "_METADATA"  # the file of Orbax that says which arrays there are
+ORBAX_INDEX = "_METADATA"  # says which arrays there are, where an earlier version wrote them by Orbax
 MEMBERS_FILE = "members.json"
 AGAIN = "; the command that trained the run makes them again, where it kept a checkpoint of that epoch"
 
@@ -140,38 +139,6 @@ def join_members(parts: Sequence[RunMembers], order: Sequence[str]) -> RunMember
     return dataclasses.replace(parts[-1], members={name: members[name] for name in order or members})
 
 
-def save_features(workdir: Path, features: FeatureSet) -> None:
-    """Write features/EPOCH, whole or not at all; an older one of that epoch is replaced.
-
-    Raises:
-        UserError: they cannot be written.
-    """
-    assert features.epoch is not None
-    assert features.test is not None
-    folder = _folder(workdir, features.epoch)
-    content: dict[str, Any] = {"train": _to_tree(features.train), "test": _to_tree(features.test)}
-    if features.classifier is not None:
-        content["classifier"] = features.classifier._asdict()
-    in_chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), content)
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(literal_path(folder), content, save_args=in_chunks, force=True)
-        if is_main_process():
-            write_checksums(folder, identity=_identity(workdir, features.epoch))
-    except (ValueError, OSError) as error:
-        if lost_peer(error):
-            raise
-        reason = why_not_written(workdir / CONFIG, error)
-        raise UserError(f"features cannot be written to {folder} ({reason}); the same command goes on") from error
-
-
-def _to_tree(split: SplitFeatures) -> dict[str, Any]:
-    """The layer that every run has stands beside the labels, as in earlier versions; others under `layers`."""
-    arrays = {FEATURES: split.layers[FEATURES], "logits": split.logits, "fine": split.labels, "coarse": split.targets}
-    others = {name: np.asarray(rows) for name, rows in split.layers.items() if name != FEATURES}
-    return arrays | ({"layers": others} if others else {})
-
-
 def load_features(workdir: Path, epoch: int, *, on_disk: bool = False, config: Config | None = None) -> FeatureSet:
     """Read features/EPOCH of the members of one folder.
 
@@ -184,7 +151,7 @@ def load_features(workdir: Path, epoch: int, *, on_disk: bool = False, config: C
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    folder = _folder(workdir, epoch)
+    folder = epoch_folder(workdir, epoch)
     if not folder.is_dir():
         kept = ", ".join(map(str, saved_epochs(workdir))) or "none"
         raise UserError(f"no features of epoch {epoch} in {workdir} (kept: {kept}); set evaluate.epochs and train")
@@ -194,8 +161,9 @@ def load_features(workdir: Path, epoch: int, *, on_disk: bool = False, config: C
     try:
         content = _read(folder, on_disk)
         config = config or read_config(workdir)
-        train, test = (_from_tree(content[name], config.evaluate.layers) for name in ("train", "test"))
-        heads = Heads(**content["classifier"]) if "classifier" in content else None
+        train, test = (_split(content, name, config.evaluate.layers) for name in ("train", "test"))
+        weights, bias = (content.get(("classifier", part)) for part in Heads._fields)
+        heads = None if weights is None or bias is None else Heads(weights, bias)
         run = read_members(workdir)
         _check_count(train, len(run.members))
     except Exception as error:  # what Orbax raises of files that are not its own is of many kinds
@@ -205,33 +173,37 @@ def load_features(workdir: Path, epoch: int, *, on_disk: bool = False, config: C
     return label_features(run, config.mesh, epoch, train, test, heads)
 
 
-def _read(folder: Path, on_disk: bool) -> dict[str, Any]:
-    """What `save_features` wrote."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        if not on_disk:
-            return dict(jax.tree.map(np.asarray, checkpointer.restore(literal_path(folder))))
-        described = checkpointer.metadata(literal_path(folder)).item_metadata.tree
+def _read(folder: Path, on_disk: bool) -> Mapping[Place, Any]:
+    """The arrays of a folder by place; large ones as the rows of each member."""
+    arrays = open_arrays(folder) if (folder / INDEX).is_file() else _open_orbax(folder)
 
-    def opened(place: tuple[Any, ...], about: Any) -> np.ndarray | Sequence[Rows]:
-        array = open_stored(folder, about.name)
-        if place[0].key != "classifier" and place[1].key in (FEATURES, "layers"):
+    def read(place: Place, array: Any) -> np.ndarray | Sequence[Rows]:
+        if on_disk and place[0] != "classifier" and place[1] in (FEATURES, LOGITS, "layers"):
             return tuple(StoredRows(array[member]) for member in range(array.shape[0]))
         return np.asarray(array.read().result())
 
-    return dict(jax.tree_util.tree_map_with_path(opened, described))
+    return {place: read(place, array) for place, array in arrays.items()}
+
+
+def _open_orbax(folder: Path) -> dict[Place, Any]:
+    """What an earlier version wrote."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        described = checkpointer.metadata(literal_path(folder)).item_metadata.tree
+    places = {tuple(key.key for key in path): about.name for path, about in jax.tree.leaves_with_path(described)}
+    return {place: open_stored(folder, name) for place, name in places.items()}
 
 
 def missing_features(workdir: Path, epoch: int) -> str:
     """Why features/EPOCH cannot be read; empty where it is what was written."""
-    folder = _folder(workdir, epoch)
+    folder = epoch_folder(workdir, epoch)
     if not folder.is_dir():
         return "they are missing"
-    if not (folder / CONTENT).is_file():
-        return f"{CONTENT} is missing: were they half deleted?"
-    return damage(folder, identity=_identity(workdir, epoch))
+    if not any((folder / index).is_file() for index in (INDEX, ORBAX_INDEX)):
+        return f"{INDEX} is missing: were they half deleted?"
+    return damage(folder, identity=identity_of(workdir, epoch))
 
 
-def _identity(workdir: Path, epoch: int) -> Identity:
+def identity_of(workdir: Path, epoch: int) -> Identity:
     """What the checksum file says that features are of."""
     return {"run": run_id(workdir), "epoch": epoch}
 
@@ -242,13 +214,14 @@ def _check_count(split: SplitFeatures, members: int) -> None:
         raise UserError(f"they are of {max(counts)} members, but {MEMBERS_FILE} names {members}")
 
 
-def _from_tree(content: Mapping[str, Any], order: Sequence[str]) -> SplitFeatures:
-    layers = {FEATURES: content[FEATURES], **content.get("layers", {})}
+def _split(content: Mapping[Place, Any], name: str, order: Sequence[str]) -> SplitFeatures:
+    layers = {FEATURES: content[name, FEATURES]}
+    layers |= {place[2]: rows for place, rows in content.items() if place[:2] == (name, "layers")}
     return SplitFeatures(
-        layers={name: layers[name] for name in order if name in layers} or layers,
-        labels=content["fine"],
-        logits=content["logits"],
-        targets=content["coarse"],
+        layers={layer: layers[layer] for layer in order if layer in layers} or layers,
+        labels=content[name, "fine"],
+        logits=content[name, LOGITS],
+        targets=content[name, "coarse"],
     )
 
 
@@ -277,12 +250,18 @@ def open_features(workdir: Path, epoch: int, split: str = "train", member: int =
     """
     folder, member = _place(workdir, member)
     try:
-        array = open_stored(_folder(folder, epoch), f"{split}.{FEATURES}")
-    except ValueError as error:
+        array = _open_split(epoch_folder(folder, epoch), split)
+    except (KeyError, ValueError) as error:
         raise UserError(f"no {split} features of epoch {epoch} in {folder}; train with evaluate.epochs") from error
     if not 0 <= member < array.shape[0]:
         raise UserError(f"no member {member} in {workdir}: there are {array.shape[0]}")
     return StoredRows(array[member])
+
+
+def _open_split(folder: Path, split: str) -> Any:
+    if (folder / INDEX).is_file():
+        return open_arrays(folder)[split, FEATURES]
+    return open_stored(folder, f"{split}.{FEATURES}")
 
 
 def _place(workdir: Path, member: int) -> tuple[Path, int]:
@@ -302,5 +281,6 @@ def saved_epochs(workdir: Path) -> tuple[int, ...]:
     return tuple(sorted(int(folder.name) for folder in folders if folder.name.isdigit()))
 
 
-def _folder(workdir: Path, epoch: int) -> Path:
+def epoch_folder(workdir: Path, epoch: int) -> Path:
+    """Where the features of an epoch lie."""
     return (workdir / "features" / str(epoch)).absolute()

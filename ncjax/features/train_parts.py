@@ -10,10 +10,10 @@ from ncjax.data import Dataset
 from ncjax.distributed.processes import broadcast_message, is_main_process, on_main_process
 from ncjax.errors import UserError
 from ncjax.features.callbacks import Callback, call_callbacks
-from ncjax.features.extraction import check_can_extract_again, check_layers, extract
+from ncjax.features.extraction import check_can_extract_again, check_layers, keep_features
 from ncjax.features.feature_set import FEATURES
 from ncjax.features.run import Live, Run, normalised, state_of
-from ncjax.features.store import missing_features, save_features
+from ncjax.features.store import missing_features
 from ncjax.results import TrainingSummary
 from ncjax.storage.atomic import write_json
 from ncjax.storage.metrics import Values
@@ -63,7 +63,7 @@ def train_part(part: Run, dataset: Dataset, prepared: PreparedRun | None, callba
     layers = tuple(dict.fromkeys((*part.config.evaluate.layers, FEATURES)))  # what the classifier reads is always kept
 
     def keep(run: PreparedRun, epoch: int, state: TrainState) -> None:
-        save_features(part.workdir, extract(run, state, dataset, layers, epoch, part.described))
+        keep_features(part.workdir, run, state, dataset, layers, epoch)
 
     outcome = None
     if not has_all_steps(part, dataset):

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -33,6 +34,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def replace_folder(draft: Path, folder: Path) -> None:
+    """A folder takes the place of another one, or a new place; the other is there until the new one is."""
+    if not folder.exists():
+        os.replace(draft, folder)
+        return
+    older = draft.with_name(f"{draft.name}.older")
+    shutil.rmtree(older, ignore_errors=True)
+    os.replace(folder, older)
+    os.replace(draft, folder)
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def remove_drafts(folders: Iterable[Path]) -> None:

@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays that Orbax wrote, read from disk where they are indexed."""
+"""Arrays on disk that are written and read a part at a time, by TensorStore; those of Orbax are read too."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 from jaxtyping import Shaped
 
+from ncjax.storage.atomic import write_json
+
+Place: TypeAlias = tuple[str, ...]  # of an array in a tree of names, such as ("train", "features")
+INDEX = "arrays.json"  # the places of the arrays of a folder; each lies in a folder of its number
+CHUNK_BYTES = 2**24  # the least that is read of an array, where only some rows are
 CACHE_BYTES = 2**28  # of pieces of arrays that are kept in memory, for rows of one piece that are read one by one
 
 
@@ -39,6 +47,53 @@ class StoredRows:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
+
+
+def create_arrays(folder: Path, arrays: Mapping[Place, jax.ShapeDtypeStruct]) -> None:
+    """Make a folder with arrays of 0, which any process may then open and write.
+
+    Args:
+        folder: that does not exist yet.
+        arrays: shapes and types by place; of three axes, such as `[s n d]`, the first are in different files.
+    """
+    import tensorstore
+
+    folder.mkdir(parents=True)
+    codec = tensorstore.CodecSpec({"driver": "zarr", "compressor": {"id": "zstd", "level": 1}})
+    for number, about in enumerate(arrays.values()):
+        chunks = tensorstore.ChunkLayout(chunk_shape=_chunk_shape(about))
+        spec, dtype = _spec(folder, number), tensorstore.dtype(about.dtype)
+        tensorstore.open(spec, create=True, shape=about.shape, dtype=dtype, chunk_layout=chunks, codec=codec).result()
+    write_json(folder / INDEX, [list(place) for place in arrays])
+
+
+def open_arrays(folder: Path) -> dict[Place, Any]:
+    """The arrays of TensorStore in a folder that `create_arrays` made, by place.
+
+    Raises:
+        ValueError: there are none, or the index is damaged.
+    """
+    import tensorstore
+
+    try:
+        places = [tuple(place) for place in json.loads((folder / INDEX).read_text(encoding="utf-8"))]
+    except (OSError, TypeError) as error:
+        raise ValueError(f"{INDEX} cannot be read: {error}") from error
+    opened = [tensorstore.open(_spec(folder, i), context=_context(), open=True) for i in range(len(places))]
+    return {place: array.result() for place, array in zip(places, opened, strict=True)}
+
+
+def _spec(folder: Path, number: int) -> dict[str, Any]:
+    files = {"driver": "file", "path": f"{folder}/{number}/"}
+    return {"driver": "zarr", "kvstore": files, "recheck_cached_data": "open"}
+
+
+def _chunk_shape(about: jax.ShapeDtypeStruct) -> tuple[int, ...]:
+    if len(about.shape) < 3:
+        return tuple(max(1, length) for length in about.shape)
+    width = max(1, about.shape[-1])
+    rows = max(1, CHUNK_BYTES // (width * np.dtype(about.dtype).itemsize))
+    return (1, min(rows, max(1, about.shape[1])), width)
 
 
 def open_stored(folder: Path, name: str) -> Any:

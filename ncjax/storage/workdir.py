@@ -29,6 +29,7 @@ TRAINING = "results/training.json"  # written when training has come to its end
 LOCK = ".lock"
 HOLDER = ".lock_holder"  # says which process holds the lock; the content of the lock file itself is filelock's
 FREE = ("mesh", "checkpoint_minutes")  # what may change from one start of a run to the next
+FEATURE_DRAFT = ".draft"
 WITH_DRAFTS = (".", "features", "results", "results/clusters")
 OTHER_VERSION = "(was it written by another version of ncjax?)"
 
@@ -124,9 +125,17 @@ def _name_holder(workdir: Path) -> None:
 
 
 def _remove_what_killed_processes_left(workdir: Path) -> None:
-    remove_drafts(workdir / folder for folder in WITH_DRAFTS)
-    for draft in (workdir / "features").glob("*.orbax-checkpoint-tmp*"):
-        shutil.rmtree(draft, ignore_errors=True)
+    parts = (workdir, *(workdir / COHORTS).glob("*"))
+    remove_drafts(part / folder for part in parts for folder in WITH_DRAFTS)
+    for part in parts:
+        for pattern in (f".*{FEATURE_DRAFT}*", "*.orbax-checkpoint-tmp*"):
+            for draft in (part / "features").glob(pattern):
+                shutil.rmtree(draft, ignore_errors=True)
+
+
+def feature_draft(workdir: Path, epoch: int) -> Path:
+    """Where the features of an epoch are written before they are whole; only the holder of the lock writes any."""
+    return (workdir / "features" / f".{epoch}{FEATURE_DRAFT}").absolute()
 
 
 def _check_name(workdir: Path) -> None:

@@ -14,10 +14,10 @@ from ncjax.data import load_dataset
 from ncjax.data.record import keep_record
 from ncjax.distributed.environment import environment
 from ncjax.errors import UserError
-from ncjax.features.extraction import extract
+from ncjax.features.extraction import keep_features
 from ncjax.features.feature_set import FEATURES
 from ncjax.features.run import Run, prepare_part, prepare_run
-from ncjax.features.store import describe_members, save_features, write_members
+from ncjax.features.store import describe_members, write_members
 from ncjax.paths import user_path
 from ncjax.results import TrainingSummary
 from ncjax.storage.atomic import write_json
@@ -113,7 +113,7 @@ def _write_run(workdir: Path, prepared: PreparedRun, state: TrainState) -> None:
         checkpoint.save(checkpoints, state)
         checkpoint.finish(checkpoints)
     layers = tuple(dict.fromkeys((*config.evaluate.layers, FEATURES)))
-    save_features(workdir, extract(prepared, state, dataset, layers, config.optim.epochs, described))
+    keep_features(workdir, prepared, state, dataset, layers, config.optim.epochs)
 
 
 def _summary(prepared: PreparedRun, files: Sequence[Path]) -> TrainingSummary:

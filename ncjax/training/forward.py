@@ -50,7 +50,7 @@ def forward(
 
     def one_batch(start: Array) -> Layers:
         rows = jnp.minimum(start + jnp.arange(size, dtype=jnp.int32), count - 1)
-        return _apply(spec, state, pixels[rows], mean, std, layers)
+        return forward_batch(spec, state, pixels[rows], mean, std, layers)
 
     return {name: rows[:, :count] for name, rows in _joined(lax.map(one_batch, starts)).items()}
 
@@ -68,13 +68,22 @@ def forward_batches(
     Raises:
         UserError: the network names no such layer.
     """
-    return _joined(lax.map(lambda batch: _apply(spec, state, batch, mean, std, layers), batches))
+    return _joined(lax.map(lambda batch: forward_batch(spec, state, batch, mean, std, layers), batches))
 
 
-def _apply(
-    spec: Spec, state: TrainState, batch: Array, mean: Array, std: Array, layers: tuple[str, ...]
-) -> dict[str, Array]:
-    """One batch: `[s b d]` of each layer."""
+def forward_batch(
+    spec: Spec,
+    state: TrainState,
+    batch: UInt8[Array, "b h w ch"],
+    mean: Float[Array, "ch"],
+    std: Float[Array, "ch"],
+    layers: tuple[str, ...],
+) -> dict[str, Float[Array, "s b _"]]:
+    """`forward` on one batch of the training size, whose examples are sharded over the data axis.
+
+    Raises:
+        UserError: the network names no such layer.
+    """
     images = normalise(lax.with_sharding_constraint(batch, NamedSharding(spec.mesh, DATA)), mean, std)
     weights = (state.members.params, state.members.batch_stats)
     return map_members(spec.mesh, partial(_member_outputs, spec, layers), weights, images)

@@ -110,26 +110,49 @@ def chunks(feed: Feed, first: int, total: int) -> Generator[StreamedChunk, None,
 
 
 def batches(
-    images: UInt8[np.ndarray, "n h w ch"] | Streamed, size: int, mesh: Mesh
+    images: UInt8[np.ndarray, "n h w ch"] | Streamed, size: int, mesh: Mesh, *, parts: int = 1
 ) -> Generator[UInt8[Array, "k b h w ch"], None, None]:
-    """All images in their order, some batches at a time; the last batch is padded with the last image, the rest with 0.
+    """All images, some batches at a time, a block; the rest of the last block is 0.
 
     Args:
         images: of a split.
         size: of a batch.
         mesh: of the run; each batch is sharded over its data axis.
+        parts: how `block_rows` orders the images of a block; 1: as they are.
 
     Raises:
         UserError: an image cannot be read (it is named).
     """
-    count = -(-len(images) // size)
-    at_once = min(count, max(1, BLOCK_BYTES // (size * math.prod(images.shape[1:]))))
+    count, at_once = -(-len(images) // size), batches_at_once(images, size)
     shape, sharding = (at_once, size, *images.shape[1:]), NamedSharding(mesh, PartitionSpec(None, "data"))
 
     def rows(number: int, part: Index) -> np.ndarray:
-        return np.minimum(np.arange(number * size, (number + 1) * size), len(images) - 1)[part[1]]
+        first = number - number % at_once
+        block = block_rows(first * size, min(at_once, count - first), size, parts, len(images))
+        return block[number - first][part[1]]
 
     return _put(images, rows, shape, sharding, range(count), lambda number: min(number + at_once, count))
+
+
+def batches_at_once(images: UInt8[np.ndarray, "n h w ch"] | Streamed, size: int) -> int:
+    """Batches in a block of `batches`."""
+    return min(-(-len(images) // size), max(1, BLOCK_BYTES // (size * math.prod(images.shape[1:]))))
+
+
+def block_rows(first: int, count: int, size: int, parts: int, examples: int) -> Int32[np.ndarray, "k b"]:
+    """The examples of each batch of a block: each part of the batches has examples of its own, one after the other.
+
+    Args:
+        first: example of the block.
+        count: batches in it.
+        size: of a batch.
+        parts: equal parts of a batch, as many as devices along the data axis, or 1.
+        examples: of the split; beyond its end the last one is repeated.
+    """
+    own = size // parts
+    batch, place = np.indices((count, size))
+    rows = first + (place // own * count + batch) * own + place % own
+    return np.minimum(rows, examples - 1).astype(np.int32)
 
 
 def _rows(feed: Feed) -> RowsOf:

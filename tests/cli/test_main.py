@@ -13,7 +13,8 @@ import pytest
 
 from ncjax.cli.main import main
 from ncjax.errors import Stopped
-from ncjax.features.store import load_features, save_features
+from ncjax.features.store import load_features
+from ncjax.features.writing import save_features
 from ncjax.report.groups import Quantity, summarise
 from ncjax.results import Evaluation
 from ncjax.storage.metrics import read_records

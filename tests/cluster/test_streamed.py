@@ -11,7 +11,8 @@ from sklearn.metrics import adjusted_rand_score
 from ncjax.cluster import kmeans, stream_kmeans, streamed
 from ncjax.errors import UserError
 from ncjax.features.feature_set import FeatureSet, SplitFeatures
-from ncjax.features.store import open_features, save_features
+from ncjax.features.store import open_features
+from ncjax.features.writing import save_features
 
 KEY = jax.random.key(0)
 

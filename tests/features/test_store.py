@@ -12,7 +12,8 @@ import pytest
 from ncjax.cluster import stream_kmeans
 from ncjax.errors import UserError
 from ncjax.features.run import Run
-from ncjax.features.store import load_features, open_features, save_features, saved_epochs
+from ncjax.features.store import load_features, open_features, saved_epochs
+from ncjax.features.writing import save_features
 from ncjax.storage.checksums import write_checksums
 
 
