@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 from ncjax.features.feature_set import FeatureSet
 from ncjax.features.store import load_features
@@ -89,6 +90,13 @@ def ended(processes: Sequence[subprocess.Popen], timeout: float = 240) -> list[t
 def records(workdir: Path) -> list[dict]:
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [{name: value for name, value in json.loads(line).items() if name != "wall_secs"} for line in lines]
+
+
+def state_of(workdir: Path, step: int) -> list[np.ndarray]:
+    """Every array of a checkpoint."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        state = checkpointer.restore((workdir / "checkpoints" / str(step) / "default").absolute())
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
 def without_what_differs(content: object) -> object:
