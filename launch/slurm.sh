@@ -49,7 +49,7 @@ if [[ ! $cpus ]]; then
     ((gpus % tasks == 0)) || fail "$gpus GPUs of a node cannot be shared evenly by $tasks processes"
 fi
 submit=(sbatch --job-name=ncjax --exclusive --ntasks-per-node=1 --signal=B:TERM@180 --requeue --open-mode=append
-    --output=slurm-%j.log "${options[@]}" --wrap "$(typed bash "$ROOT/launch/slurm_job.sh" "${job[@]}")")
+    --output=slurm-%j.log "${options[@]}" --wrap "$(typed exec bash "$ROOT/launch/slurm_job.sh" "${job[@]}")")
 if [[ $dry ]]; then
     typed "${submit[@]}"
     echo "# and in the job, where a node has C cores:"
