@@ -67,12 +67,15 @@ def measuring_memory(command: Sequence[object], report: Path) -> list[str]:
     return [sys.executable, "-c", MEASURED, str(report), *map(str, command)]
 
 
-def start_several(arguments: Sequence[object], *, processes: int, devices: int, **options: object) -> list:
-    """The same command in several processes that find each other, each with so many devices."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    given = {"NCJAX_COORDINATOR": f"127.0.0.1:{port}", "NCJAX_PROCESSES": processes}
+        return int(free.getsockname()[1])
+
+
+def start_several(arguments: Sequence[object], *, processes: int, devices: int, **options: object) -> list:
+    """The same command in several processes that find each other, each with so many devices."""
+    given = {"NCJAX_COORDINATOR": f"127.0.0.1:{free_port()}", "NCJAX_PROCESSES": processes}
     given |= {"NCJAX_DEVICES": processes * devices} | options
     return [start(arguments, devices=devices, NCJAX_PROCESS=index, **given) for index in range(processes)]
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The launchers for many devices, on stand-ins for ncjax and for the platforms' tools: what is run, and how often."""
 
+import os
 import shutil
 import signal
 import stat
@@ -9,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.repository.launchers import ROOT, STAND_IN, calls, environment, files, launch, lines, make_project, script
+from tests.runs import command, ended, free_port, records, start_several, state_of
 
 LAUNCHERS = ("again.sh", "multi_gpu.sh", "slurm.sh", "slurm_job.sh", "tpu_vm.sh")
 
@@ -134,6 +137,45 @@ def test_one_process_for_each_gpu(project: Path) -> None:
         for log in (project.parent / "log").iterdir():
             log.unlink()
         assert launch(project, "multi_gpu.sh", "--per-gpu", "run", "c.py", CODES=codes).returncode == verdict, codes
+
+
+# ncjax itself, which leaves its number.
+REAL = """import os
+from pathlib import Path
+(Path(os.environ["LOG"]) / f"pid.{os.environ['NCJAX_PROCESS']}").write_text(str(os.getpid()))
+from ncjax.cli.main import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_that_lost_a_process_goes_on_by_itself_and_ends_like_one_that_lost_none(
+    project: Path, tmp_path: Path
+) -> None:
+    """again.sh around multi_gpu.sh --per-gpu, on CPU devices in place of GPUs."""
+    run = [*command("train", tmp_path / "lost", "--optim.epochs", 40, "--chunk-steps", 2, "--mesh.data", 0)]
+    run += ["--checkpoint-minutes", 1e-6]
+    pair = start_several(
+        [word if word != tmp_path / "lost" else tmp_path / "whole" for word in run], processes=2, devices=1
+    )
+    assert [code for code, _ in ended(pair)] == [0, 0]
+    script(project / ".venv" / "bin" / "ncjax", REAL)
+    script(project.parent / "bin" / "nvidia-smi", "for i in range(2): print(f'GPU {i}: stand-in')\n")
+    given = {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "XLA_"))}
+    given |= {"PYTHONPATH": str(ROOT), "NCJAX_PORT": str(free_port())}
+    launchers = [str(project / "launch" / name) for name in ("again.sh", "multi_gpu.sh")]
+    line = ["bash", launchers[0], "bash", launchers[1], "--per-gpu", *map(str, run)]
+    with subprocess.Popen(line, env=environment(project) | given, stderr=subprocess.PIPE, text=True) as running:
+        while running.poll() is None and not list((tmp_path / "lost" / "checkpoints").glob("[2-9][0-9]")):
+            time.sleep(0.01)
+        os.kill(int((project.parent / "log" / "pid.1").read_text()), signal.SIGKILL)
+        _, err = running.communicate(timeout=300)
+    assert running.returncode == 0, err
+    assert "the same command goes on in 0 s (1 of 100)" in err
+    assert records(tmp_path / "lost") == records(tmp_path / "whole")
+    for one, other in zip(state_of(tmp_path / "lost", 200), state_of(tmp_path / "whole", 200), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -7,26 +7,24 @@ Needs Debian's slurm-wlm and munge, and root: apt-get install slurm-wlm munge.
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.repository.launchers import STAND_IN, calls, environment, launch, lines, make_project, script
-from tests.runs import ROOT, command, ended, records, start_several, state_of
+from tests.runs import ROOT, command, ended, free_port, records, start_several, state_of
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
 SBIN = f"{os.environ['PATH']}:/usr/sbin:/opt/slurm/bin:/opt/slurm/sbin"
 MISSING = [name for name in PROGRAMS if not shutil.which(name, path=SBIN)]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(bool(MISSING), reason=f"Slurm is not installed: no {', '.join(MISSING)}"),
     pytest.mark.skipif(os.geteuid() != 0, reason="slurmd starts jobs as root alone"),
 ]
@@ -68,15 +66,7 @@ HANGS_ONCE = STAND_IN + (
 )
 
 
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def until(found: Callable[[], object], what: str, secs: float = 180) -> None:
+def until(found: Callable[[], object], what: str, secs: float = 400) -> None:
     end = time.monotonic() + secs
     while not found():
         assert time.monotonic() < end, f"waited {secs} s for {what}"
@@ -91,8 +81,7 @@ def cluster() -> Iterator[Path]:
         folder / "slurm.conf",
         [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")],
     )
-    controller, node = free_ports(2)
-    config.write_text(CONFIG.format(folder=folder, controller=controller, node=node))
+    config.write_text(CONFIG.format(folder=folder, controller=free_port(), node=free_port()))
     (folder / "gres.conf").write_text(GPUS)
     for name in ("state", "spool"):
         (folder / name).mkdir()
