@@ -36,7 +36,7 @@ from ncjax.training.state import Spec, StepMetrics, TrainState, init_state, make
 from ncjax.training.step import compile_chunk, train_chunk
 from ncjax.training.streaming import Feed, batches, chunk_shapes, chunks, make_feed
 
-CHUNK_SECS = 4.0  # a signal waits for the end of a chunk of steps
+CHUNK_SECS = 4.0  # a signal waits for the end of a chunk of steps; the first chunk has one
 OnEpoch = Callable[[int, TrainState], Values | None]  # its numbers become columns of metrics.jsonl
 Test = Callable[[TrainState], StepMetrics]
 
@@ -147,7 +147,7 @@ def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         at = int(state.step)
         earlier_secs = keep_until(workdir / "metrics.jsonl", at) if is_main_process() else 0.0
         started = time.perf_counter() - earlier_secs
-        is_due, steps = _clock(run.config.checkpoint_minutes), run.config.chunk_steps
+        is_due, steps = _clock(run.config.checkpoint_minutes), 1 if run.feed is None else run.config.chunk_steps
         writer, images = open_metrics(workdir, tensorboard=run.config.tensorboard), chunk_images(run, at)
         with writer as write, _progress(run, at) as bar, closing(images):
             while at < spec.total_steps:

@@ -13,7 +13,7 @@ from ncjax.training.loop import fit, prepare
 from tests.runs import command, ended, records, start_several, state_of
 
 
-def test_slow_chunks_become_shorter_and_longer_again_and_change_no_bit(config, dataset, tmp_path, monkeypatch):
+def test_slow_chunks_become_shorter_and_fast_ones_longer_and_change_no_bit(config, dataset, tmp_path, monkeypatch):
     quick = dataclasses.replace(config, model=dataclasses.replace(config.model, name="mlp", width=8))
     undisturbed = fit(prepare(quick, dataset), tmp_path / "a", lambda epoch, state: None)
     lengths, advance = [], loop._advance
@@ -22,14 +22,12 @@ def test_slow_chunks_become_shorter_and_longer_again_and_change_no_bit(config, d
         lengths.append(steps)
         return advance(run, state, program, at, steps, *rest)
 
-    def faster_after_an_epoch(epoch, state):
-        if epoch == 1:
-            monkeypatch.setattr(loop, "CHUNK_SECS", 1e6)
+    def fast_for_an_epoch(epoch, state):
+        monkeypatch.setattr(loop, "CHUNK_SECS", 1e6 if epoch == 1 else 0.0)
 
     monkeypatch.setattr(loop, "_advance", noted)
-    monkeypatch.setattr(loop, "CHUNK_SECS", 0.0)
-    paced = fit(prepare(quick, dataset), tmp_path / "b", faster_after_an_epoch)
-    assert lengths == [4, 2, *[1] * 4, *(2, 4, 4), *(4, 4, 4)]  # ten steps each
+    paced = fit(prepare(quick, dataset), tmp_path / "b", fast_for_an_epoch)
+    assert lengths == [*[1] * 10, *(2, 4, 4), *(2, *[1] * 8)]  # ten steps in each epoch
     for one, other in zip(jax.tree.leaves(undisturbed.state), jax.tree.leaves(paced.state), strict=True):
         np.testing.assert_array_equal(one, other)
 
