@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What asynchronous checkpoints cost: `python docs/scripts/checkpoint_cost.py CONFIG [--data.path FOLDER ...]`.
 
-Trains for 2 x PAIRS (5) windows of WINDOW_SECS (60), which the environment sets, alternately without a checkpoint and with one at the start of the window. Prints the
-images/s of each, by the clock and by the seconds that the process had a core, which other work on the machine changes
-less; and what the ratio is for one checkpoint every five minutes, where a checkpoint costs as many seconds as here.
+Trains for 2 x PAIRS (5) windows of WINDOW_SECS (60), which the environment sets, alternately without a checkpoint and
+with one at the start of the window. Prints the images/s of each, by the clock and by the seconds that the process had a
+core, which other work on the machine changes less; and what the ratio is for one checkpoint every five minutes, where a
+checkpoint costs as many seconds as here.
 """
 
 import json
