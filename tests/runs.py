@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 
 from ncjax.features.feature_set import FeatureSet
 from ncjax.features.store import load_features
@@ -66,12 +67,15 @@ def measuring_memory(command: Sequence[object], report: Path) -> list[str]:
     return [sys.executable, "-c", MEASURED, str(report), *map(str, command)]
 
 
-def start_several(arguments: Sequence[object], *, processes: int, devices: int, **options: object) -> list:
-    """The same command in several processes that find each other, each with so many devices."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    given = {"NCJAX_COORDINATOR": f"127.0.0.1:{port}", "NCJAX_PROCESSES": processes}
+        return int(free.getsockname()[1])
+
+
+def start_several(arguments: Sequence[object], *, processes: int, devices: int, **options: object) -> list:
+    """The same command in several processes that find each other, each with so many devices."""
+    given = {"NCJAX_COORDINATOR": f"127.0.0.1:{free_port()}", "NCJAX_PROCESSES": processes}
     given |= {"NCJAX_DEVICES": processes * devices} | options
     return [start(arguments, devices=devices, NCJAX_PROCESS=index, **given) for index in range(processes)]
 
@@ -89,6 +93,13 @@ def ended(processes: Sequence[subprocess.Popen], timeout: float = 240) -> list[t
 def records(workdir: Path) -> list[dict]:
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [{name: value for name, value in json.loads(line).items() if name != "wall_secs"} for line in lines]
+
+
+def state_of(workdir: Path, step: int) -> list[np.ndarray]:
+    """Every array of a checkpoint."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        state = checkpointer.restore((workdir / "checkpoints" / str(step) / "default").absolute())
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
 def without_what_differs(content: object) -> object:

@@ -36,6 +36,7 @@ from ncjax.training.state import Spec, StepMetrics, TrainState, init_state, make
 from ncjax.training.step import compile_chunk, train_chunk
 from ncjax.training.streaming import Feed, batches, chunk_shapes, chunks, make_feed
 
+CHUNK_SECS = 4.0  # a signal waits for the end of a chunk of steps; the first chunk has one
 OnEpoch = Callable[[int, TrainState], Values | None]  # its numbers become columns of metrics.jsonl
 Test = Callable[[TrainState], StepMetrics]
 
@@ -146,19 +147,19 @@ def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         at = int(state.step)
         earlier_secs = keep_until(workdir / "metrics.jsonl", at) if is_main_process() else 0.0
         started = time.perf_counter() - earlier_secs
-        is_due = _clock(run.config.checkpoint_minutes)
+        is_due, steps = _clock(run.config.checkpoint_minutes), 1 if run.feed is None else run.config.chunk_steps
         writer, images = open_metrics(workdir, tensorboard=run.config.tensorboard), chunk_images(run, at)
         with writer as write, _progress(run, at) as bar, closing(images):
             while at < spec.total_steps:
                 with patience(), watched(f"the steps after step {at}"):
-                    state, at = _advance(run, state, step_chunk, at, images, bar)
+                    state, at, secs = _advance(run, state, step_chunk, at, steps, images, bar)
                 if at % spec.steps_per_epoch == 0:
                     epoch = at // spec.steps_per_epoch
                     with watched(f"the measures of epoch {epoch}"):
                         record = measure(state, at, started)
                     with watched(f"what is kept of epoch {epoch}"):
                         write(_with_columns(record, on_epoch(epoch, state) or {}))
-                stop, due = on_any_process((asked_to_stop(), is_due() and is_main_process()))
+                stop, due, steps = _agreed(run, steps, secs, asked_to_stop(), is_due())
                 with patience(), watched(f"the checkpoint of step {at}"):
                     if stop or due or at == spec.total_steps or (keep_steps and at % keep_steps == 0):
                         checkpoint.save(checkpoints, state)
@@ -222,6 +223,28 @@ def _clock(minutes: float) -> Callable[[], bool]:
     return is_due
 
 
+def _agreed(run: PreparedRun, steps: int, secs: float, stop: bool, due: bool) -> tuple[bool, bool, int]:
+    """What all processes do after a chunk of steps.
+
+    Args:
+        run: what `prepare` made.
+        steps: of the chunk, at most.
+        secs: that it took this process.
+        stop: whether this process was asked to stop.
+        due: whether this process finds that a checkpoint is due; the main process decides.
+
+    Returns:
+        Whether to stop; whether to write a checkpoint; steps of the next chunk, half as many where this one was slow on
+        any process, and twice as many where it was fast on all. They change no result. What is streamed comes in
+        chunks of `chunk_steps`.
+    """
+    flags = stop, due and is_main_process(), secs > CHUNK_SECS, secs > CHUNK_SECS / 4
+    stop, due, slow, steady = on_any_process(flags)
+    if run.feed is None and (slow or not steady):
+        steps = max(1, steps // 2) if slow else min(run.config.chunk_steps, 2 * steps)
+    return stop, due, steps
+
+
 def _progress(run: PreparedRun, step: int) -> tqdm:
     scale = run.config.optim.batch * len(run.members)
     return tqdm(
@@ -235,18 +258,25 @@ def _progress(run: PreparedRun, step: int) -> tqdm:
 
 
 def _advance(
-    run: PreparedRun, state: TrainState, step_chunk: jax.stages.Compiled, at: int, images: Iterator[Images], bar: tqdm
-) -> tuple[TrainState, int]:
-    """A chunk of steps, at most to the end of the epoch, and the step that it ends at."""
+    run: PreparedRun,
+    state: TrainState,
+    step_chunk: jax.stages.Compiled,
+    at: int,
+    steps: int,
+    images: Iterator[Images],
+    bar: tqdm,
+) -> tuple[TrainState, int, float]:
+    """So many steps, at most to the end of the epoch; the step that they end at, and the seconds that they took."""
+    began = time.monotonic()
     config, per_epoch = run.config, run.spec.steps_per_epoch
     epoch = at // per_epoch + 1
-    end = min(epoch * per_epoch, at + config.chunk_steps)
+    end = min(epoch * per_epoch, at + steps)
     stop = put(np.int32(end), NamedSharding(run.spec.mesh, REPLICATED))
     state, chunk = step_chunk(state, next(images), run.ensemble, stop)
     losses = to_host(chunk.loss)[: end - at, : len(run.members)]
     bar.set_postfix_str(f"epoch {epoch}/{config.optim.epochs}, loss {np.nanmean(losses):.3f}", False)
     bar.update((end - at) * config.optim.batch * len(run.members))
-    return state, end
+    return state, end, time.monotonic() - began
 
 
 def _measured(run: PreparedRun, test: Test, observe: Observe, state: TrainState, at: int, started: float) -> Record:

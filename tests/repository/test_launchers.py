@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The launchers for many devices, on stand-ins for ncjax and for the platforms' tools: what is run, and how often."""
 
-import json
 import os
 import shutil
 import signal
@@ -11,36 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-import yaml
 
-ROOT = Path(__file__).parents[2]
-LAUNCHERS = ("again.sh", "multi_gpu.sh", "slurm.sh", "tpu_vm.sh")
+from tests.repository.launchers import ROOT, STAND_IN, calls, environment, files, launch, lines, make_project, script
+from tests.runs import command, ended, free_port, records, start_several, state_of
 
-# Writes its arguments and its variables to a log, one JSON object a call, and ends with the next of the codes in CODES.
-STAND_IN = """
-import json, os, sys
-from pathlib import Path
-folder = Path(os.environ["LOG"])
-mine = folder / f"{os.path.basename(sys.argv[0])}.{os.environ.get('NCJAX_PROCESS', '')}"
-told = {k: v for k, v in os.environ.items() if k.startswith(("NCJAX", "JAX", "CUDA"))}
-with mine.open("a") as log:
-    log.write(json.dumps([sys.argv[1:], told]) + "\\n")
-"""
-NCJAX = (
-    STAND_IN
-    + """
-codes = os.environ.get("CODES", "0").split()
-if ":" in codes[0]:
-    codes = dict(c.split(":") for c in codes)[os.environ["NCJAX_PROCESS"]].split()
-code = int(codes[min(len(mine.read_text().splitlines()), len(codes)) - 1])
-if code < 0:
-    os.kill(os.getpid(), -code)
-sys.exit(code)
-"""
-)
-# Runs what it is given, as on one node; --wrap of sbatch as the job itself.
-SRUN = STAND_IN + "at = sys.argv.index('env')\nos.execvp('env', sys.argv[at:])\n"
+LAUNCHERS = ("again.sh", "multi_gpu.sh", "slurm.sh", "slurm_job.sh", "tpu_vm.sh")
+
 # ssh runs the last command of the three; the states of the machine come from a file, one a look.
 GCLOUD = (
     STAND_IN
@@ -60,56 +37,9 @@ if verb[1] == "ssh" and ".venv/bin/ncjax" in command:
 )
 
 
-def script(path: Path, text: str) -> None:
-    path.write_text(f"#!{sys.executable}\n{text}")
-    path.chmod(0o755)
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder `ncjax` with our launch scripts and an environment that setup.sh takes for whole; `bin` beside it."""
-    project, tools = tmp_path / "ncjax", tmp_path / "bin"
-    shutil.copytree(ROOT / "launch", project / "launch")
-    shutil.copy(ROOT / "pyproject.toml", project)
-    (project / ".venv" / "bin").mkdir(parents=True)
-    (project / ".venv" / "bin" / "python").symlink_to(sys.executable)
-    (project / ".venv" / "bin" / "activate").write_text(str((project / ".venv").resolve()))
-    fingerprint = 'source launch/setup.sh && for e in cuda tpu; do fingerprint >"$VENV/installed-$e"; done'
-    subprocess.run(["bash", "-c", fingerprint], cwd=project, check=True)
-    script(project / ".venv" / "bin" / "ncjax", NCJAX)
-    tools.mkdir()
-    (tmp_path / "log").mkdir()
-    return project
-
-
-def launch(project: Path, name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", str(project / "launch" / name), *arguments],
-        cwd=project.parent,
-        env=environment(project) | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def environment(project: Path) -> dict[str, str]:
-    path = f"{project.parent / 'bin'}:/usr/bin:/bin"
-    return {"PATH": path, "HOME": str(project.parent), "LOG": str(project.parent / "log"), "AGAIN_PAUSE": "0"}
-
-
-def calls(project: Path, name: str) -> list[tuple[list[str], dict[str, str]]]:
-    log = project.parent / "log" / name
-    return [tuple(json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
-
-
-def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return make_project(tmp_path)
 
 
 def test_launchers_are_short_and_executable() -> None:
@@ -169,7 +99,9 @@ def test_dry_runs_touch_nothing(project: Path) -> None:
         == "ncjax run c.py --workdir w"
     )
     assert len(lines(launch(project, "multi_gpu.sh", "--dry-run", *run))) == 1
-    assert lines(launch(project, "slurm.sh", "--dry-run", "--nodes", "2", "--", *run))[0].startswith("sbatch ")
+    assert lines(launch(project, "slurm.sh", "--dry-run", "--cpus", "--nodes", "2", "--", *run))[0].startswith(
+        "sbatch "
+    )
     tpu = launch(project, "tpu_vm.sh", "--dry-run", "name", "v5litepod-8", "zone", "gs://b", "run", "c.py")
     assert len(lines(tpu)) == 6
     assert files(project.parent) == before
@@ -207,6 +139,45 @@ def test_one_process_for_each_gpu(project: Path) -> None:
         assert launch(project, "multi_gpu.sh", "--per-gpu", "run", "c.py", CODES=codes).returncode == verdict, codes
 
 
+# ncjax itself, which leaves its number.
+REAL = """import os
+from pathlib import Path
+(Path(os.environ["LOG"]) / f"pid.{os.environ['NCJAX_PROCESS']}").write_text(str(os.getpid()))
+from ncjax.cli.main import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_that_lost_a_process_goes_on_by_itself_and_ends_like_one_that_lost_none(
+    project: Path, tmp_path: Path
+) -> None:
+    """again.sh around multi_gpu.sh --per-gpu, on CPU devices in place of GPUs."""
+    run = [*command("train", tmp_path / "lost", "--optim.epochs", 40, "--chunk-steps", 2, "--mesh.data", 0)]
+    run += ["--checkpoint-minutes", 1e-6]
+    pair = start_several(
+        [word if word != tmp_path / "lost" else tmp_path / "whole" for word in run], processes=2, devices=1
+    )
+    assert [code for code, _ in ended(pair)] == [0, 0]
+    script(project / ".venv" / "bin" / "ncjax", REAL)
+    script(project.parent / "bin" / "nvidia-smi", "for i in range(2): print(f'GPU {i}: stand-in')\n")
+    given = {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "XLA_"))}
+    given |= {"PYTHONPATH": str(ROOT), "NCJAX_PORT": str(free_port())}
+    launchers = [str(project / "launch" / name) for name in ("again.sh", "multi_gpu.sh")]
+    line = ["bash", launchers[0], "bash", launchers[1], "--per-gpu", *map(str, run)]
+    with subprocess.Popen(line, env=environment(project) | given, stderr=subprocess.PIPE, text=True) as running:
+        while running.poll() is None and not list((tmp_path / "lost" / "checkpoints").glob("[2-9][0-9]")):
+            time.sleep(0.01)
+        os.kill(int((project.parent / "log" / "pid.1").read_text()), signal.SIGKILL)
+        _, err = running.communicate(timeout=300)
+    assert running.returncode == 0, err
+    assert "the same command goes on in 0 s (1 of 100)" in err
+    assert records(tmp_path / "lost") == records(tmp_path / "whole")
+    for one, other in zip(state_of(tmp_path / "lost", 200), state_of(tmp_path / "whole", 200), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("script_name", "arguments", "said"),
     [
@@ -216,7 +187,17 @@ def test_one_process_for_each_gpu(project: Path) -> None:
         ("multi_gpu.sh", ("run", "c.py"), "nvidia-smi lists no GPU"),
         ("slurm.sh", ("--nodes", "2"), "then -- and what ncjax is given"),
         ("slurm.sh", ("--", "run", "c.py"), "name --workdir"),
-        ("slurm.sh", ("--nodes", "2", "--", "run", "c.py", "--workdir", "w"), "sbatch is missing"),
+        pytest.param(
+            *("slurm.sh", ("--nodes", "2", "--", "run", "c.py", "--workdir", "w"), "sbatch is missing"),
+            marks=pytest.mark.skipif(bool(shutil.which("sbatch")), reason="Slurm is installed"),
+        ),
+        ("slurm.sh", ("--dry-run", "--", "run", "c.py", "--workdir", "w"), "name --gpus-per-node before --"),
+        ("slurm.sh", ("--dry-run", "-N", "2-4", "--cpus", "--", "run", "--workdir", "w"), "is '2-4', but must be"),
+        (
+            "slurm.sh",
+            ("--dry-run", "--gpus-per-node", "8", "--ntasks-per-node=3", "--", "run", "c.py", "--workdir", "w"),
+            "8 GPUs of a node cannot be shared evenly by 3 processes",
+        ),
         ("tpu_vm.sh", ("name", "v5litepod-8"), "needs NAME TYPE ZONE SHARED"),
         ("tpu_vm.sh", ("name", "v5litepod-8", "zone", "/disk", "run"), "gs://BUCKET or HOST:/PATH"),
         ("tpu_vm.sh", ("name", "v5litepod", "zone", "gs://b", "run"), "must end in a number"),
@@ -231,48 +212,6 @@ def test_bad_use_is_one_clear_line(project: Path, script_name: str, arguments: t
     assert done.stdout == ""
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_slurm_submits_a_job_that_takes_every_gpu_of_every_node(project: Path) -> None:
-    wrap = "import subprocess\nwith open(folder / 'job', 'w') as f: f.write(sys.argv[sys.argv.index('--wrap') + 1])\n"
-    script(project.parent / "bin" / "sbatch", STAND_IN + wrap)
-    script(project.parent / "bin" / "srun", SRUN)
-    script(project.parent / "bin" / "scontrol", STAND_IN)
-    run = ("run", "c.py", "--workdir", "/shared/my runs")
-    slurm = ("--nodes", "2", "--gpus-per-node", "8", "--", *run)
-    printed = lines(launch(project, "slurm.sh", "--dry-run", *slurm))
-    lines(launch(project, "slurm.sh", *slurm))
-    ((options, _),) = calls(project, "sbatch.")
-    assert {"--ntasks-per-node=1", "--exclusive", "--requeue", "--signal=TERM@180", "--gpus-per-node"} <= set(options)
-    assert (
-        subprocess.run(["bash", "-c", f"printf '%s\\n' {printed[0]}"], capture_output=True, text=True).stdout.split(
-            "\n"
-        )[1:-1]
-        == options
-    )
-
-    job = (project.parent / "log" / "job").read_text()
-    within = {"SLURM_JOB_ID": "5", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "8", "SLURM_CPUS_ON_NODE": "64"}
-    for codes, restarts, verdict, queued in [
-        ("0", "0", 0, 0),
-        ("75", "0", 75, 1),
-        ("2", "0", 2, 1),
-        ("75", "100", 75, 1),
-    ]:
-        (project.parent / "log" / "ncjax.").unlink(missing_ok=True)
-        variables = environment(project) | within | {"CODES": codes, "SLURM_RESTART_COUNT": restarts}
-        done = subprocess.run(["bash", "-c", job], env=variables, capture_output=True, text=True)
-        assert done.returncode == verdict, done.stderr
-        assert len(calls(project, "scontrol.")) == queued
-    assert calls(project, "scontrol.")[0][0] == ["requeue", "5"]
-    assert "--cpus-per-task=64" in calls(project, "srun.")[0][0]
-    ((arguments, told),) = calls(project, "ncjax.")
-    assert arguments == list(run)
-    assert told == {
-        "NCJAX_DISTRIBUTED": "auto",
-        "NCJAX_DEVICES": "16",
-        "JAX_LOCAL_DEVICE_IDS": "0,1,2,3,4,5,6,7",
-    }
 
 
 TPU = ("coarse", "v5litepod-16", "us-west4-a", "gs://bucket", "run", "c.py", "--labels", "split:2 0")
@@ -320,49 +259,3 @@ def test_devices_of_a_tpu(project: Path, kind: str, devices: int) -> None:
     printed = lines(launch(project, "tpu_vm.sh", "--dry-run", "x", kind, "z", "10.0.0.2:/share", "run", "c.py"))
     assert f"NCJAX_DEVICES={devices} " in printed[4]
     assert "mount -t nfs 10.0.0.2:/share shared" in printed[3]
-
-
-def test_jobset_gives_each_pod_its_number_and_never_restarts_bad_input() -> None:
-    job_set = yaml.safe_load((ROOT / "launch" / "jobset.yaml").read_text())
-    spec, name = job_set["spec"], job_set["metadata"]["name"]
-    (hosts,) = spec["replicatedJobs"]
-    job = hosts["template"]["spec"]
-    pod = job["template"]["spec"]
-    (container,) = pod["containers"]
-    given = {entry["name"]: entry.get("value") for entry in container["env"]}
-    assert given["NCJAX_COORDINATOR"] == f"{name}-{hosts['name']}-0-0.{spec['network']['subdomain']}:8476"
-    assert job["completionMode"] == "Indexed"
-    assert job["completions"] == job["parallelism"] == int(given["NCJAX_PROCESSES"])
-    gpus = int(container["resources"]["limits"]["nvidia.com/gpu"])
-    assert int(given["NCJAX_DEVICES"]) == job["completions"] * gpus
-    assert pod["restartPolicy"] == "Never"  # what podFailurePolicy asks for
-    (codes, _) = job["podFailurePolicy"]["rules"]
-    assert codes["onExitCodes"] == {"containerName": container["name"], "operator": "In", "values": [2, 75]}
-    first, second = spec["failurePolicy"]["rules"]
-    assert (first["action"], second["action"]) == ("FailJobSet", "RestartJobSetAndIgnoreMaxRestarts")
-    assert first["onJobFailureReasons"] == second["onJobFailureReasons"] == ["PodFailurePolicy"]
-    volumes = {volume["name"] for volume in pod["volumes"]}
-    assert {mount["name"] for mount in container["volumeMounts"]} == volumes
-
-
-def test_skypilot_numbers_its_nodes(project: Path) -> None:
-    task = yaml.safe_load((ROOT / "launch" / "skypilot.yaml").read_text())
-    assert 2 not in task["resources"]["job_recovery"]["recover_on_exit_codes"]
-    assert task["resources"]["job_recovery"]["max_restarts_on_errors"] == 0
-    sky = {
-        "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
-        "SKYPILOT_NUM_NODES": "2",
-        "SKYPILOT_NODE_RANK": "1",
-        "SKYPILOT_NUM_GPUS_PER_NODE": "8",
-    }
-    variables = environment(project) | task["envs"] | sky
-    subprocess.run(["bash", "-c", task["run"]], cwd=project, env=variables, check=True)
-    ((arguments, told),) = calls(project, "ncjax.1")
-    assert arguments == [*task["envs"]["ARGS"].split(), "--workdir", "/shared/ncjax"]
-    assert told == {
-        "NCJAX_COORDINATOR": "10.0.0.1:8476",
-        "NCJAX_PROCESSES": "2",
-        "NCJAX_PROCESS": "1",
-        "NCJAX_DEVICES": "16",
-    }
-    assert os.path.commonpath([*task["file_mounts"], arguments[-1]]) == "/shared"

@@ -10,12 +10,10 @@ import subprocess
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
-from tests.runs import assert_same_features, command, ended, records, start
+from tests.runs import assert_same_features, command, ended, records, start, state_of
 
 OPTIONS = ["--optim.epochs", 12, "--chunk-steps", 2, "--evaluate.epochs", 7, "--data.crop-padding", 1, "--data.flip"]
 OFTEN = ["--checkpoint-minutes", 1e-6]  # after every chunk: three in an epoch of five steps
@@ -56,18 +54,12 @@ def stop(workdir: Path, process, number: int, *, after: float, first_step: int =
     return code
 
 
-def last_state(workdir: Path) -> list[np.ndarray]:
-    with ocp.StandardCheckpointer() as checkpointer:
-        state = checkpointer.restore((workdir / "checkpoints" / str(STEPS) / "default").absolute())
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
-
-
 def assert_goes_on_like(undisturbed: Path, workdir: Path) -> None:
     ((code, err),) = ended([go(workdir)])
     assert code == 0, err
     assert records(workdir) == records(undisturbed)
     assert [record["epoch"] for record in records(workdir)] == list(range(1, 13))
-    for ours, theirs in zip(last_state(workdir), last_state(undisturbed), strict=True):
+    for ours, theirs in zip(state_of(workdir, STEPS), state_of(undisturbed, STEPS), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for epoch in (7, 12):
         assert_same_features(workdir, undisturbed, epoch)
