@@ -3,12 +3,12 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from ncjax.config import Config, to_dict
-from ncjax.data import Dataset, load_dataset
+from ncjax.data import Dataset, Split, load_dataset
 from ncjax.data.label_maps import LabelMap
 from ncjax.data.record import record_of
 from ncjax.distributed.agreement import check_agreement, check_devices, is_joined
@@ -26,6 +26,7 @@ from ncjax.evaluation.controls import (
     trained_parts,
 )
 from ncjax.evaluation.evaluator import DEFAULT_VIEWS, MOST_NETWORKS, Job, check_views, evaluate, evaluate_jobs
+from ncjax.evaluation.examples import choose_examples
 from ncjax.evaluation.store import write_evaluation
 from ncjax.evaluation.views import VIEWS
 from ncjax.features.callbacks import Callback
@@ -151,7 +152,8 @@ def evaluate_run(
     Features that are missing or damaged are made again from the checkpoint of their epoch, where there is one; notes
     say so, name the epochs that are missing, and say where training has not ended: members of a cohort that is still
     being trained are rows of the epochs that they have come to.
-    Writes results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views is kept.
+    Writes results/evaluation.json, results/clusters/EPOCH.npz and results/examples.npz; what the first two hold of
+    other views is kept.
 
     Args:
         run: that has been trained, or its work directory.
@@ -233,7 +235,7 @@ def _evaluated(
     on_event: Callable[[Event], None] | None,
 ) -> Evaluation:
     """Raw pixels, random initialization, then the members at every kept epoch; all together."""
-    parts, jobs, notes = list[Part](), list[Job](), list[str]()
+    parts, jobs, notes, newest = list[Part](), list[Job](), list[str](), None
     names = tuple(run.described.members)
 
     def add(more: Sequence[Part], resamples: int) -> None:
@@ -250,13 +252,24 @@ def _evaluated(
             notes.append(f"Epoch {epoch} is missing: {error}.")
             continue
         notes += of_features
+        newest = features
         add(trained_parts(features, maps, names) if epoch else initial_parts(features, maps), bootstrap)
     restarts = run.config.evaluate.restarts
     found = (
         evaluate_jobs(jobs, views=views, restarts=restarts, memory_gib=memory_gib, on_event=on_event) if jobs else []
     )
     whole = join([part.name_rows(one, len(maps) > 1) for part, one in zip(parts, found, strict=True)])
+    if newest is not None:
+        shown = dataclasses.replace(newest, default_map=next(iter(maps), None))
+        whole = dataclasses.replace(whole, examples=choose_examples(shown, images=_training_images(run)))
     return dataclasses.replace(whole, notes=(*notes, *whole.notes))
+
+
+def _training_images(run: Run) -> Split | None:
+    try:
+        return run.dataset.train
+    except UserError:  # of arrays that are gone, or of files that have changed
+        return None
 
 
 def _provenance(run: Run, wall_secs: dict[str, float | None]) -> Provenance:
@@ -283,6 +296,7 @@ def evaluate_files(
     classifier: str = "",
     label_map: str | None = None,
     views: Sequence[str] | None = None,
+    member: str = "",
     bootstrap: int = 20,
     memory_gib: float | None = None,
     command: str = "",
@@ -297,6 +311,8 @@ def evaluate_files(
         classifier: as for `FeatureSet.open`, of the last file.
         label_map: as for `ncjax.evaluate`.
         views: as for `ncjax.evaluate`; None: its default.
+        member: the name or number of one of several networks in each file, under the label map that its name begins
+            with where none is given; empty: all.
         bootstrap: as for `ncjax.evaluate`.
         memory_gib: as for `ncjax.evaluate`.
         command: kept with the results.
@@ -304,16 +320,13 @@ def evaluate_files(
     Raises:
         UserError: a file is missing, unreadable or lacks what is asked for, or its content does not fit.
     """
-    asked = {"paths": paths, "views": views, "label_map": label_map, "bootstrap": bootstrap, "memory": memory_gib}
+    asked: dict[str, object] = {"paths": paths, "views": views, "label_map": label_map, "member": member}
+    asked |= {"bootstrap": bootstrap, "memory": memory_gib}
     check_agreement({"evaluation": asked, "versions": versions()})
     check_devices()
-    sets = []
-    for number, path in enumerate(map(user_path, paths), start=1):
-        last = number == len(paths)
-        opened = FeatureSet.open(
-            path, labels=labels, test=test, test_labels=test_labels, classifier=classifier if last else ""
-        )
-        sets.append(dataclasses.replace(opened, classifier=opened.classifier if last else None))
+    named_arrays = {"labels": labels, "test": test, "test_labels": test_labels}
+    sets = [_open_layer(path, member, named_arrays) for path in map(user_path, paths[:-1])]
+    sets += [_open_layer(user_path(path), member, named_arrays, classifier) for path in paths[-1:]]
     if len({one.class_names for one in sets}) > 1:
         raise UserError("files with different classes cannot be evaluated together; evaluate them one by one")
     named = [_named_layers(one, Path(path).name) for one, path in zip(sets, paths, strict=True)]
@@ -322,7 +335,18 @@ def evaluate_files(
     now = environment()
     names = sets[0].class_names if sets else ()
     made = Provenance(class_names=names, command=command, versions=now.versions, commit=now.commit, device=now.device)
-    return dataclasses.replace(found, provenance=made)
+    examples = choose_examples(named[-1], label_map=label_map)
+    return dataclasses.replace(found, provenance=made, examples=examples)
+
+
+def _open_layer(path: Path, member: str, arrays: Mapping[str, str], classifier: str | None = None) -> FeatureSet:
+    """Features of a file, of one member where one is named; those of a last layer have their classifier."""
+    opened = FeatureSet.open(path, classifier=classifier or "", **arrays)
+    try:
+        chosen = opened.choose_member(member) if member else opened
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return chosen if classifier is not None else dataclasses.replace(chosen, classifier=None)
 
 
 def _named_layers(features: FeatureSet, name: str) -> FeatureSet:
