@@ -5,8 +5,9 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ncjax.report.groups import MISSING, Group, Quantity, group_rows, labels_of, number, percent, value_of, views_of
+from ncjax.report.groups import Group, Quantity, group_rows, labels_of, value_of, views_of
 from ncjax.report.main_result import CEILING, COARSE_TEST, clp
+from ncjax.report.number_formats import MISSING, number, percent
 from ncjax.results import Comparison, Speed, ViewInfo
 
 SIDES = ("ncjax", "PyTorch")

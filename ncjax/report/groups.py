@@ -17,8 +17,6 @@ KINDS = {
     "random_init": "random initialisation",
     "raw_pixels": "raw pixels",
 }
-MISSING = "–"
-PER_CENT = "\u00a0%"
 UNTRAINED = ("random_init", "raw_pixels")
 
 
@@ -199,25 +197,3 @@ def views_of(groups: Sequence[Group], views: Mapping[str, ViewInfo]) -> dict[str
     present = {m.view for m in measured if m.view is not None and m.value is not None}
     known = {name: info.label for name, info in views.items() if name in present}
     return known | {name: name for name in sorted(present - known.keys())}
-
-
-def percent(values: Sequence[float]) -> str:
-    """`84.4 ± 0.3`: mean and sample standard deviation in per cent, or a dash."""
-    return _spread([100 * value for value in values], ".1f")
-
-
-def score(values: Sequence[float]) -> str:
-    """A score such as ARI, mean and sample standard deviation to three decimals, or a dash."""
-    return _spread(values, ".3f")
-
-
-def number(values: Sequence[float]) -> str:
-    """A quantity of any size to three digits, its sample standard deviation to two, or a dash."""
-    return _spread(values, ".3g", ".2g")
-
-
-def _spread(values: Sequence[float], form: str, spread_form: str = "") -> str:
-    if not values:
-        return MISSING
-    mean = f"{statistics.fmean(values):{form}}"
-    return f"{mean} ± {statistics.stdev(values):{spread_form or form}}" if len(values) > 1 else mean

@@ -7,7 +7,8 @@ They show the metrics with a short title, in the order of `Evaluation.metrics`.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ncjax.report.groups import KINDS, Group, Quantity, number
+from ncjax.report.groups import KINDS, Group, Quantity
+from ncjax.report.number_formats import with_spread
 from ncjax.results import MetricInfo, Scope
 
 LEVELS = ("coarse", "fine")

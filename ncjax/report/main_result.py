@@ -3,7 +3,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from ncjax.report.groups import KINDS, PER_CENT, UNTRAINED, Group, Quantity
+from ncjax.report.groups import KINDS, UNTRAINED, Group, Quantity
+from ncjax.report.number_formats import PER_CENT
 
 COARSE_TRAIN = Quantity("accuracy", "train", "coarse")
 COARSE_TEST = Quantity("accuracy", "test", "coarse")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ncjax.report.groups import MISSING
 from ncjax.report.markdown import markdown_table
+from ncjax.report.number_formats import with_spread
 from ncjax.report.templates import render
 from ncjax.report.theory_figures import phase_figure, picture_figure, trajectory_figure
 from ncjax.report.theory_read import Sweep, holds_theory, read_sweep, swept_names
@@ -43,10 +43,7 @@ def theory_table(sweep: Sweep) -> tuple[tuple[str, ...], ...]:
 
 
 def _cell(mean: float, spread: float) -> str:
-    if not np.isfinite(mean):
-        return MISSING
-    style = ".3f" if abs(mean) >= 0.01 or mean == 0 else ".1e"
-    return f"{mean:{style}} ± {spread:{style}}"
+    return with_spread(mean, spread)
 
 
 def theory_summary(workdir: Path) -> str:
