@@ -197,3 +197,12 @@ def views_of(groups: Sequence[Group], views: Mapping[str, ViewInfo]) -> dict[str
     present = {m.view for m in measured if m.view is not None and m.value is not None}
     known = {name: info.label for name, info in views.items() if name in present}
     return known | {name: name for name in sorted(present - known.keys())}
+
+
+def super_names(names: Sequence[str], owner: Sequence[int]) -> list[str]:
+    """A super-class by the classes that it merges: `cat + dog`; three of them at most."""
+    found = []
+    for group in range(max(owner, default=-1) + 1):
+        own = [name for name, number in zip(names, owner, strict=False) if number == group]
+        found.append(" + ".join(own[:3]) + (f" + {len(own) - 3} more" if len(own) > 3 else ""))
+    return found
