@@ -9,7 +9,7 @@ import pytest
 
 from ncjax.report import run_summary, write_report
 from ncjax.report.comparison import comparison_tables
-from ncjax.report.groups import percent
+from ncjax.report.number_formats import percent
 from ncjax.results import Comparison, Speed, TimeToAccuracy
 from ncjax.typed_json import structure, unstructure
 from tests.report.rows import VIEWS, changed, clp, make_row, make_workdir
