@@ -39,6 +39,7 @@ from ncjax.features.train_parts import prepare_next, train_part
 from ncjax.models import Network
 from ncjax.paths import user_path
 from ncjax.results import Evaluation, Event, Provenance, TrainingSummary, join
+from ncjax.storage.starts import record_start
 from ncjax.storage.temporary import TemporaryFolder
 from ncjax.storage.workdir import locked, read_run_file
 from ncjax.tables import find_named
@@ -88,9 +89,9 @@ def train(
         callbacks: each is called on the main process after each epoch: `(epoch, run) -> metrics or None`. A metric is
             one number, or one for each member in their order or by name; it becomes a column of metrics.jsonl. The run
             has the members that are being trained: of a cohort, those of the cohort.
-        workdir: gets config.json, data.json, members.json, metrics.jsonl, checkpoints/, features/EPOCH/ and
-            results/training.json; a stopped run in it goes on, and any run in it may grow. None: a temporary folder,
-            deleted when the run is no longer used.
+        workdir: gets config.json, data.json, members.json, metrics.jsonl, starts.jsonl, checkpoints/, features/EPOCH/
+            and results/training.json; a stopped run in it goes on, and any run in it may grow. None: a temporary
+            folder, deleted when the run is no longer used.
         command: kept in config.json.
 
     Returns:
@@ -130,9 +131,16 @@ def train(
     with ExitStack() as held:
         on_main_process(lambda: held.enter_context(locked(path)))
         on_main_process(lambda: write_plan(path, config, plan, described, images, command, environment()))
+        on_main_process(lambda: _record_starts(run, command))
         for part in run.parts:
             train_part(part, images, ready.pop(part.workdir, None), callbacks)
     return run
+
+
+def _record_starts(run: Run, command: str) -> None:
+    for part in run.parts:
+        if not part.has_ended:
+            record_start(part.workdir, command, environment())
 
 
 def evaluate_run(

@@ -20,7 +20,7 @@ from ncjax.report.sections import Content, figures_of_content, run_sections
 from ncjax.report.side_by_side import check_comparable, side_by_side, side_by_side_sections
 from ncjax.report.templates import render
 from ncjax.report.theory import figures_of_theory, holds_theory, read_sweep, write_theory_report
-from ncjax.results import Evaluation, Provenance
+from ncjax.results import Evaluation
 from ncjax.storage.atomic import write_text
 from ncjax.storage.metrics import Record
 
@@ -87,7 +87,7 @@ def figures_of(source: Source) -> dict[str, Figure]:
 def render_page(results: Results) -> str:
     """Returns the HTML of results."""
     content = Content(results)
-    evaluation, provenance, main = results.evaluation, results.evaluation.provenance, content.main
+    evaluation, main = results.evaluation, content.main
     named = (main, content.shown, content.views, results.headline)
     return render(
         "report.html.j2",
@@ -99,7 +99,7 @@ def render_page(results: Results) -> str:
             "notes": evaluation.notes,
             "sections": run_sections(content),
             "missing": list_missing(results, content.shown, content.labels, main, content.views),
-            "facts": facts(provenance, results.metrics),
+            "facts": facts(results),
             "members": [row.name for row in evaluation.rows if row.member is not None],
             "config": json.dumps(results.config, indent=2),
             "command": figure_command(results),
@@ -135,7 +135,7 @@ def render_side_by_side(runs: Sequence[Results]) -> str:
         {
             "title": f"{len(runs)} runs side by side",
             "sections": side_by_side_sections(compared),
-            "runs": [(one.label, facts(one.content.results.evaluation.provenance, ())) for one in compared],
+            "runs": [(one.label, facts(one.content.results)) for one in compared],
             "command": "ncjax report " + " ".join(shlex.quote(str(one.workdir)) for one in runs if one.workdir),
         },
     )
@@ -151,8 +151,10 @@ def _failed_members(metrics: Sequence[Record]) -> list[tuple[str, int]]:
     return list(failed.items())
 
 
-def facts(provenance: Provenance, metrics: Sequence[Record]) -> list[tuple[str, str]]:
-    """What was run, on what, for how long: pairs of name and value."""
+def facts(results: Results) -> list[tuple[str, str]]:
+    """What was run, on what, for how long, and where it went on: pairs of name and value."""
+    provenance, metrics = results.evaluation.provenance, results.metrics
+    resumed = [f"after epoch {start.epoch} (step {start.step:,})" for start in results.starts if start.step]
     found: Mapping[str, str] = {
         "Command": provenance.command,
         "Data": provenance.dataset,
@@ -161,6 +163,7 @@ def facts(provenance: Provenance, metrics: Sequence[Record]) -> list[tuple[str, 
         "Versions": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
         "Commit": provenance.commit or "",
         "Epochs trained": f"{metrics[-1].epoch:,}, {metrics[-1].step:,} steps" if metrics else "",
+        "Resumed": ", ".join(resumed) or ("never" if results.starts else ""),
     }
     return [(name, value or MISSING) for name, value in found.items()]
 

@@ -16,6 +16,7 @@ from ncjax.report.comparison import SIDES
 from ncjax.results import Comparison, Evaluation, Row
 from ncjax.storage.metrics import METRICS, Record, join_records, read_records
 from ncjax.storage.result_files import cluster_file, examples_file, read_clusters, read_examples
+from ncjax.storage.starts import Start, read_starts
 from ncjax.storage.workdir import part_folders, read_json, read_run_file
 from ncjax.typed_json import structure
 
@@ -30,6 +31,7 @@ class Results:
     comparison: Comparison | None = None  # results/comparison.json
     workdir: Path | None = None  # None: an evaluation from memory
     examples: Examples | None = None  # results/examples.npz
+    starts: tuple[Start, ...] = ()  # starts.jsonl: when training started, and where it went on
     missing: tuple[str, ...] = ()  # files that could not be read, and why
 
     @property
@@ -66,6 +68,7 @@ def read_results(workdir: Path) -> Results:
         comparison=_comparison_of(workdir),
         workdir=workdir,
         examples=examples,
+        starts=tuple(start for folder in part_folders(workdir) for start in read_starts(folder)),
         missing=missing,
     )
 
