@@ -60,7 +60,7 @@ def _fits(clusters: RowClusters, examples: Examples, classes: int) -> bool:
         sizes["test"] = len(examples.test_labels)
     lengths = {"train": len(clusters.train)} | ({} if clusters.test is None else {"test": len(clusters.test)})
     inside = clusters.matching.max(initial=-1) < classes and clusters.train.max(initial=-1) < len(clusters.matching)
-    return inside and all(sizes.get(split) == length for split, length in lengths.items())
+    return bool(inside) and all(sizes.get(split) == length for split, length in lengths.items())
 
 
 def _shown(

@@ -100,8 +100,8 @@ def _square(rows: Sequence[Record], title: str, names: list[str]) -> Chart:
 
     size = max(140, min(CELL_PIXELS, 24 * len(names)))
     base = alt.Chart(source(rows), title=title, width=size, height=size).encode(
-        x=alt.X("other:N", sort=names, title=None, scale=alt.Scale(domain=names), axis=alt.Axis(labelLimit=90)),
-        y=alt.Y("class:N", sort=names, title=None, scale=alt.Scale(domain=names), axis=alt.Axis(labelLimit=90)),
+        x=alt.X("other:N", sort=names, title=None, scale=alt.Scale(domain=names), axis=alt.Axis(labelLimit=120)),
+        y=alt.Y("class:N", sort=names, title=None, scale=alt.Scale(domain=names), axis=alt.Axis(labelLimit=120)),
     )
     colour = alt.Color(
         "distance:Q", scale=alt.Scale(scheme=HEAT), legend=alt.Legend(title=None, gradientLength=size * 0.8)

@@ -33,7 +33,7 @@ def accuracy_figure(groups: Sequence[Group], labels: Sequence[str], views: Mappi
         views: labels of the views, by name.
     """
     rows = [
-        {"network": label, "measure": shown, **spread_of(group, quantity, 100)}
+        {"network": label, "measure": shown, **spread_of(group, quantity, 100.0)}
         for group, label in zip(groups, labels, strict=True)
         for shown, quantity in ((CEILING_LABEL, CEILING), *((f"CLP, {views[view]}", clp(view)) for view in views))
     ]
@@ -87,7 +87,7 @@ def clp_over_epochs(
     lines = {CEILING_LABEL: CEILING, **{f"CLP, {label}": clp(name) for name, label in views.items()}}
     lines["coarse labels"] = COARSE_TEST
     rows = [
-        {"measure": shown, "epoch": group.epoch or 0, "panel": "test accuracy (%)", **spread_of(group, quantity, 100)}
+        {"measure": shown, "epoch": group.epoch or 0, "panel": "test accuracy (%)", **spread_of(group, quantity, 100.0)}
         for shown, quantity in lines.items()
         for group in history
     ]
@@ -138,7 +138,7 @@ def training_curves(metrics: Sequence[Line]) -> Figure | None:
     what = {"loss": "loss (nat)", "accuracy": "accuracy (%)"}
     rows = [
         {"panel": title, "setting": setting, "split": split, "epoch": line.epoch, **point(values, factor=factor)}
-        for (name, title), factor in zip(what.items(), (1, 100), strict=True)
+        for (name, title), factor in zip(what.items(), (1.0, 100.0), strict=True)
         for split in ("train", "test")
         for line in metrics
         for setting, values in _by_setting(line.values.get(f"{split}_{name}", {})).items()

@@ -201,7 +201,7 @@ def _grid(content: Content) -> Iterator[Section]:
 def _sweep_rows(groups: Sequence[Group], compared: Sequence[Compared]) -> list[Mapping[str, object]]:
     return [
         {"quantity": one.title, "label map": group.label_map, "lr": group.setting.lr, "wd": group.setting.weight_decay}
-        | dict(spread_of(group, one.quantity, 100 if one.title.endswith("%") else 1))
+        | dict(spread_of(group, one.quantity, 100.0 if one.title.endswith("%") else 1.0))
         for one in compared
         for group in groups
         if group.kind == "trained" and group.layer == FEATURES

@@ -144,7 +144,7 @@ def _over_epochs(runs: Sequence[Compared]) -> Iterator[Figure]:
     quantities = {f"CLP, {runs[0].content.views.get(view, view)} (%)": clp(view), **QUANTITIES}
     rows = [
         {"panel": title, "run": run.label, "epoch": group.epoch or 0}
-        | dict(spread_of(group, quantity, 100 if title.endswith("(%)") else 1))
+        | dict(spread_of(group, quantity, 100.0 if title.endswith("(%)") else 1.0))
         for title, quantity in quantities.items()
         for run in runs
         for group in run.content.history

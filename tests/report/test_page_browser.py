@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ncjax.evaluation.store import write_evaluation
@@ -41,8 +40,8 @@ def browser():
         opened.close()
 
 
-def distances(scale: float) -> list[list[float]]:
-    return (scale * (1 + np.add.outer(np.arange(4.0), np.arange(4.0)) % 3)).tolist()
+def distances(scale: float) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(scale * (1 + (i + j) % 3) for j in range(4)) for i in range(4))
 
 
 def make_whole(folder: Path) -> Path:

@@ -12,9 +12,12 @@ from ncjax.errors import UserError
 from ncjax.evaluation.store import write_evaluation
 from ncjax.examples import Examples
 from ncjax.report import write_report
-from tests.report.rows import make_evaluation, make_row, make_workdir
+from tests.report.rows import make_evaluation, make_row, make_workdir, undrawn
 from tests.report.test_page import lines_of, text_of
 from tests.report.test_theory import make_sweep
+
+__all__ = ["undrawn"]
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 CONFIG = {"evaluate": {"headline": "raw"}, "model": {"name": "cnn", "width": 8}}
 
