@@ -2,6 +2,7 @@
 "use strict";
 
 const PHONE = 560; // pixels of a narrow page
+const ERRORS = 1; // what Vega logs
 const BESIDE = 110; // pixels of axis and legend beside a panel
 
 // Panels below each other where there is no room beside, and none wider than the page.
@@ -32,7 +33,7 @@ async function draw(figure) {
   place.append(target);
   figure.room = room;
   figure.result?.finalize();
-  figure.result = await vegaEmbed(target, spec, { renderer: "svg", actions: false, ast: false });
+  figure.result = await vegaEmbed(target, spec, { renderer: "svg", actions: false, logLevel: ERRORS });
   place.replaceChildren(target);
   figure.dataset.drawn = "yes";
 }

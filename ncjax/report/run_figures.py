@@ -55,21 +55,20 @@ def _accuracy_chart(rows: Sequence[Record], networks: list[str], views: list[str
     domain = [*views, CEILING_LABEL]
     scale = alt.Scale(domain=domain, range=[*(COLOURS * 3)[: len(views)], INK])
     legend = alt.Legend(orient="top", title=None, columns=2, symbolType="circle", symbolOpacity=1)
-    base = alt.Chart(source(rows)).encode(
+    base = alt.Chart().encode(
         x=alt.X("mean:Q", title="test accuracy on the fine classes (%)", scale=alt.Scale(domain=[0, 100])),
         y=alt.Y("network:N", title=None, sort=networks, scale=alt.Scale(domain=networks)),
         color=alt.Color("measure:N", scale=scale, legend=legend),
         tooltip=["network:N", "measure:N", "mean:Q", "sd:Q", "n:Q"],
     )
     offset = alt.YOffset("measure:N", scale=alt.Scale(domain=views))
-    of_views = base.transform_filter(alt.FieldOneOfPredicate(field="measure", oneOf=views))
-    bars = of_views.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q"), x2="high:Q", yOffset=offset)
-    dots = of_views.mark_point(filled=True, size=45, opacity=1).encode(yOffset=offset)
-    ticks = base.transform_filter(alt.FieldEqualPredicate(field="measure", equal=CEILING_LABEL)).mark_tick(
-        thickness=2, size=max(1, len(views)) * STEP
-    )
-    layers = alt.layer(ticks, bars.transform_filter("isValid(datum.low)"), dots)
-    return finish(layers.properties(width=1.4 * WIDTH, height=alt.Step(STEP)))
+    ceilings, of_views = ([row for row in rows if (row["measure"] in views) == wanted] for wanted in (False, True))
+    spread = [row for row in of_views if row["low"] is not None]
+    ticks = base.mark_tick(thickness=2, size=max(1, len(views)) * STEP).properties(data=source(ceilings))
+    dots = base.mark_point(filled=True, size=45, opacity=1).encode(yOffset=offset).properties(data=source(of_views))
+    bars = base.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q"), x2="high:Q", yOffset=offset)
+    layers = alt.layer(ticks, *([bars.properties(data=source(spread))] if spread else []), dots)
+    return finish(layers.properties(width=1.4 * WIDTH, height=1.4 * STEP * max(2, len(views)) * len(networks)))
 
 
 def clp_over_epochs(

@@ -79,18 +79,19 @@ def _panel(
     title = f"{name}, log scale" if positive else name
     legend = alt.Legend(orient="bottom", direction="vertical", title=None, columns=2, symbolOpacity=1)
     shade = alt.Color(f"{colour}:N", scale=alt.Scale(domain=list(colours), range=list(colours.values())), legend=legend)
-    base = alt.Chart(source(kept), width=WIDTH, height=0.68 * WIDTH).encode(
+    base = alt.Chart(source(kept)).encode(
         x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, grid=False)), color=shade
     )
     y = alt.Y("mean:Q", title=title, scale=scale, axis=alt.Axis(titleLimit=300))
     dash = {} if dashed is None else {"strokeDash": _dash(dashed)}
     tips = [alt.Tooltip(f"{field}:{kind}") for field, kind in _tips(kept, colour, dashed)]
     band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q")
-    band = band.transform_filter("isValid(datum.low) && isValid(datum.high)")
+    around = [row for row in kept if row["low"] is not None and row["high"] is not None]
     split = {} if dashed is None else {"detail": f"{dashed}:N"}
     line = base.mark_line(strokeWidth=1.6).encode(y=y, **dash)
     dots = base.mark_point(size=22, filled=True, opacity=1).encode(y=y, tooltip=tips)
-    return alt.layer(band.encode(**split), line, dots)
+    bands = [band.encode(**split).properties(data=source(around))] if around else []
+    return alt.layer(*bands, line, dots).properties(width=WIDTH, height=0.68 * WIDTH)
 
 
 def _dash(field: str) -> Any:

@@ -94,7 +94,10 @@ def _trajectory(rows: Sequence[Record], title: str, panel: str, first_step: floa
     )
     time_scale = alt.Scale(type="symlog", constant=times[0] if times else first_step)
     scale = alt.Scale(type="symlog", constant=min(values)) if bent else alt.Scale(zero=False)
-    base = alt.Chart(source(rows), title=title, width=PANEL, height=0.7 * PANEL).encode(
+    predicted, spread, simulated = (
+        [row for row in rows if row[name] is not None] for name in ("predicted", "low", "mean")
+    )
+    base = alt.Chart().encode(
         x=alt.X("time:Q", title="time, symlog", scale=time_scale, axis=alt.Axis(grid=False, tickCount=5, format="~g")),
         color=shade,
     )
@@ -105,10 +108,13 @@ def _trajectory(rows: Sequence[Record], title: str, panel: str, first_step: floa
         )
 
     tips = ["quantity:N", "time:Q", "mean:Q", "error:Q", "n:Q", "predicted:Q"]
-    line = base.mark_line(strokeWidth=1.4).encode(y=y("predicted")).transform_filter("isValid(datum.predicted)")
-    bars = base.mark_rule().encode(y=y("low"), y2="high:Q").transform_filter("isValid(datum.low)")
-    dots = base.mark_point(filled=True, size=26, opacity=1).encode(y=y("mean"), tooltip=tips)
-    return alt.layer(line, bars, dots.transform_filter("isValid(datum.mean)"))
+    marks = [
+        (predicted, base.mark_line(strokeWidth=1.4).encode(y=y("predicted"))),
+        (spread, base.mark_rule().encode(y=y("low"), y2="high:Q")),
+        (simulated, base.mark_point(filled=True, size=26, opacity=1).encode(y=y("mean"), tooltip=tips)),
+    ]
+    layers = [mark.properties(data=source(own)) for own, mark in marks if own]
+    return alt.layer(*layers).properties(title=title, width=PANEL, height=0.7 * PANEL)
 
 
 def phase_figure(steps: Int[np.ndarray, "t"], settings: Sequence[Setting]) -> Figure:

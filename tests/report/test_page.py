@@ -74,12 +74,6 @@ def test_headline_is_of_the_first_setting_whichever_is_best_on_the_test_set(tmp_
     assert page.count('id="headline-main_table"') == 1
 
 
-def test_names_of_classes_stand_beside_their_distances(tmp_path: Path) -> None:
-    names = ("a heron", "a stork")
-    page = report(make_workdir(tmp_path, [make_row()], class_names=names))
-    assert all(name in page for name in names)
-
-
 def test_headline_without_clusters(tmp_path: Path) -> None:
     row = make_row(values={COARSE_TEST: 0.9})
     text = text_of(report(make_workdir(tmp_path, [row])))

@@ -83,3 +83,9 @@ def test_a_sweep_of_many_label_maps_is_a_table_without_the_dot_figure(tmp_path: 
     assert "<svg" not in page
     assert "vegaEmbed=" not in page  # what draws charts is not there without one
     assert "random:5:29" in page
+
+
+def test_names_of_classes_stand_beside_their_distances(tmp_path: Path) -> None:
+    names = ("a heron", "a stork")
+    page = report(make_workdir(tmp_path, [make_row()], class_names=names))
+    assert all(page.count(f">{name}</text>") == 2 for name in names)
