@@ -3,14 +3,14 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ncjax.config import Config, to_dict
-from ncjax.data import Dataset, load_dataset
+from ncjax.data import Dataset, Split, load_dataset
 from ncjax.data.label_maps import LabelMap
 from ncjax.data.record import record_of
 from ncjax.distributed.agreement import check_agreement, check_devices, is_joined
@@ -28,8 +28,10 @@ from ncjax.evaluation.controls import (
     trained_parts,
 )
 from ncjax.evaluation.evaluator import DEFAULT_VIEWS, MOST_NETWORKS, Job, check_views, evaluate, evaluate_jobs
+from ncjax.evaluation.examples import choose_examples
 from ncjax.evaluation.store import add_views, write_evaluation
 from ncjax.evaluation.views import VIEWS, find_view
+from ncjax.examples import Examples
 from ncjax.features.callbacks import Callback
 from ncjax.features.extraction import load_or_extract
 from ncjax.features.feature_set import FEATURES, FeatureSet
@@ -40,6 +42,7 @@ from ncjax.features.train_parts import prepare_next, train_part
 from ncjax.models import Network
 from ncjax.paths import user_path
 from ncjax.results import Evaluation, Event, Provenance, TrainingSummary, join
+from ncjax.storage.starts import record_start
 from ncjax.storage.temporary import TemporaryFolder
 from ncjax.storage.workdir import locked, read_run_file
 from ncjax.tables import find_named
@@ -89,9 +92,9 @@ def train(
         callbacks: each is called on the main process after each epoch: `(epoch, run) -> metrics or None`. A metric is
             one number, or one for each member in their order or by name; it becomes a column of metrics.jsonl. The run
             has the members that are being trained: of a cohort, those of the cohort.
-        workdir: gets config.json, data.json, members.json, metrics.jsonl, checkpoints/, features/EPOCH/ and
-            results/training.json; a stopped run in it goes on, and any run in it may grow. None: a temporary folder,
-            deleted when the run is no longer used.
+        workdir: gets config.json, data.json, members.json, metrics.jsonl, starts.jsonl, checkpoints/, features/EPOCH/
+            and results/training.json; a stopped run in it goes on, and any run in it may grow. None: a temporary
+            folder, deleted when the run is no longer used.
         command: kept in config.json.
 
     Returns:
@@ -131,9 +134,16 @@ def train(
     with ExitStack() as held:
         on_main_process(lambda: held.enter_context(locked(path)))
         on_main_process(lambda: write_plan(path, config, plan, described, images, command, environment()))
+        on_main_process(lambda: _record_starts(run, command))
         for part in run.parts:
             train_part(part, images, ready.pop(part.workdir, None), callbacks)
     return run
+
+
+def _record_starts(run: Run, command: str) -> None:
+    for part in run.parts:
+        if not part.has_ended:
+            record_start(part.workdir, command, environment())
 
 
 def evaluate_run(
@@ -153,8 +163,9 @@ def evaluate_run(
     Features that are missing or damaged are made again from the checkpoint of their epoch, where there is one; notes
     say so, name the epochs that are missing, and say where training has not ended: members of a cohort that is still
     being trained are rows of the epochs that they have come to.
-    Writes results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views is kept. Views that are
-    planes, which take longest, come last: who interrupts them keeps what was written of the others.
+    Writes results/evaluation.json, results/clusters/EPOCH.npz and results/examples.npz; what the first two hold of
+    other views is kept. Views that are planes, which take longest, come last: who interrupts them keeps what was
+    written of the others.
 
     Args:
         run: that has been trained, or its work directory.
@@ -237,11 +248,12 @@ class _Work(NamedTuple):
     parts: Sequence[Part]
     jobs: Sequence[Job]
     notes: Sequence[str]
+    examples: Examples | None
     several_maps: bool
 
 
 def _collect(run: Run, epochs: Sequence[int], maps: Sequence[LabelMap | None], pixels: bool, bootstrap: int) -> _Work:
-    parts, jobs, notes = list[Part](), list[Job](), list[str]()
+    parts, jobs, notes, newest = list[Part](), list[Job](), list[str](), None
     names = tuple(run.described.members)
 
     def add(more: Sequence[Part], resamples: int) -> None:
@@ -258,10 +270,12 @@ def _collect(run: Run, epochs: Sequence[int], maps: Sequence[LabelMap | None], p
             notes.append(f"Epoch {epoch} is missing: {error}.")
             continue
         notes += of_features
+        newest = features
         add(trained_parts(features, maps, names) if epoch else initial_parts(features, maps), bootstrap)
     if all(part.features.epoch is None for part in parts):
         raise UserError(notes[0])
-    return _Work(parts, jobs, notes, len(maps) > 1)
+    examples = None if newest is None else _examples(run, newest, next(iter(maps), None))
+    return _Work(parts, jobs, notes, examples, len(maps) > 1)
 
 
 def _evaluated(work: _Work, views: Sequence[str], **options: Any) -> Evaluation:
@@ -269,7 +283,20 @@ def _evaluated(work: _Work, views: Sequence[str], **options: Any) -> Evaluation:
     found = evaluate_jobs(work.jobs, views=views, **options)
     rows = [part.name_rows(one, work.several_maps) for part, one in zip(work.parts, found, strict=True)]
     whole = join(rows)
-    return dataclasses.replace(whole, notes=(*work.notes, *whole.notes))
+    return dataclasses.replace(whole, notes=(*work.notes, *whole.notes), examples=work.examples)
+
+
+def _examples(run: Run, newest: FeatureSet, first_map: LabelMap | None) -> Examples:
+    """What is shown of the newest features."""
+    shown = dataclasses.replace(newest, default_map=first_map)
+    return choose_examples(shown, images=_training_images(run))
+
+
+def _training_images(run: Run) -> Split | None:
+    try:
+        return run.dataset.train
+    except UserError:  # of arrays that are gone, or of files that have changed
+        return None
 
 
 def _provenance(run: Run, wall_secs: dict[str, float | None]) -> Provenance:
@@ -296,6 +323,7 @@ def evaluate_files(
     classifier: str = "",
     label_map: str | None = None,
     views: Sequence[str] | None = None,
+    member: str = "",
     bootstrap: int = 20,
     memory_gib: float | None = None,
     command: str = "",
@@ -310,6 +338,8 @@ def evaluate_files(
         classifier: as for `FeatureSet.open`, of the last file.
         label_map: as for `ncjax.evaluate`.
         views: as for `ncjax.evaluate`; None: its default.
+        member: the name or number of one of several networks in each file, under the label map that its name begins
+            with where none is given; empty: all.
         bootstrap: as for `ncjax.evaluate`.
         memory_gib: as for `ncjax.evaluate`.
         command: kept with the results.
@@ -317,16 +347,13 @@ def evaluate_files(
     Raises:
         UserError: a file is missing, unreadable or lacks what is asked for, or its content does not fit.
     """
-    asked = {"paths": paths, "views": views, "label_map": label_map, "bootstrap": bootstrap, "memory": memory_gib}
+    asked: dict[str, object] = {"paths": paths, "views": views, "label_map": label_map, "member": member}
+    asked |= {"bootstrap": bootstrap, "memory": memory_gib}
     check_agreement({"evaluation": asked, "versions": versions()})
     check_devices()
-    sets = []
-    for number, path in enumerate(map(user_path, paths), start=1):
-        last = number == len(paths)
-        opened = FeatureSet.open(
-            path, labels=labels, test=test, test_labels=test_labels, classifier=classifier if last else ""
-        )
-        sets.append(dataclasses.replace(opened, classifier=opened.classifier if last else None))
+    named_arrays = {"labels": labels, "test": test, "test_labels": test_labels}
+    sets = [_open_layer(path, member, named_arrays) for path in map(user_path, paths[:-1])]
+    sets += [_open_layer(user_path(path), member, named_arrays, classifier) for path in paths[-1:]]
     if len({one.class_names for one in sets}) > 1:
         raise UserError("files with different classes cannot be evaluated together; evaluate them one by one")
     named = [_named_layers(one, Path(path).name) for one, path in zip(sets, paths, strict=True)]
@@ -335,7 +362,18 @@ def evaluate_files(
     now = environment()
     names = sets[0].class_names if sets else ()
     made = Provenance(class_names=names, command=command, versions=now.versions, commit=now.commit, device=now.device)
-    return dataclasses.replace(found, provenance=made)
+    examples = choose_examples(named[-1], label_map=label_map)
+    return dataclasses.replace(found, provenance=made, examples=examples)
+
+
+def _open_layer(path: Path, member: str, arrays: Mapping[str, str], classifier: str | None = None) -> FeatureSet:
+    """Features of a file, of one member where one is named; those of a last layer have their classifier."""
+    opened = FeatureSet.open(path, classifier=classifier or "", **arrays)
+    try:
+        chosen = opened.choose_member(member) if member else opened
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return chosen if classifier is not None else dataclasses.replace(chosen, classifier=None)
 
 
 def _named_layers(features: FeatureSet, name: str) -> FeatureSet:

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
-from jaxtyping import Float, Int
-
 from ncjax.errors import UserError
+from ncjax.examples import Clusters, Examples, stack_clusters
 from ncjax.typed_json import register, structure, unstructure
 
 if TYPE_CHECKING:
@@ -88,6 +86,7 @@ class Row:
         layer: of the network that the features are of.
         super_class: coarse label of each fine class that coarse measurements are about; empty: none.
         class_distances: mean squared distance between examples of two fine classes, training split `[f f]`.
+        test_distances: the same of the test split; empty: there is none.
         left_out: lines that say what is missing, and why.
         bootstrap: resamples behind `std` of the measures of collapse; 0: none.
 
@@ -107,12 +106,15 @@ class Row:
     super_class: tuple[int, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     class_distances: tuple[tuple[float, ...], ...] = ()
+    test_distances: tuple[tuple[float, ...], ...] = ()
     left_out: tuple[str, ...] = ()
     bootstrap: int = 0
 
     def __post_init__(self) -> None:
-        if any(len(line) != len(self.class_distances) for line in self.class_distances):
-            raise UserError(f"class_distances of {self.name} must be a square of numbers, a line a class")
+        for name in ("class_distances", "test_distances"):
+            square = getattr(self, name)
+            if any(len(line) != len(square) for line in square):
+                raise UserError(f"{name} of {self.name} must be a square of numbers, a line a class")
 
     @cached_property
     def _by_key(self) -> dict[Key, Measurement]:
@@ -142,43 +144,6 @@ class Row:
         """The value of a measurement, None where it is undefined or was not measured."""
         found = self.find(metric, split=split, level=level, view=view, index=index)
         return None if found is None else found.value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clusters:
-    """Reconstructed labels in one view, for every row `s` of an evaluation; -1 where there is none.
-
-    Clusters are numbered over all super-classes, `k` at most in a row.
-
-    Attributes:
-        train: cluster of each training example.
-        test: cluster of each test example: the nearest centroid in its super-class; None where the view cannot embed
-            new points.
-        super_class: coarse label of each cluster.
-        matching: the fine class that each cluster stands for (Hungarian method on the training split).
-        embedding: where the training examples lie, for views that embed them in a plane; NaN for those that only vote.
-    """
-
-    train: Int[np.ndarray, "s n"]
-    test: Int[np.ndarray, "s m"] | None
-    super_class: Int[np.ndarray, "s k"]
-    matching: Int[np.ndarray, "s k"]
-    embedding: Float[np.ndarray, "s n p"] | None = None
-
-    @property
-    def recovered_train(self) -> Int[np.ndarray, "s n"]:
-        """The fine class that each training example's cluster stands for; -1 where there is none."""
-        return _matched(self.matching, self.train)
-
-    @property
-    def recovered_test(self) -> Int[np.ndarray, "s m"] | None:
-        """The same of the test split."""
-        return None if self.test is None else _matched(self.matching, self.test)
-
-
-def _matched(matching: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    found = np.take_along_axis(matching, np.maximum(clusters, 0), axis=1)
-    return np.where(clusters >= 0, found, -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,6 +250,7 @@ class Evaluation:
         notes: lines about all rows.
         provenance: filled in for runs and files.
         clusters: reconstructed labels by view; not part of the JSON form.
+        examples: true labels, and some examples to look at; not part of the JSON form.
 
     Example:
         >>> one = Measurement(metric="nc1", split="train", level="coarse", value=0.02)
@@ -302,9 +268,10 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     provenance: Provenance = Provenance()
     clusters: Mapping[str, Clusters] = field(default_factory=dict, compare=False)
+    examples: Examples | None = field(default=None, compare=False)
 
     def to_json(self) -> str:
-        """JSON with the version of its schema; `Evaluation.from_json` is the inverse, but for `clusters`."""
+        """JSON with the version of its schema; `Evaluation.from_json` is the inverse, but for what is no JSON."""
         return json.dumps({"schema": SCHEMA, **unstructure(self)}, indent=1, allow_nan=False) + "\n"
 
     @classmethod
@@ -362,39 +329,9 @@ def join(evaluations: Sequence[Evaluation]) -> Evaluation:
         clusters={
             name: stack_clusters([(one.clusters.get(name), len(one.rows)) for one in evaluations]) for name in names
         },
-    )
-
-
-def stack_clusters(parts: Sequence[tuple[Clusters | None, int]]) -> Clusters:
-    """Clusters of some rows behind those of others; None stands for so many rows without."""
-    present = [part for part, _ in parts if part is not None]
-    sizes = {tuple(x.shape[1] for x in (part.train, part.test) if x is not None) for part in present}
-    if len({size[:1] for size in sizes}) > 1 or len({size for size in sizes if len(size) == 2}) > 1:
-        raise UserError("results of different examples cannot be joined; evaluate them one by one")
-    widest = max(part.matching.shape[1] for part in present)
-
-    def stacked(name: str, fill: Any) -> Any:
-        arrays = [getattr(part, name) if part is not None else None for part, _ in parts]
-        known = [array for array in arrays if array is not None]
-        if not known:
-            return None
-        shape = (widest,) if name in ("super_class", "matching") else known[0].shape[1:]
-        rows = []
-        for array, (_, count) in zip(arrays, parts, strict=True):
-            whole = np.full((count, *shape), fill, known[0].dtype)
-            if array is not None:
-                whole[:, : array.shape[1]] = array
-            rows.append(whole)
-        return np.concatenate(rows)
-
-    return Clusters(
-        train=stacked("train", -1),
-        test=stacked("test", -1),
-        super_class=stacked("super_class", -1),
-        matching=stacked("matching", -1),
-        embedding=stacked("embedding", np.nan),
+        examples=next((one.examples for one in reversed(evaluations) if one.examples is not None), None),
     )
 
 
 register(Measurement, omit_defaults=True)
-register(Evaluation, leave_out=("clusters",))
+register(Evaluation, leave_out=("clusters", "examples"))

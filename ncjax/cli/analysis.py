@@ -42,10 +42,12 @@ class _Evaluate(NamedTuple):
     test_labels: str
     classifier: str
     label_map: str
+    member: str
     bootstrap: int
     control_maps: int | None
     memory_gib: float | None
     output: Path | None
+    report: Path | None
 
 
 def _options(
@@ -56,10 +58,12 @@ def _options(
     test_labels: str = "",
     classifier: str = "",
     label_map: str = "",
+    member: str = "",
     bootstrap: int = 20,
     control_maps: int | None = None,
     memory_gib: float | None = None,
     output: Path | None = None,
+    report: Path | None = None,
 ) -> _Evaluate:
     """Evaluate features of a run, or of files: k-means, linear probes, collapse to coarse and fine labels.
 
@@ -73,14 +77,17 @@ def _options(
         test_labels: Of a file: their labels [the same; none: test_labels, ..., where there].
         classifier: Of a file: another file with weights [classes features] and bias [file; none: in the same].
         label_map: Of a file: which classes are merged [mod:C, adjacent:C, file:PATH, ...; none: no coarse labels].
+        member: Of a file with several networks, such as `ncjax features` writes: which one, under the label map that
+            its name begins with where no other is given [name or number; none: all].
         bootstrap: Resamples for standard deviations where there is one network [resamples; 0: none].
         control_maps: Of a run: label maps that get controls of their own [maps; none: evaluate.control_maps].
         memory_gib: Memory that may be taken; features that need more are read in blocks
             [GiB; none: evaluate.memory_gib of a run, or half of what is free].
         output: Of a file: JSON with the results [path; none: only printed].
+        report: Of a file: a page with the results, as `ncjax report` writes of runs [path of .html; none: no page].
     """
-    of_files = labels, test, test_labels, classifier, label_map
-    return _Evaluate(paths, variants, *of_files, bootstrap, control_maps, memory_gib, output)
+    of_files = labels, test, test_labels, classifier, label_map, member
+    return _Evaluate(paths, variants, *of_files, bootstrap, control_maps, memory_gib, output, report)
 
 
 def evaluate_verb(arguments: Sequence[str]) -> None:
@@ -120,8 +127,9 @@ def _known_views() -> str:
 
 
 def _evaluate_run(workdir: Path, asked: _Evaluate) -> None:
-    if any((asked.labels, asked.test, asked.test_labels, asked.classifier, asked.label_map, asked.output)):
-        raise UserError(f"{workdir} is a run's work directory: labels and --output are of files")
+    of_files = asked.labels, asked.test, asked.test_labels, asked.classifier, asked.label_map, asked.member
+    if any((*of_files, asked.output, asked.report)):
+        raise UserError(f"{workdir} is a run's work directory: labels, --member, --output and --report are of files")
     from ncjax.distributed.processes import initialize, on_main_process
 
     initialize()
@@ -154,10 +162,11 @@ def _evaluate_files(asked: _Evaluate, line: str) -> None:
     from ncjax.storage.atomic import can_write, write_text
 
     initialize()
-    if output is not None and not can_write(output):
-        raise UserError(f"cannot write {output}; choose another --output")
+    for path, flag in ((output, "--output"), (asked.report, "--report")):
+        if path is not None and not can_write(path):
+            raise UserError(f"cannot write {path}; choose another {flag}")
     from ncjax.pipeline import evaluate_files
-    from ncjax.report import evaluation_summary
+    from ncjax.report import evaluation_summary, write_report
 
     found = evaluate_files(
         asked.paths,
@@ -167,6 +176,7 @@ def _evaluate_files(asked: _Evaluate, line: str) -> None:
         classifier=asked.classifier,
         label_map=asked.label_map or None,
         views=asked.variants or None,
+        member=asked.member,
         bootstrap=asked.bootstrap,
         memory_gib=asked.memory_gib,
         command=line,
@@ -177,27 +187,65 @@ def _evaluate_files(asked: _Evaluate, line: str) -> None:
         if output is not None:
             write_text(output, found.to_json())
             print(f"\nresults: {output.absolute()}")
+        if asked.report is not None:
+            print(f"\nreport: {write_report(found, asked.report).absolute()}")
 
     on_main_process(finish)
 
 
-def report_verb(arguments: Sequence[str]) -> None:
-    """Writes the report of a run and prints its main tables."""
+class _Report(NamedTuple):
+    """What `ncjax report` is asked for."""
 
-    def options(workdir: tyro.conf.Positional[Path]) -> Path:
-        """Write report.html from the results of a run and print its main tables.
+    workdirs: tuple[Path, ...]
+    output: Path | None
+    figures: Path | None
+
+
+def report_verb(arguments: Sequence[str]) -> None:
+    """Writes the report of a run and prints its main tables, or puts several runs side by side.
+
+    Raises:
+        UserError: the arguments do not fit, results are missing or damaged, or runs cannot be compared.
+    """
+
+    def options(
+        workdirs: tyro.conf.Positional[tuple[Path, ...]], output: Path | None = None, figures: Path | None = None
+    ) -> _Report:
+        """Write report.html from the results of a run and print its main tables; of several runs, side by side.
 
         Args:
-            workdir: Work directory of the run [path].
+            workdirs: Work directory of the run; several are compared [paths].
+            output: The page [path; none: report.html in the work directory, of several runs in this folder].
+            figures: A folder that also gets each figure as SVG, PDF, CSV and Vega-Lite [path; none: no files].
         """
-        return workdir
+        return _Report(workdirs, output, figures)
 
-    print_report(parse("report", options, arguments))
+    asked = parse("report", options, arguments)
+    if not asked.workdirs:
+        raise UserError("ncjax report needs a run's work directory; several are put side by side")
+    if len(asked.workdirs) == 1:
+        print_report(asked.workdirs[0], asked.output, asked.figures)
+        return
+    if asked.figures is not None:
+        raise UserError("--figures is of a single run; report the runs one by one for it")
+    from ncjax.report import write_report
+
+    print(f"report: {write_report(asked.workdirs, asked.output).absolute()}")
 
 
-def print_report(workdir: Path) -> None:
-    """Writes the report of a run; prints its main tables and where the page is."""
-    from ncjax.report import run_summary, write_report
+def print_report(workdir: Path, output: Path | None = None, figures: Path | None = None) -> None:
+    """Writes the report of a run; prints its main tables and where the page is.
 
-    page = write_report(workdir)
-    print(f"\n{run_summary(workdir)}\n\nreport: {page.absolute()}")
+    Args:
+        workdir: of the run.
+        output: the page; None: report.html in the work directory.
+        figures: a folder that gets each figure as files; None: there are none.
+    """
+    from ncjax.report import figures_of, run_summary, write_figures, write_report
+
+    page = write_report(workdir, output)
+    print(f"\n{run_summary(workdir)}\n")
+    if figures is not None:
+        write_figures(tuple(figures_of(workdir).values()), figures)
+        print(f"figures: {figures.absolute()}")
+    print(f"report: {page.absolute()}")

@@ -32,7 +32,9 @@ VERBS = {
         "k-means, probes and collapse metrics of a run, or of files of features",
         "analysis.evaluate_verb",
     ),
-    "report": Verb("WORKDIR", "write report.html from the results and print the main tables", "analysis.report_verb"),
+    "report": Verb(
+        "WORKDIR ...", "write report.html from the results and print the main tables", "analysis.report_verb"
+    ),
     "compare": Verb(
         "CONFIG [overrides]",
         "the same training in PyTorch and in ncjax: speed, memory, accuracies, CLP",

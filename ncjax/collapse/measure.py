@@ -65,11 +65,13 @@ class Measured(NamedTuple):
         measurements: in the order of splits, levels and metrics; one without value has a reason.
         class_distances: mean squared distance between examples of two fine classes, training split, in
             squared units of the features.
+        test_distances: the same of the test split; None: there is none.
         left_out: lines that say what is missing, and why.
     """
 
     measurements: tuple[Measurement, ...]
     class_distances: Float[np.ndarray, "f f"]
+    test_distances: Float[np.ndarray, "f f"] | None
     left_out: tuple[str, ...]
 
 
@@ -246,9 +248,11 @@ def _measured(task: _Task, found: Sequence[Evaluated]) -> Measured:
             left_out.append(f"{name}: every measure: {CONSTANT}")
         left_out += _undefined(task.plan, measured) if draws[0].total > 0 else ()
         measurements += with_deviations(measured, resamples) if resamples else measured
-    scale = frame_of(task.splits["train"].rows).scale
-    squared = np.asarray(found[0].class_distances, np.float64) * scale**2
-    return Measured(tuple(measurements), squared, tuple(left_out))
+    distances = {
+        name: np.asarray(found[place * count].class_distances, np.float64) * frame_of(split.rows).scale ** 2
+        for place, (name, split) in enumerate(task.splits.items())
+    }
+    return Measured(tuple(measurements), distances["train"], distances.get("test"), tuple(left_out))
 
 
 def _odd_classes(split: str, counts: Float[np.ndarray, "f"]) -> Iterator[str]:

@@ -11,6 +11,9 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from ncjax.collapse import separation_law
 from ncjax.collapse.measure import Measured, Problem, measure_networks
 from ncjax.collapse.metrics import metric_infos
@@ -284,14 +287,19 @@ def _problem(network: Network, resamples: int) -> Problem:
 
 
 def _row(found: _Found) -> Row:
-    row = found.network.row
+    row, measured = found.network.row, found.measured
     return dataclasses.replace(
         row,
-        measurements=(*row.measurements, *found.probed.measurements, *found.measured.measurements),
-        class_distances=tuple(tuple(map(float, line)) for line in found.measured.class_distances),
-        left_out=(*row.left_out, *found.measured.left_out, *found.probed.left_out),
+        measurements=(*row.measurements, *found.probed.measurements, *measured.measurements),
+        class_distances=_numbers(measured.class_distances),
+        test_distances=() if measured.test_distances is None else _numbers(measured.test_distances),
+        left_out=(*row.left_out, *measured.left_out, *found.probed.left_out),
         bootstrap=found.resamples,
     )
+
+
+def _numbers(matrix: Float[np.ndarray, "f f"]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(map(float, line)) for line in matrix)
 
 
 def _separation(rows: Sequence[Row]) -> tuple[tuple[SeparationFit, ...], tuple[str, ...]]:

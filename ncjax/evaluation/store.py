@@ -10,16 +10,20 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ncjax.errors import UserError
-from ncjax.results import Clusters, Evaluation, Measurement, Row
+from ncjax.results import Evaluation, Measurement, Row
 from ncjax.storage.atomic import set_aside, write_arrays, write_text
 from ncjax.storage.npy import load_npz
+from ncjax.storage.result_files import (
+    PARTS,
+    ROW_ARRAYS,
+    arrays_of,
+    cluster_file,
+    examples_file,
+    read_clusters,
+)
 from ncjax.storage.workdir import results_locked
 
-PARTS = tuple(field.name for field in dataclasses.fields(Clusters))
-WITHOUT_EPOCH = "raw_pixels"  # the file of rows that belong to no epoch
-
-
-ROW_ARRAYS = ("names", "layers", "super_classes")
+__all__ = ["cluster_file", "read_clusters", "with_earlier", "write_evaluation"]
 T = TypeVar("T")
 Identity = tuple[str, str, int | None, str, tuple[int, ...]]  # of a row: name, kind, epoch, layer, super-classes
 ByRow = dict[Identity, np.ndarray]
@@ -27,6 +31,8 @@ ByRow = dict[Identity, np.ndarray]
 
 def write_evaluation(workdir: Path, evaluation: Evaluation) -> None:
     """Write results/evaluation.json and results/clusters/EPOCH.npz; what they hold of other views and controls stays.
+
+    results/examples.npz is written anew, as `ncjax.storage.result_files.arrays_of` has it.
 
     Another evaluation that is writing is waited for.
 
@@ -57,12 +63,9 @@ def _write(workdir: Path, evaluation: Evaluation) -> None:
             clusters[name] = clusters.get(name, {}) | of_rows
         arrays |= {name: _stacked(of_rows, rows) for name, of_rows in clusters.items() if of_rows}
         write_arrays(file, arrays)
+    if evaluation.examples is not None:
+        write_arrays(examples_file(workdir), arrays_of(evaluation.examples))
     write_text(path, whole.to_json())
-
-
-def cluster_file(workdir: Path, epoch: int | None) -> Path:
-    """The reconstructed labels of an epoch; None: of rows that belong to none."""
-    return workdir / "results" / "clusters" / f"{WITHOUT_EPOCH if epoch is None else epoch}.npz"
 
 
 def _earlier(path: Path) -> Evaluation | None:
@@ -173,18 +176,3 @@ def _stacked(of_rows: ByRow, rows: Sequence[Row]) -> Shaped[np.ndarray, "s ..."]
         if array is not None:
             line[: len(array)] = array
     return whole
-
-
-def read_clusters(workdir: Path, epoch: int | None) -> dict[str, Clusters]:
-    """The reconstructed labels that results/clusters/EPOCH.npz holds, by view; None: those of raw pixels.
-
-    Raises:
-        UserError: there is no such file, or it cannot be read.
-    """
-    file = cluster_file(workdir, epoch)
-    try:
-        arrays = load_npz(file)
-    except UserError as error:
-        raise UserError(f"{file} cannot be read ({error}); run: ncjax evaluate {workdir}") from error
-    views = [name.removesuffix("_matching") for name in arrays if name.endswith("_matching")]
-    return {view: Clusters(**{part: arrays.get(f"{view}_{part}") for part in PARTS}) for view in views}  # type: ignore[arg-type]

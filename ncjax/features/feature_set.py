@@ -197,6 +197,21 @@ class FeatureSet:
             classifier=None if heads is None else Heads(*(part[list(members)] for part in heads)),
         )
 
+    def choose_member(self, member: str) -> "FeatureSet":
+        """The features of one member, by its name or number; under the label map that the name begins with.
+
+        Raises:
+            UserError: there is none.
+        """
+        numbers = {name: number for number, name in enumerate(self.names)}
+        numbers = {str(number): number for number in range(len(self.names))} | numbers
+        if member not in numbers:
+            listed = ", ".join(self.names[:8]) + (f" and {len(self.names) - 8} more" if len(self.names) > 8 else "")
+            raise UserError(f"there is no member {member!r}; known: {listed}")
+        chosen = self.select([numbers[member]])
+        label_map = _map_in_name(chosen.names[0], self.class_names, self.super_classes)
+        return dataclasses.replace(chosen, default_map=self.default_map or label_map)
+
     def choose_layers(self, layers: Sequence[str]) -> "FeatureSet":
         """The features of some layers, in this order."""
         return self.rename_layers({name: name for name in layers})
@@ -242,6 +257,16 @@ def _some(rows: Sequence[Rows] | np.ndarray, members: Sequence[int]) -> Sequence
 def whole(rows: Sequence[Rows] | np.ndarray) -> Shaped[np.ndarray, "s n x"]:
     """The rows of all members in memory."""
     return np.stack([np.asarray(one[:]) for one in rows])
+
+
+def _map_in_name(name: str, class_names: Sequence[str], super_classes: Sequence[str]) -> LabelMap | None:
+    """The label map of a member such as `mod:5/lr=0.1/...`; None where it merges no classes or is not known here."""
+    spec, is_member, _ = name.partition("/lr=")
+    try:
+        found = LabelMap.parse(spec, tuple(class_names), tuple(super_classes)) if is_member and class_names else None
+    except UserError:
+        return None
+    return found if found is not None and found.merges else None
 
 
 def classifier_layer(layers: Sequence[str]) -> str:

@@ -5,15 +5,18 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ncjax.report.groups import MISSING, Group, Quantity, group_rows, labels_of, number, percent, value_of, views_of
+from ncjax.report.figure import COLOURS, INK, WIDTH, Figure, finish, source
+from ncjax.report.groups import Group, Quantity, group_rows, labels_of, value_of, views_of
 from ncjax.report.main_result import CEILING, COARSE_TEST, clp
+from ncjax.report.number_formats import MISSING, number, percent
+from ncjax.report.table import Cell, Head, Table, TableLine
 from ncjax.results import Comparison, Speed, ViewInfo
 
 SIDES = ("ncjax", "PyTorch")
 NOISE = 1.5  # largest over least of repeated measurements
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """A title, a head and lines, all of them text."""
 
     title: str
@@ -29,7 +32,7 @@ class Column(NamedTuple):
     text: Callable[[Sequence[float]], str]
 
 
-def comparison_tables(comparison: Comparison, views: Mapping[str, ViewInfo]) -> tuple[Table, ...]:
+def comparison_tables(comparison: Comparison, views: Mapping[str, ViewInfo]) -> tuple[TextTable, ...]:
     """Returns tables of cost, of ways of running PyTorch, and of what the networks learnt, side by side.
 
     Args:
@@ -40,7 +43,39 @@ def comparison_tables(comparison: Comparison, views: Mapping[str, ViewInfo]) -> 
     return (*tables, _quality(comparison, views)) if comparison.rows else tables
 
 
-def _cost(comparison: Comparison) -> Table:
+def as_table(table: TextTable, name: str) -> Table:
+    """The same as a table of the page."""
+    lines = tuple(TableLine(line[0], "", tuple(map(Cell, line[1:]))) for line in table.lines)
+    return Table(name, table.head[0], tuple(map(Head, table.head[1:])), lines, f"{table.title}.")
+
+
+def speed_figure(comparison: Comparison) -> Figure:
+    """Images per second of every way that was tried, a dot a round."""
+    import altair as alt
+
+    rows = [
+        {"way": name, "round": place, "images_per_sec": rate}
+        for name, speed in comparison.speed.items()
+        for place, rate in enumerate(speed.images_per_sec, start=1)
+    ]
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    rate = alt.X("images_per_sec:Q", title="images per second, of all members", scale=alt.Scale(domainMin=0))
+    base = alt.Chart(source(rows), width=1.4 * WIDTH, height=alt.Step(26)).encode(
+        y=alt.Y("way:N", sort=ways, title=None)
+    )
+    dots = base.mark_point(size=50, color=COLOURS[0]).encode(x=rate, tooltip=["way:N", "round:O", "images_per_sec:Q"])
+    middle = base.mark_tick(thickness=2, color=INK).encode(x=alt.X("median(images_per_sec):Q"))
+    failed = [f"{name} failed: {speed.error}" for name, speed in comparison.speed.items() if not speed.images_per_sec]
+    return Figure(
+        "speed",
+        "Images per second of ncjax and of every way of running PyTorch",
+        f"A dot is a round of measurement, the tick is their median; the axis begins at 0. {'. '.join(failed)}",
+        finish(alt.layer(dots, middle)),
+        rows,
+    )
+
+
+def _cost(comparison: Comparison) -> TextTable:
     speeds = [comparison.speed[name] for name in ("ncjax", comparison.torch_chosen)]
     rates = [_median(speed) for speed in speeds]
     numbers = {
@@ -52,24 +87,24 @@ def _cost(comparison: Comparison) -> Table:
         numbers = {"secs of steps until every member is as good as both sides end": secs, **numbers}
     lines = [("images/s, median (min to max)", *map(_rates, speeds), _ratio(*rates))]
     lines += [(what, f"{ours:.4g}", f"{theirs:.4g}", _ratio(ours, theirs)) for what, (ours, theirs) in numbers.items()]
-    return Table(
+    return TextTable(
         f"Cost of {comparison.members} members, {comparison.epochs} of {comparison.asked_epochs} epochs",
         ("", "ncjax", f"PyTorch ({comparison.torch_chosen})", "ncjax / PyTorch"),
         tuple(lines),
     )
 
 
-def _ways(comparison: Comparison) -> Table:
+def _ways(comparison: Comparison) -> TextTable:
     lines = [
         (name, _rates(speed), f"{speed.setup_secs:.1f}") if speed.images_per_sec else (name, speed.error, MISSING)
         for name, speed in comparison.speed.items()
     ]
-    return Table(
+    return TextTable(
         "Images per second of every way that was tried", ("", "median (min to max)", "secs to ready"), tuple(lines)
     )
 
 
-def _quality(comparison: Comparison, views: Mapping[str, ViewInfo]) -> Table:
+def _quality(comparison: Comparison, views: Mapping[str, ViewInfo]) -> TextTable:
     sides = [group_rows(comparison.rows.get(side, ())) for side in SIDES]
     columns = [
         Column("coarse test", COARSE_TEST, percent),
@@ -93,7 +128,7 @@ def _quality(comparison: Comparison, views: Mapping[str, ViewInfo]) -> Table:
             differences = [column.text(_differences(ours, theirs, column.quantity)) for column in columns]
             lines.append((label, "difference, seed by seed", str(len(seeds)), *differences))
     head = ("trained on", "", "seeds", *(column.title for column in columns))
-    return Table("Accuracies in per cent, mean ± standard deviation over seeds", head, tuple(lines))
+    return TextTable("Accuracies in per cent, mean ± standard deviation over seeds", head, tuple(lines))
 
 
 def _pairs(ours: Sequence[Group], theirs: Sequence[Group]) -> Iterator[tuple[tuple[Group | None, Group | None], str]]:

@@ -3,8 +3,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from ncjax.report.groups import MISSING
 from ncjax.report.markdown import markdown_table
+from ncjax.report.number_formats import MISSING, with_spread
 from ncjax.results import Evaluation, Measurement, Row, Scope
 
 SPLITS = ("train", "test")
@@ -31,7 +31,7 @@ def evaluation_summary(evaluation: Evaluation) -> str:
         several = len({fit.name for fit in evaluation.separation}) > 1
         for fit in evaluation.separation:
             name = f"{fit.level}_{fit.split}"
-            lines.append([f"{fit.name}: {name}" if several else name, _text(fit.slope), _text(fit.r2)])
+            lines.append([f"{fit.name}: {name}" if several else name, with_spread(fit.slope), with_spread(fit.r2)])
         parts.append(markdown_table(lines))
     return "\n\n".join(part for part in (*parts, *evaluation.notes) if part)
 
@@ -102,7 +102,7 @@ def _clusters(row: Row, evaluation: Evaluation) -> str:
     lines = [["clusters inside super-classes", *(_view(view, evaluation) for view in views)]]
     for name, split, level in dict.fromkeys(key[:3] for key in sorted(found, key=lambda key: _order(key, labels))):
         cells = [found.get((name, split, level, view)) for view in views]
-        lines.append([f"{labels[name]}, {split}", *(_text(one.value if one else None) for one in cells)])
+        lines.append([f"{labels[name]}, {split}", *(with_spread(one.value if one else None) for one in cells)])
     return markdown_table(lines) if views else ""
 
 
@@ -117,15 +117,11 @@ def _view(name: str, evaluation: Evaluation) -> str:
 def _cell(row: Row, metric: str, split: str, level: str) -> str:
     found = [m for m in row.measurements if (m.metric, m.split, m.level, m.view) == (metric, split, level, None)]
     if found and found[0].index is not None:
-        numbers = [_text(m.value) for m in sorted(found, key=lambda m: m.index or 0)]
+        numbers = [with_spread(m.value) for m in sorted(found, key=lambda m: m.index or 0)]
         return " ".join(numbers[:MOST_NUMBERS]) + (" ..." if len(numbers) > MOST_NUMBERS else "")
     value, std = (found[0].value, found[0].std) if found else (None, None)
-    return _text(value) if value is None or std is None else f"{_text(value)} ± {std:.1g}"
+    return with_spread(value, std)
 
 
 def _percent(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f}"
-
-
-def _text(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.3g}"

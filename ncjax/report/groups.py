@@ -17,8 +17,6 @@ KINDS = {
     "random_init": "random initialisation",
     "raw_pixels": "raw pixels",
 }
-MISSING = "–"
-PER_CENT = "\u00a0%"
 UNTRAINED = ("random_init", "raw_pixels")
 
 
@@ -201,23 +199,10 @@ def views_of(groups: Sequence[Group], views: Mapping[str, ViewInfo]) -> dict[str
     return known | {name: name for name in sorted(present - known.keys())}
 
 
-def percent(values: Sequence[float]) -> str:
-    """`84.4 ± 0.3`: mean and sample standard deviation in per cent, or a dash."""
-    return _spread([100 * value for value in values], ".1f")
-
-
-def score(values: Sequence[float]) -> str:
-    """A score such as ARI, mean and sample standard deviation to three decimals, or a dash."""
-    return _spread(values, ".3f")
-
-
-def number(values: Sequence[float]) -> str:
-    """A quantity of any size to three digits, its sample standard deviation to two, or a dash."""
-    return _spread(values, ".3g", ".2g")
-
-
-def _spread(values: Sequence[float], form: str, spread_form: str = "") -> str:
-    if not values:
-        return MISSING
-    mean = f"{statistics.fmean(values):{form}}"
-    return f"{mean} ± {statistics.stdev(values):{spread_form or form}}" if len(values) > 1 else mean
+def super_names(names: Sequence[str], owner: Sequence[int]) -> list[str]:
+    """A super-class by the classes that it merges: `cat + dog`; three of them at most."""
+    found = []
+    for group in range(max(owner, default=-1) + 1):
+        own = [name for name, number in zip(names, owner, strict=False) if number == group]
+        found.append(" + ".join(own[:3]) + (f" + {len(own) - 3} more" if len(own) > 3 else ""))
+    return found

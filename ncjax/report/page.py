@@ -1,120 +1,144 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts the tables and figures of a work directory on one self-contained HTML page."""
+"""Puts the tables and figures of a work directory, or of an evaluation, on one self-contained HTML page."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float
 
+from ncjax.errors import UserError
 from ncjax.paths import user_path
-from ncjax.report.comparison import comparison_tables
-from ncjax.report.figures import accuracy_figure, curves_figure, distance_figure, epochs_figure
-from ncjax.report.groups import KINDS, MISSING, Group, group_rows, labels_of, last_epochs, views_of
-from ncjax.report.levels import collapse_tables
-from ncjax.report.main_result import headline, main_group
-from ncjax.report.read import Results, read_results
-from ncjax.report.run_tables import table_line
+from ncjax.report.figure import Figure
+from ncjax.report.main_result import headline, tiles
+from ncjax.report.missing import list_missing
+from ncjax.report.number_formats import MISSING
+from ncjax.report.read import Results, read_results, results_of
+from ncjax.report.sections import Content, figures_of_content, run_sections
+from ncjax.report.side_by_side import check_comparable, side_by_side, side_by_side_sections
 from ncjax.report.templates import render
-from ncjax.report.theory import holds_theory, write_theory_report
-from ncjax.results import Provenance
+from ncjax.report.theory import figures_of_theory, holds_theory, read_sweep, write_theory_report
+from ncjax.results import Evaluation
 from ncjax.storage.atomic import write_text
 from ncjax.storage.metrics import Record
 
-MANY_GROUPS = 24
 NO_NETWORK = "These results hold no network trained on coarse labels."
+Source: TypeAlias = str | Path | Evaluation
+PAGE = "report.html"
 
 
-def write_report(workdir: str | Path) -> Path:
-    """Writes `report.html`: headline, tables with controls, class distances, curves, how it was made.
+def write_report(source: Source | Sequence[Source], path: str | Path | None = None) -> Path:
+    """Writes a page: headline, tables with controls, figures over epochs, examples, how it was made, what is missing.
 
     The page is one file, needs no network, and follows the reader's light or dark setting. Numbers are those of
     `results/evaluation.json`; members that differ only by their seed are shown as mean ± sample standard deviation.
 
     Args:
-        workdir: A work directory after `ncjax evaluate`, or after `ncjax theory`, whose page is another.
+        source: a work directory after `ncjax evaluate` or `ncjax theory`, or an `Evaluation`; several are put side by
+            side.
+        path: of the page; None: `report.html` in the work directory, or here for several.
 
     Returns:
         The path of the page.
 
     Raises:
-        UserError: A result file is missing or damaged; names it.
+        UserError: a result file is missing or damaged, or several results cannot be compared; says what and why.
     """
-    workdir = user_path(workdir)
+    sources = [source] if isinstance(source, str | Path | Evaluation) else list(source)
+    if not sources:
+        raise UserError("there is nothing to report: give a work directory, or an evaluation")
+    if len(sources) == 1 and isinstance(sources[0], str | Path):
+        workdir = user_path(sources[0])
+        target = workdir / PAGE if path is None else user_path(path)
+        if holds_theory(workdir):
+            return write_theory_report(workdir, target)
+    else:
+        target = user_path(PAGE if path is None else path)
+    found = [_read(one) for one in sources]
+    write_text(target, render_page(found[0]) if len(found) == 1 else render_side_by_side(found))
+    return target
+
+
+def _read(source: Source) -> Results:
+    if isinstance(source, Evaluation):
+        return results_of(source)
+    workdir = user_path(source)
     if holds_theory(workdir):
-        return write_theory_report(workdir)
-    path = workdir / "report.html"
-    write_text(path, render_page(read_results(workdir)))
-    return path
+        raise UserError(f"{workdir} holds a sweep of the synthetic setting, which is not compared with runs on images")
+    return read_results(workdir)
+
+
+def figures_of(source: Source) -> dict[str, Figure]:
+    """Returns the figures of a page by name; `.chart` is of Altair and shows itself in a notebook.
+
+    Args:
+        source: as for `write_report`, a single one.
+
+    Raises:
+        UserError: a result file is missing or damaged.
+    """
+    if not isinstance(source, Evaluation) and holds_theory(user_path(source)):
+        return {figure.name: figure for figure in figures_of_theory(read_sweep(user_path(source)))}
+    return {figure.name: figure for figure in figures_of_content(Content(_read(source)))}
 
 
 def render_page(results: Results) -> str:
-    """Returns the HTML of the results of a work directory."""
-    return render("report.html.j2", _content(results))
+    """Returns the HTML of results."""
+    content = Content(results)
+    evaluation, main = results.evaluation, content.main
+    named = (main, content.shown, content.views, results.headline)
+    return render(
+        "report.html.j2",
+        {
+            "title": title_of(results),
+            "headline": headline(*named) if named[0] else NO_NETWORK,
+            "tiles": tiles(*named) if named[0] else (),
+            "failed": _failed_members(results.metrics),
+            "notes": evaluation.notes,
+            "sections": run_sections(content),
+            "missing": list_missing(results, content.shown, content.labels, main, content.views),
+            "facts": facts(results),
+            "members": [row.name for row in evaluation.rows if row.member is not None],
+            "config": json.dumps(results.config, indent=2),
+            "command": figure_command(results),
+        },
+    )
 
 
-def _content(results: Results) -> Mapping[str, object]:
-    evaluation, provenance = results.evaluation, results.evaluation.provenance
-    groups = group_rows(evaluation.rows)
-    shown = last_epochs(groups)
-    labels, views = labels_of(shown), views_of(shown, evaluation.views)
-    main = main_group(shown)
-    return {
-        "title": f"{provenance.name or 'ncjax'} on {provenance.dataset or 'unnamed data'}",
-        "headline": headline(main, shown, views, results.headline) if main else NO_NETWORK,
-        "views": views,
-        "table": [table_line(group, label, views) for group, label in zip(shown, labels, strict=True)],
-        "main": next((number for number, group in enumerate(shown) if group is main), None),
-        "several_seeds": any(len(group.rows) > 1 for group in shown),
-        "collapse": collapse_tables(shown, labels, evaluation.metrics),
-        "comparison": comparison_tables(results.comparison, evaluation.views) if results.comparison else (),
-        "comparison_left_out": results.comparison.left_out if results.comparison else (),
-        "failed": _failed_members(results.metrics),
-        "notes": evaluation.notes,
-        "facts": _facts(provenance),
-        "config": json.dumps(results.config, indent=2),
-        "figures": _figures(results, groups, shown, main),
-    }
+def title_of(results: Results) -> str:
+    """The name of a run and of its data."""
+    provenance = results.evaluation.provenance
+    if results.workdir is None and not provenance.name:
+        return "Features from files"
+    return f"{provenance.name or 'ncjax'} on {provenance.dataset or 'unnamed data'}"
 
 
-def _figures(results: Results, groups: Sequence[Group], shown: Sequence[Group], main: Group | None) -> dict[str, str]:
-    """The SVG of each figure; empty where there is no data for it."""
-    views = views_of(shown, results.evaluation.views)
-    figures = dict.fromkeys(("accuracy", "distances", "curves", "epochs"), "")
-    if len(shown) <= MANY_GROUPS:
-        labels = labels_of(shown, members=False)  # names of members are too long here
-        names = [f"{KINDS.get(group.kind, group.kind)}: {label}" for group, label in zip(shown, labels, strict=True)]
-        figures["accuracy"] = accuracy_figure(shown, names, views)
-    maps = _distance_maps(shown, main)
-    if maps:
-        figures["distances"] = distance_figure(maps, results.evaluation.provenance.class_names)
-    if any(record.values.get("train_loss") for record in results.metrics):
-        figures["curves"] = curves_figure(results.metrics)
-    history = _history(groups, main) if main else []
-    if len(history) > 1:
-        figures["epochs"] = epochs_figure(history, views)
-    return figures
+def figure_command(results: Results) -> str:
+    """What writes the figures of a page again as files; of features from files the command that evaluated them."""
+    if results.workdir is None:
+        return results.evaluation.provenance.command or MISSING
+    return f"ncjax report {shlex.quote(str(results.workdir))} --figures figures"
 
 
-def _history(groups: Sequence[Group], main: Group) -> list[Group]:
-    """The epochs of one setting; random initialisation is its epoch 0."""
-    history = [group for group in groups if group.setting == main.setting]
-    where = main.setting.super_class, main.layer
-    start = [g for g in groups if g.kind == "random_init" and (g.setting.super_class, g.layer) == where]
-    return history if any(group.epoch == 0 for group in history) else start[:1] + history
+def render_side_by_side(runs: Sequence[Results]) -> str:
+    """Returns the HTML of several results beside each other.
 
-
-def _distance_maps(shown: Sequence[Group], main: Group | None) -> list[tuple[str, Float[np.ndarray, "f f"]]]:
-    """Class distances of the headline's network and of its controls, averaged over seeds."""
-    maps = []
-    for kind in ("trained", "fine", "random_init"):
-        group = main if kind == "trained" else next((group for group in shown if group.kind == kind), None)
-        matrices = [row.class_distances for row in group.rows if row.class_distances] if group else []
-        if group and matrices:
-            title = KINDS[kind] if kind == "random_init" else f"{KINDS[kind]} ({group.label_map})"
-            maps.append((title, np.array(matrices, np.float64).mean(axis=0)))
-    return maps
+    Raises:
+        UserError: they cannot be compared; says why.
+    """
+    check_comparable(runs)
+    compared = side_by_side(runs, [title_of(one) for one in runs])
+    return render(
+        "side_by_side.html.j2",
+        {
+            "title": f"{len(runs)} runs side by side",
+            "sections": side_by_side_sections(compared),
+            "runs": [(one.label, facts(one.content.results)) for one in compared],
+            "command": "ncjax report " + " ".join(shlex.quote(str(one.workdir)) for one in runs if one.workdir),
+        },
+    )
 
 
 def _failed_members(metrics: Sequence[Record]) -> list[tuple[str, int]]:
@@ -127,16 +151,21 @@ def _failed_members(metrics: Sequence[Record]) -> list[tuple[str, int]]:
     return list(failed.items())
 
 
-def _facts(provenance: Provenance) -> list[tuple[str, str]]:
-    """What was run, on what, for how long: pairs of name and value."""
-    facts = (
-        ("Command", provenance.command),
-        ("Data", provenance.dataset),
-        ("Device", provenance.device),
-        ("Wall-clock", ", ".join(f"{name} {_duration(secs)}" for name, secs in provenance.wall_secs.items())),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in provenance.versions.items())),
-    )
-    return [(name, value or MISSING) for name, value in facts]
+def facts(results: Results) -> list[tuple[str, str]]:
+    """What was run, on what, for how long, and where it went on: pairs of name and value."""
+    provenance, metrics = results.evaluation.provenance, results.metrics
+    resumed = [f"after epoch {start.epoch} (step {start.step:,})" for start in results.starts if start.step]
+    found: Mapping[str, str] = {
+        "Command": provenance.command,
+        "Data": provenance.dataset,
+        "Device": provenance.device,
+        "Wall-clock": ", ".join(f"{name} {_duration(secs)}" for name, secs in provenance.wall_secs.items()),
+        "Versions": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
+        "Commit": provenance.commit or "",
+        "Epochs trained": f"{metrics[-1].epoch:,}, {metrics[-1].step:,} steps" if metrics else "",
+        "Resumed": ", ".join(resumed) or ("never" if results.starts else ""),
+    }
+    return [(name, value or MISSING) for name, value in found.items()]
 
 
 def _duration(secs: float | None) -> str:

@@ -4,12 +4,19 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
 
 from ncjax.config import EvaluateConfig
-from ncjax.errors import UserError
+from ncjax.errors import UserError, first_line
+from ncjax.examples import Clusters, Examples
 from ncjax.report.comparison import SIDES
-from ncjax.results import Comparison, Evaluation
+from ncjax.results import Comparison, Evaluation, Row
 from ncjax.storage.metrics import METRICS, Record, join_records, read_records
+from ncjax.storage.result_files import cluster_file, examples_file, read_clusters, read_examples
+from ncjax.storage.starts import Start, read_starts
 from ncjax.storage.workdir import part_folders, read_json, read_run_file
 from ncjax.typed_json import structure
 
@@ -22,6 +29,10 @@ class Results:
     config: Mapping[str, object]  # of the evaluation, else of config.json
     metrics: tuple[Record, ...] = ()  # metrics.jsonl, one record a step
     comparison: Comparison | None = None  # results/comparison.json
+    workdir: Path | None = None  # None: an evaluation from memory
+    examples: Examples | None = None  # results/examples.npz
+    starts: tuple[Start, ...] = ()  # starts.jsonl: when training started, and where it went on
+    missing: tuple[str, ...] = ()  # files that could not be read, and why
 
     @property
     def headline(self) -> str:
@@ -49,12 +60,92 @@ def read_results(workdir: Path) -> Results:
     config: Mapping[str, object] = evaluation.provenance.config
     if not config and (workdir / "config.json").is_file():
         config = read_run_file(workdir).config
+    examples, missing = _examples_of(workdir)
     return Results(
         evaluation=evaluation,
         config=config,
         metrics=_read_metrics(workdir, evaluation),
         comparison=_comparison_of(workdir),
+        workdir=workdir,
+        examples=examples,
+        starts=tuple(start for folder in part_folders(workdir) for start in read_starts(folder)),
+        missing=missing,
     )
+
+
+def results_of(evaluation: Evaluation) -> Results:
+    """The same of an evaluation in memory, such as one of features from files; the headline is of its first view.
+
+    Raises:
+        UserError: it has no row.
+    """
+    if not evaluation.rows:
+        raise UserError("the evaluation holds no row, so there is nothing to report")
+    known = EvaluateConfig.headline
+    headline = known if known in evaluation.views else next(iter(evaluation.views), known)
+    return Results(
+        evaluation=evaluation,
+        config=evaluation.provenance.config or {"evaluate": {"headline": headline}},
+        examples=evaluation.examples,
+    )
+
+
+class RowClusters(NamedTuple):
+    """Reconstructed labels of one network in one view, as `ncjax.results.Clusters` has them of several."""
+
+    train: Int[np.ndarray, "n"]
+    test: Int[np.ndarray, "m"] | None
+    super_class: Int[np.ndarray, "k"]
+    matching: Int[np.ndarray, "k"]
+    embedding: Float[np.ndarray, "n p"] | None
+
+    def recovered(self, split: str) -> Int[np.ndarray, "_"] | None:
+        """The fine class that the cluster of each example stands for; -1 where there is none."""
+        clusters = self.train if split == "train" else self.test
+        if clusters is None:
+            return None
+        return np.where(clusters >= 0, self.matching[np.maximum(clusters, 0)], -1)
+
+
+def clusters_of(results: Results, row: Row) -> dict[str, RowClusters]:
+    """The reconstructed labels of a row, by view.
+
+    Raises:
+        UserError: they are missing, cannot be read or are of other rows.
+    """
+    rows = [one for one in results.evaluation.rows if results.workdir is None or one.epoch == row.epoch]
+    place = next(number for number, one in enumerate(rows) if one is row)
+    if results.workdir is None:
+        found, where = dict(results.evaluation.clusters), "the evaluation"
+    else:
+        found = read_clusters(results.workdir, row.epoch)
+        where = str(cluster_file(results.workdir, row.epoch))
+    if any(len(part.train) != len(rows) for part in found.values()):
+        raise UserError(f"{where} holds clusters of other networks; run ncjax evaluate again")
+    return {view: _of_row(part, place) for view, part in found.items() if (part.matching[place] >= 0).any()}
+
+
+def _of_row(part: Clusters, place: int) -> RowClusters:
+    own = part.matching[place] >= 0
+    embedding = None if part.embedding is None else part.embedding[place]
+    return RowClusters(
+        train=part.train[place],
+        test=None if part.test is None or (part.test[place] < 0).all() else part.test[place],
+        super_class=part.super_class[place][own],
+        matching=part.matching[place][own],
+        embedding=None if embedding is None or not np.isfinite(embedding).any() else embedding,
+    )
+
+
+def _examples_of(workdir: Path) -> tuple[Examples | None, tuple[str, ...]]:
+    """They are there after an evaluation by this version; a page is made without them too."""
+    if not examples_file(workdir).is_file():
+        reason = "written by ncjax evaluate, which keeps the features; an earlier version did not write it"
+        return None, (f"{examples_file(workdir).name} is missing: {reason}",)
+    try:
+        return read_examples(workdir), ()
+    except UserError as error:
+        return None, (first_line(error),)
 
 
 def _comparison_of(workdir: Path) -> Comparison | None:

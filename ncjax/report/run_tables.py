@@ -9,18 +9,15 @@ from ncjax.paths import user_path
 from ncjax.report.comparison import comparison_tables
 from ncjax.report.groups import (
     KINDS,
-    MISSING,
     Group,
     Quantity,
     group_rows,
     labels_of,
-    number,
-    percent,
-    score,
     views_of,
 )
 from ncjax.report.main_result import CEILING, COARSE_TEST, COARSE_TRAIN, clp
 from ncjax.report.markdown import markdown_table
+from ncjax.report.number_formats import MISSING, number, percent, score
 from ncjax.report.read import read_results
 from ncjax.report.theory import holds_theory, theory_summary
 

@@ -2,19 +2,23 @@
 """The page and the table of a sweep of the synthetic setting."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from ncjax.report.groups import MISSING
+from ncjax.report.figure import Figure
 from ncjax.report.markdown import markdown_table
+from ncjax.report.number_formats import with_spread
+from ncjax.report.section import Section
+from ncjax.report.table import Cell, Head, Table, TableLine
 from ncjax.report.templates import render
 from ncjax.report.theory_figures import phase_figure, picture_figure, trajectory_figure
 from ncjax.report.theory_read import Sweep, holds_theory, read_sweep, swept_names
 from ncjax.storage.atomic import write_text
 
-__all__ = ["holds_theory", "read_sweep", "theory_summary", "theory_table", "write_theory_report"]
+__all__ = ["figures_of_theory", "holds_theory", "read_sweep", "theory_summary", "theory_table", "write_theory_report"]
 COLUMNS = {
     "train_accuracy": "train accuracy",
     "test_accuracy": "test accuracy",
@@ -43,10 +47,7 @@ def theory_table(sweep: Sweep) -> tuple[tuple[str, ...], ...]:
 
 
 def _cell(mean: float, spread: float) -> str:
-    if not np.isfinite(mean):
-        return MISSING
-    style = ".3f" if abs(mean) >= 0.01 or mean == 0 else ".1e"
-    return f"{mean:{style}} ± {spread:{style}}"
+    return with_spread(mean, spread)
 
 
 def theory_summary(workdir: Path) -> str:
@@ -58,32 +59,51 @@ def theory_summary(workdir: Path) -> str:
     return markdown_table(theory_table(read_sweep(workdir)))
 
 
-def write_theory_report(workdir: Path) -> Path:
-    """Writes `report.html` of a sweep: trajectories with predictions, phase diagram, pictures, table.
+def write_theory_report(workdir: Path, path: Path | None = None) -> Path:
+    """Writes the page of a sweep: trajectories with predictions, phase diagram, pictures, table.
+
+    Args:
+        workdir: of the sweep.
+        path: of the page; None: `report.html` in the work directory.
 
     Raises:
         UserError: a result file is missing or damaged.
     """
-    path = workdir / "report.html"
-    write_text(path, render("theory.html.j2", _content(read_sweep(workdir))))
-    return path
+    target, sweep = path or workdir / "report.html", read_sweep(workdir)
+    command = f"ncjax report {shlex.quote(str(workdir))} --figures figures"
+    write_text(target, render("theory.html.j2", {**_content(sweep), "command": command}))
+    return target
 
 
-def _content(sweep: Sweep) -> Mapping[str, object]:
+def figures_of_theory(sweep: Sweep) -> tuple[Figure, ...]:
+    """Returns the figures of a sweep."""
     names = swept_names(sweep.settings)
     chosen = np.unique(np.linspace(0, len(sweep.settings) - 1, MOST_PANELS).round().astype(int))
     shown = [sweep.settings[number] for number in chosen]
     titles = [", ".join(f"{n.replace('_', ' ')} {s.numbers[n]:g}" for n in names) or "all runs" for s in shown]
+    found = [trajectory_figure(sweep.steps, shown, titles, sweep.prediction)]
+    found += [phase_figure(sweep.steps, sweep.settings)] if set(names) == {"noise", "weight_decay"} else []
+    pictures = picture_figure(sweep.pictures, sweep.components, (titles[0], titles[-1]))
+    return (*found, *([pictures] if pictures else []))
+
+
+def _content(sweep: Sweep) -> Mapping[str, object]:
     head, *lines = theory_table(sweep)
+    left_out = len(sweep.settings) - MOST_LINES
+    more = f" {left_out} more settings are in results/theory.npz." if left_out > 0 else ""
+    table = Table(
+        "settings",
+        head[0],
+        tuple(map(Head, head[1:])),
+        tuple(TableLine(line[0], "", tuple(map(Cell, line[1:]))) for line in lines),
+        f"Mean ± sample standard deviation over the runs that did not diverge.{more}",
+    )
     return {
         "title": f"{sweep.name}: the synthetic setting",
-        "prediction": sweep.prediction,
-        "trajectories": trajectory_figure(sweep.steps, shown, titles),
-        "phase": phase_figure(sweep.steps, sweep.settings) if set(names) == {"noise", "weight_decay"} else "",
-        "pictures": picture_figure(sweep.pictures, sweep.components, (titles[0], titles[-1])),
-        "head": head,
-        "lines": lines,
-        "left_out": max(0, len(sweep.settings) - MOST_LINES),
+        "sections": [
+            *(Section(one.name, one.title, figures=(one,)) for one in figures_of_theory(sweep)),
+            Section("last_step", "At the last step", tables=(table,)),
+        ],
         "facts": [
             ("Command", sweep.run.command),
             ("Runs", f"{sweep.runs:,}, {sweep.diverged} diverged"),

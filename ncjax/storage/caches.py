@@ -83,8 +83,6 @@ def keep_compiled_programs() -> None:
         reason = error if isinstance(error, UserError) else error.strerror
         print(f"ncjax: note: compiled programs are not cached: {reason}", file=sys.stderr)
         return
-    if _TEMPORARY:
-        os.environ.setdefault("MPLCONFIGDIR", str(_TEMPORARY[0].path / "matplotlib"))  # or it warns
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

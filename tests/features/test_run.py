@@ -41,7 +41,17 @@ def test_opened_run_is_the_trained_one_and_reading_changes_nothing(trained, data
     extract_features(with_data, layers=("second",))
     assert content(trained.workdir) == before
     assert {path.name for path in trained.workdir.iterdir()} == {
-        *("config.json", "data.json", "members.json", "metrics.jsonl", "checkpoints", "features", "results", ".lock")
+        *(
+            "config.json",
+            "data.json",
+            "members.json",
+            "metrics.jsonl",
+            "starts.jsonl",
+            "checkpoints",
+            "features",
+            "results",
+            ".lock",
+        )
     }
 
 

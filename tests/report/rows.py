@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from ncjax.report import templates
 from ncjax.report.groups import Quantity
+from ncjax.report.templates import Drawn
 from ncjax.results import Evaluation, Measurement, MetricInfo, Provenance, Row, ViewInfo
 from ncjax.storage.metrics import Record
 
+UNDRAWN = Drawn("<svg></svg>", "{}", "data:,", "data:,")
 METRICS = {
     "accuracy": MetricInfo(label="accuracy on the labels of training", scope="accuracy", better="higher"),
     "probe": MetricInfo(label="logistic probe", scope="probe", better="higher"),
@@ -124,3 +129,10 @@ def make_record(step: int, members: int, failed: Sequence[int] = ()) -> Record:
 
 def write_run_file(folder: Path, config: Mapping[str, object]) -> None:
     (folder / "config.json").write_text(json.dumps({"config": config, "command": "ncjax train", "versions": {}}))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without pictures, for tests of their words: charts take a second each, and have tests of their own."""
+    monkeypatch.setattr(templates, "draw", lambda figure: UNDRAWN)
+    monkeypatch.setattr(templates, "bundle", lambda: "")

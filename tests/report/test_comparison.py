@@ -9,10 +9,12 @@ import pytest
 
 from ncjax.report import run_summary, write_report
 from ncjax.report.comparison import comparison_tables
-from ncjax.report.groups import percent
+from ncjax.report.number_formats import percent
 from ncjax.results import Comparison, Speed, TimeToAccuracy
 from ncjax.typed_json import structure, unstructure
-from tests.report.rows import VIEWS, changed, clp, make_row, make_workdir
+from tests.report.rows import VIEWS, changed, clp, make_row, make_workdir, undrawn
+
+__all__ = ["undrawn"]
 
 OURS = Speed(images_per_sec=(900.0, 1000.0, 1200.0), setup_secs=4.0, peak_mib=100.0)
 THEIRS = Speed(images_per_sec=(500.0,), setup_secs=2.0, peak_mib=0.0)
@@ -119,6 +121,7 @@ def test_speed_alone_is_shown_before_the_networks_are_trained() -> None:
     assert len(ways.lines) == 3
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_comparison_is_read_from_the_work_directory(tmp_path: Path) -> None:
     workdir = make_workdir(tmp_path, COMPARISON.rows["ncjax"])
     assert "PyTorch" not in run_summary(workdir)

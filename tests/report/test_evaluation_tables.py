@@ -25,7 +25,7 @@ def test_levels_stand_side_by_side_with_their_spread() -> None:
     title, levels = evaluation_summary(make_evaluation([row])).split("\n\n")
     assert title == "± over 20 resamples of the examples"
     assert levels.splitlines()[0] == "| measure | coarse, train | fine, train | coarse, test | fine, test |"
-    assert levels.splitlines()[2] == "| NC1, tr(S_W S_B^+) / K | 0.1 ± 0.01 | 0.2 | 0.3 | – |"
+    assert levels.splitlines()[2] == "| NC1, tr(S_W S_B^+) / K | 0.100 ± 0.012 | 0.200 | 0.300 | – |"
     assert "| NC3: classifier and means | – | – | – | – |" in levels
 
 
@@ -33,15 +33,15 @@ def test_spectra_are_shown_up_to_ten_numbers() -> None:
     values = {Quantity("cosine_spectrum", "train", "fine", index=i): float(i) for i in range(12)}
     values |= {Quantity("explained_by_super_class", "train", "within", index=i): 0.25 * (i + 1) for i in range(2)}
     text = evaluation_summary(make_evaluation([features(values)]))
-    assert "| cosine spectrum | 0 1 2 3 4 5 6 7 8 9 ... |" in text
-    assert "| the same, by super-class | 0.25 0.5 |" in text
+    assert "| cosine spectrum | 0.0 1.00 2.00 3.00 4.00 5.00 6.00 7.00 8.00 9.00 ... |" in text
+    assert "| the same, by super-class | 0.250 0.500 |" in text
 
 
 def test_rank_of_all_examples_has_lines_of_its_own() -> None:
     values = {**NC1, Quantity("effective_rank", "train", "all"): 7.0, Quantity("effective_rank", "test", "all"): 8.0}
     lines = evaluation_summary(make_evaluation([features(values)])).splitlines()
-    assert "| effective rank of all, train | 7 |  |  |  |" in lines
-    assert "| effective rank of all, test | 8 |  |  |  |" in lines
+    assert "| effective rank of all, train | 7.00 |  |  |  |" in lines
+    assert "| effective rank of all, test | 8.00 |  |  |  |" in lines
 
 
 def test_accuracies_of_probes_and_views_are_per_cent() -> None:
@@ -62,9 +62,9 @@ def test_metrics_of_clusters_stand_by_view() -> None:
     assert evaluation_summary(make_evaluation([features(values)])).splitlines() == [
         "| clusters inside super-classes | raw features | t-SNE |",
         "| --- | --- | --- |",
-        "| accuracy of the clusters, train | 0.5 | 0.75 |",
-        "| accuracy of the clusters, test | 0.6 | – |",
-        "| ARI, train | 0.25 | – |",
+        "| accuracy of the clusters, train | 0.500 | 0.750 |",
+        "| accuracy of the clusters, test | 0.600 | – |",
+        "| ARI, train | 0.250 | – |",
     ]
 
 
@@ -89,10 +89,10 @@ def test_several_rows_have_titles_and_the_law_of_separation() -> None:
     assert text.splitlines()[-3:] == [
         "| law of separation | slope of log D a layer | R2 |",
         "| --- | --- | --- |",
-        "| fine_train | -0.5 | 0.875 |",
+        "| fine_train | -0.500 | 0.875 |",
     ]
     several = (*fits, replace(fits[0], name="other"))
-    assert "| other: fine_train | -0.5 | 0.875 |" in evaluation_summary(
+    assert "| other: fine_train | -0.500 | 0.875 |" in evaluation_summary(
         replace(make_evaluation(rows), separation=several)
     )
 
@@ -107,4 +107,4 @@ def test_epochs_and_layers_are_in_the_titles_where_rows_differ_in_them() -> None
 def test_a_new_metric_is_shown_without_a_change_here() -> None:
     evaluation = make_evaluation([features({Quantity("mine", "train", "within"): 0.5})])
     added = {**evaluation.metrics, "mine": MetricInfo(label="my metric", scope="within")}
-    assert "| my metric | 0.5 |" in evaluation_summary(replace(evaluation, metrics=added)).splitlines()
+    assert "| my metric | 0.500 |" in evaluation_summary(replace(evaluation, metrics=added)).splitlines()

@@ -14,12 +14,10 @@ from ncjax.report.groups import (
     group_rows,
     labels_of,
     last_epochs,
-    number,
-    percent,
-    score,
     summarise,
     views_of,
 )
+from ncjax.report.number_formats import number, percent, score
 from ncjax.results import Row
 from tests.report.rows import VIEWS, changed, clp, make_evaluation, make_row, measure
 
@@ -153,5 +151,5 @@ def test_formats() -> None:
     assert percent([0.8444]) == "84.4"
     assert percent([0.5, 0.7]) == "60.0 ± 14.1"
     assert number([0.0012345]) == "0.00123"
-    assert number([1.0, 3.0]) == "2 ± 1.4"
+    assert number([1.0, 3.0]) == "2.0 ± 1.4"
     assert score([0.25, 0.75]) == "0.500 ± 0.354"

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of collapse follow `Evaluation.metrics`: a new metric needs no change here."""
+"""Columns of collapse follow `Evaluation.metrics`: a new metric needs no change here."""
 
 import pytest
 
 from ncjax.report.groups import Quantity, group_rows
-from ncjax.report.levels import collapse_tables, hint
+from ncjax.report.levels import columns_of, hint
+from ncjax.report.tables import collapse_table
 from ncjax.results import MetricInfo
 from tests.report.rows import make_row
 
@@ -17,13 +18,15 @@ def test_metrics_with_a_short_title_are_shown_in_their_order() -> None:
         "a": MetricInfo(label="ay", scope="level", short="A"),
         "inside": MetricInfo(label="inside", scope="within", short="I"),
     }
-    found = collapse_tables(group_rows([make_row(values=values)]), ["one"], metrics)
-    assert [(column.title, column.hint) for column in found.level_columns] == [("B", "bee"), ("A", "ay")]
-    assert [(line.label, line.level, line.cells) for line in found.level_lines] == [
-        ("one", "fine", (("1", "–"), ("2", "–")))
+    assert [(column.title, column.hint) for column in columns_of(metrics, "level")] == [("B", "bee"), ("A", "ay")]
+    groups = group_rows([make_row(values=values)])
+    table = collapse_table("fine", groups, ["one"], metrics, None)
+    assert [(column.title, column.hint) for column in table.columns] == [("n", ""), ("B", "bee"), ("A", "ay")]
+    assert [(line.label, [(cell.text, cell.small) for cell in line.cells]) for line in table.lines] == [
+        ("one", [("1", ""), ("1.00", "–"), ("2.00", "–")])
     ]
-    assert found.inside_lines == ()
-    assert not found.resampled
+    assert collapse_table("within", groups, ["one"], metrics, None).lines == ()
+    assert "over resamples" not in table.caption
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_summary_holds_the_numbers_of_every_epoch_and_control(tmp_path: Path) ->
         ["trained on coarse labels (mod:5/lr=0.1/wd=0.0005/seed=0)", "1", "10"],
         ["raw pixels", "1", "–"],
     ]
-    expected = ["90.0 ± 0.0", "99.0 ± 0.0", "85.0 ± 0.0", "80.0 ± 14.1", "0.0123 ± 0", "1.5 ± 0"]
+    expected = ["90.0 ± 0.0", "99.0 ± 0.0", "85.0 ± 0.0", "80.0 ± 14.1", "0.0123 ± 0.0000", "1.50 ± 0.00"]
     assert cells(main[2])[3:] == expected
     assert cells(clusters[0]) == ["network", "epoch", "clusters: raw features", "ARI: raw features"]
     assert cells(clusters[2])[2:] == ["50.0 ± 0.0", "0.500 ± 0.000"]

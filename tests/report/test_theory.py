@@ -2,6 +2,7 @@
 """The report of a sweep of the synthetic setting, on a small sweep with known numbers."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,11 @@ import pytest
 
 from ncjax.errors import UserError
 from ncjax.report import run_summary, write_report
+from ncjax.report.theory import figures_of_theory
 from ncjax.report.theory_read import SWEPT, read_sweep
+from tests.report.rows import undrawn
+
+__all__ = ["undrawn"]
 
 STEPS = np.array([0, 10, 100])
 METRICS = (
@@ -76,16 +81,32 @@ def test_table_names_what_differs_and_the_prediction(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("predictions", [True, False])
+@pytest.mark.usefixtures("undrawn")
 def test_page_has_trajectories_phase_diagram_pictures_and_facts(tmp_path: Path, predictions: bool) -> None:
     path = write_report(make_sweep(tmp_path, predictions=predictions))
     page = path.read_text()
     assert path == tmp_path / "report.html"
-    assert page.count("<svg") == 3
+    assert re.findall(r'<figure id="figure-(\w+)"', page) == ["trajectories", "phase_diagram", "hidden_representation"]
     assert "phase: the synthetic setting" in page
     assert "8, 1 diverged" in page
     assert "<code>ncjax theory</code>" in page
     assert "jax 0.6.0" in page
     assert ("in which nothing is fitted" in page) == predictions
+
+
+def test_figures_show_simulation_and_prediction(tmp_path: Path) -> None:
+    trajectories, phase, pictures = figures_of_theory(read_sweep(make_sweep(tmp_path)))
+    assert {row["n"] for row in trajectories.rows} == {1, 2}  # one run of the first setting diverged
+    last = [row for row in trajectories.rows if row["quantity"] == "two Gaussians of a label" and row["time"] == 100]
+    assert last[0]["predicted"] == pytest.approx(np.linspace(0.5, 1, 12)[2])
+    assert {(row["quantity"], row["noise"]) for row in phase.rows} == {
+        (quantity, noise)
+        for quantity in ("simulated", "predicted", "Gaussians found by k-means")
+        for noise in (0.1, 0.2)
+    }
+    assert "cosine of hidden means" in trajectories.svg()
+    assert "weight decay × time" in phase.svg()
+    assert len(pictures.rows) == 2 * 2 * 6
 
 
 @pytest.mark.parametrize(

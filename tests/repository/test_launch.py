@@ -180,8 +180,10 @@ def test_test_script_runs_every_check_and_returns_their_verdict(project: Path) -
     done = launch(project, ".ci/run")
     assert done.returncode == 0, done.stderr
     names = [line.split()[0] for line in done.stdout.splitlines()[1:]]
-    assert names == ["ruff", "ruff", "mypy", "lint-imports", "shellcheck", "pytest"]
-    assert "pytest -n auto" in done.stdout.splitlines()[-1]
+    assert names == ["ruff", "ruff", "mypy", "lint-imports", "shellcheck", "pytest", "pytest"]
+    *_, suite, browser = done.stdout.splitlines()
+    assert "pytest -n auto" in suite
+    assert browser.startswith("pytest -m browser -rs in")
     chosen = launch(project, "launch/test.sh", "tests/test_launch.py", "-x")
     assert chosen.stdout.splitlines()[-1].startswith("pytest tests/test_launch.py -x in")
     for name in ("ruff", "mypy", "lint_imports", "shellcheck", "pytest"):
@@ -189,5 +191,5 @@ def test_test_script_runs_every_check_and_returns_their_verdict(project: Path) -
 
 
 def test_scripts_are_executable() -> None:
-    for script in ("launch/local.sh", "launch/test.sh", ".ci/run"):
+    for script in ("launch/local.sh", "launch/test.sh", "launch/browser.sh", ".ci/run"):
         assert os.access(ROOT / script, os.X_OK), script

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = SETTINGS["project"]
 IMPORT_NAMES = {
+    "vl-convert-python": "vl_convert",
     "jinja2": "jinja2",
     "optax": "optax",
     "orbax-checkpoint": "orbax",
@@ -69,7 +70,10 @@ def test_wheel_holds_the_package_its_data_and_nothing_else(wheel: Path) -> None:
     assert f"{info}/licenses/LICENSE" in names
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "ncjax").rglob("*.py")}
     expected |= {f"ncjax/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
-    expected |= {"ncjax/py.typed", "ncjax/report/report.html.j2", "ncjax/report/theory.html.j2"}
+    parts = ("*.html.j2", "*.css", "*.js")
+    expected |= {str(path.relative_to(ROOT)) for part in parts for path in (ROOT / "ncjax" / "report").glob(part)}
+    assert "ncjax/report/report.html.j2" in expected
+    expected |= {"ncjax/py.typed"}
     assert {name for name in names if not name.startswith(info)} == expected
 
 

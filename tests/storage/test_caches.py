@@ -18,7 +18,7 @@ from ncjax.storage.caches import cache_folder, keep_compiled_programs
 from tests.runs import environment_of_a_user
 
 ROOT = Path(__file__).parents[2]
-HEAVY = "jax flax optax orbax numpy scipy sklearn torch matplotlib PIL tqdm jaxtyping"
+HEAVY = "jax flax optax orbax numpy scipy sklearn torch altair vl_convert PIL tqdm jaxtyping"
 SMALL = (
     "--labels mod:5 --seeds 2 --model.name mlp --model.width 8 --optim.epochs 2 --data.train-examples 128 "
     "--data.test-examples 64 --evaluate.epochs 1"
@@ -112,7 +112,6 @@ def test_without_a_cache_folder_a_temporary_one_is_used_and_one_line_says_so(
     assert str(folder) in line
     assert "XDG_CACHE_HOME" in line
     assert Path(environment["JAX_COMPILATION_CACHE_DIR"]).is_relative_to(folder)
-    assert Path(environment["MPLCONFIGDIR"]).is_relative_to(folder)
     caches._TEMPORARY.clear()
     assert not folder.exists()
 
