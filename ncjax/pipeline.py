@@ -3,7 +3,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from ncjax.evaluation.controls import (
 from ncjax.evaluation.evaluator import DEFAULT_VIEWS, MOST_NETWORKS, Job, check_views, evaluate, evaluate_jobs
 from ncjax.evaluation.store import write_evaluation
 from ncjax.evaluation.views import VIEWS
+from ncjax.events import Listener, stage, tell
 from ncjax.features.callbacks import Callback
 from ncjax.features.extraction import load_or_extract
 from ncjax.features.feature_set import FEATURES, FeatureSet
@@ -37,7 +38,7 @@ from ncjax.features.store import describe_members, join_members
 from ncjax.features.train_parts import prepare_next, train_part
 from ncjax.models import Network
 from ncjax.paths import user_path
-from ncjax.results import Evaluation, Event, Provenance, TrainingSummary, join
+from ncjax.results import Evaluation, Provenance, TrainingSummary, join
 from ncjax.storage.temporary import TemporaryFolder
 from ncjax.storage.workdir import locked, read_run_file
 from ncjax.tables import find_named
@@ -119,12 +120,13 @@ def train(
     check_views(config.evaluate.variants)
     find_named(VIEWS, config.evaluate.headline, "evaluate.headline")
     images = dataset or load_dataset(config.data)
-    check_agreement({"data": {"name": images.name, **unstructure(record_of(images))}})
-    described = describe_members(config, images, from_memory=dataset is not None)
-    plan = plan_growth(path, config, described, images)
-    whole = join_members(plan.parts, tuple(described.members))
-    run = in_parts(Run(path, config, whole, images, folder, own), plan.parts)
-    ready = prepare_next(run, images)
+    with stage("prepare", f"{images.name}, {len(config.labels)} label maps"):
+        check_agreement({"data": {"name": images.name, **unstructure(record_of(images))}})
+        described = describe_members(config, images, from_memory=dataset is not None)
+        plan = plan_growth(path, config, described, images)
+        whole = join_members(plan.parts, tuple(described.members))
+        run = in_parts(Run(path, config, whole, images, folder, own), plan.parts)
+        ready = prepare_next(run, images)
     check_agreement({"members": [list(part.members) for part in plan.parts]})  # and all have read before one writes
     with ExitStack() as held:
         on_main_process(lambda: held.enter_context(locked(path)))
@@ -142,7 +144,7 @@ def evaluate_run(
     control_maps: int | None = None,
     bootstrap: int = 20,
     memory_gib: float | None = None,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: Listener | None = None,
 ) -> Evaluation:
     """Evaluates the kept features of a run with its controls.
 
@@ -230,7 +232,7 @@ def _evaluated(
     pixels: bool,
     bootstrap: int,
     memory_gib: float | None,
-    on_event: Callable[[Event], None] | None,
+    on_event: Listener | None,
 ) -> Evaluation:
     """Raw pixels, random initialization, then the members at every kept epoch; all together."""
     parts, jobs, notes = list[Part](), list[Job](), list[str]()
@@ -243,14 +245,16 @@ def _evaluated(
 
     if pixels:
         add(pixel_parts(run.dataset, maps, run.config.mesh), 0)
-    for epoch in epochs:
-        try:
-            features, of_features = load_or_extract(run, epoch, on_disk=True)
-        except UserError as error:
-            notes.append(f"Epoch {epoch} is missing: {error}.")
-            continue
-        notes += of_features
-        add(trained_parts(features, maps, names) if epoch else initial_parts(features, maps), bootstrap)
+    with stage("read features", total=len(epochs), on_event=on_event or tell) as advance:
+        for epoch in epochs:
+            advance(1, f"epoch {epoch}")
+            try:
+                features, of_features = load_or_extract(run, epoch, on_disk=True)
+            except UserError as error:
+                notes.append(f"Epoch {epoch} is missing: {error}.")
+                continue
+            notes += of_features
+            add(trained_parts(features, maps, names) if epoch else initial_parts(features, maps), bootstrap)
     restarts = run.config.evaluate.restarts
     found = (
         evaluate_jobs(jobs, views=views, restarts=restarts, memory_gib=memory_gib, on_event=on_event) if jobs else []
@@ -341,6 +345,9 @@ def export_features(workdir: str | Path, epochs: Sequence[int] = ()) -> tuple[Pa
     wanted = tuple(epochs) or run.epochs
     if not wanted:
         raise UserError(f"{workdir} holds no features; run: ncjax train CONFIG --workdir {workdir}")
-    return tuple(
-        load_or_extract(run, epoch).features.save(run.workdir / "features" / f"{epoch}.npz") for epoch in wanted
-    )
+    paths = []
+    with stage("export features", total=len(wanted)) as advance:
+        for epoch in wanted:
+            paths.append(load_or_extract(run, epoch).features.save(run.workdir / "features" / f"{epoch}.npz"))
+            advance(1, f"epoch {epoch}")
+    return tuple(paths)

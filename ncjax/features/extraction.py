@@ -14,6 +14,7 @@ from jaxtyping import Array, Int32
 from ncjax.data import Dataset, Split, Streamed
 from ncjax.distributed.processes import is_distributed, to_host
 from ncjax.errors import UserError
+from ncjax.events import stage
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
 from ncjax.features.joined import join_features
 from ncjax.features.run import Run, prepare_again, state_of
@@ -162,9 +163,9 @@ def extract(
         )
 
     described = described or describe_members(prepared.config, dataset, from_memory=False)
-    return label_features(
-        described, prepared.config.mesh, epoch, split("train"), split("test"), _heads(prepared, state)
-    )
+    with stage("extract features", "" if epoch is None else f"epoch {epoch}"):
+        train, test = split("train"), split("test")
+        return label_features(described, prepared.config.mesh, epoch, train, test, _heads(prepared, state))
 
 
 def _heads(prepared: PreparedRun, state: TrainState) -> Heads | None:

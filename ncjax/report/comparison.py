@@ -5,7 +5,18 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ncjax.report.groups import MISSING, Group, Quantity, group_rows, labels_of, number, percent, value_of, views_of
+from ncjax.report.groups import (
+    MISSING,
+    Group,
+    Quantity,
+    group_rows,
+    labels_of,
+    number,
+    percent,
+    significant,
+    value_of,
+    views_of,
+)
 from ncjax.report.main_result import CEILING, COARSE_TEST, clp
 from ncjax.results import Comparison, Speed, ViewInfo
 
@@ -51,7 +62,10 @@ def _cost(comparison: Comparison) -> Table:
         secs = [comparison.time_to_accuracy.secs[side] for side in SIDES]
         numbers = {"secs of steps until every member is as good as both sides end": secs, **numbers}
     lines = [("images/s, median (min to max)", *map(_rates, speeds), _ratio(*rates))]
-    lines += [(what, f"{ours:.4g}", f"{theirs:.4g}", _ratio(ours, theirs)) for what, (ours, theirs) in numbers.items()]
+    lines += [
+        (what, significant(ours, 4), significant(theirs, 4), _ratio(ours, theirs))
+        for what, (ours, theirs) in numbers.items()
+    ]
     return Table(
         f"Cost of {comparison.members} members, {comparison.epochs} of {comparison.asked_epochs} epochs",
         ("", "ncjax", f"PyTorch ({comparison.torch_chosen})", "ncjax / PyTorch"),

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from ncjax.report.groups import MISSING
+from ncjax.report.groups import MISSING, significant
 from ncjax.report.markdown import markdown_table
 from ncjax.results import Evaluation, Measurement, Row, Scope
 
@@ -120,7 +120,7 @@ def _cell(row: Row, metric: str, split: str, level: str) -> str:
         numbers = [_text(m.value) for m in sorted(found, key=lambda m: m.index or 0)]
         return " ".join(numbers[:MOST_NUMBERS]) + (" ..." if len(numbers) > MOST_NUMBERS else "")
     value, std = (found[0].value, found[0].std) if found else (None, None)
-    return _text(value) if value is None or std is None else f"{_text(value)} ± {std:.1g}"
+    return _text(value) if value is None or std is None else f"{_text(value)} ± {significant(std, 1)}"
 
 
 def _percent(value: float | None) -> str:
@@ -128,4 +128,4 @@ def _percent(value: float | None) -> str:
 
 
 def _text(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.3g}"
+    return MISSING if value is None else significant(value, 3)

@@ -4,8 +4,10 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
 from typing import Literal, NamedTuple
 
 from ncjax.results import Evaluation, Measurement, Row, ViewInfo
@@ -19,6 +21,7 @@ KINDS = {
 }
 MISSING = "–"
 PER_CENT = "\u00a0%"
+PLAIN = (1e-6, 1e9)  # sizes of numbers that are written without an exponent
 UNTRAINED = ("random_init", "raw_pixels")
 
 
@@ -201,23 +204,37 @@ def views_of(groups: Sequence[Group], views: Mapping[str, ViewInfo]) -> dict[str
     return known | {name: name for name in sorted(present - known.keys())}
 
 
+def significant(value: float, digits: int) -> str:
+    """A number to so many significant digits; with an exponent only where it is very small or very large.
+
+    Example:
+        >>> significant(441.2, 3), significant(12.3, 1), significant(1234567, 3), significant(2.5e-5, 1)
+        ('441', '10', '1230000', '0.00002')
+    """
+    text = f"{value:.{digits}g}"
+    return f"{Decimal(text):f}" if value == 0 or PLAIN[0] <= abs(value) < PLAIN[1] else text
+
+
 def percent(values: Sequence[float]) -> str:
     """`84.4 ± 0.3`: mean and sample standard deviation in per cent, or a dash."""
-    return _spread([100 * value for value in values], ".1f")
+    return _spread([100 * value for value in values], "{:.1f}".format)
 
 
 def score(values: Sequence[float]) -> str:
     """A score such as ARI, mean and sample standard deviation to three decimals, or a dash."""
-    return _spread(values, ".3f")
+    return _spread(values, "{:.3f}".format)
 
 
 def number(values: Sequence[float]) -> str:
     """A quantity of any size to three digits, its sample standard deviation to two, or a dash."""
-    return _spread(values, ".3g", ".2g")
+    return _spread(values, partial(significant, digits=3), partial(significant, digits=2))
 
 
-def _spread(values: Sequence[float], form: str, spread_form: str = "") -> str:
+Form = Callable[[float], str]
+
+
+def _spread(values: Sequence[float], form: Form, spread_form: Form | None = None) -> str:
     if not values:
         return MISSING
-    mean = f"{statistics.fmean(values):{form}}"
-    return f"{mean} ± {statistics.stdev(values):{spread_form or form}}" if len(values) > 1 else mean
+    mean = form(statistics.fmean(values))
+    return f"{mean} ± {(spread_form or form)(statistics.stdev(values))}" if len(values) > 1 else mean

@@ -7,7 +7,7 @@ They show the metrics with a short title, in the order of `Evaluation.metrics`.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ncjax.report.groups import KINDS, Group, Quantity, number
+from ncjax.report.groups import KINDS, Group, Quantity, number, significant
 from ncjax.results import MetricInfo, Scope
 
 LEVELS = ("coarse", "fine")
@@ -91,4 +91,4 @@ def _cells(group: Group, level: str, columns: Sequence[Column]) -> tuple[tuple[s
 
 def _cell(group: Group, quantity: Quantity) -> str:
     spread, values = group.spread(quantity), group.values(quantity)
-    return f"{number(values)} ± {spread.std:.2g}" if spread.over == "resamples" else number(values)
+    return f"{number(values)} ± {significant(spread.std, 2)}" if spread.over == "resamples" else number(values)

@@ -69,6 +69,7 @@ def test_wheel_holds_the_package_its_data_and_nothing_else(wheel: Path) -> None:
     assert f"{info}/licenses/LICENSE" in names
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "ncjax").rglob("*.py")}
     expected |= {f"ncjax/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
+    expected |= {"ncjax/data/coarse_cifar10_features.npz"}
     expected |= {"ncjax/py.typed", "ncjax/report/report.html.j2", "ncjax/report/theory.html.j2"}
     assert {name for name in names if not name.startswith(info)} == expected
 
