@@ -15,7 +15,7 @@ from ncjax.cli.tables import print_text
 from ncjax.cli.training import train_config
 from ncjax.config import Config, EvaluateConfig, load_config
 from ncjax.events import stage
-from ncjax.report.groups import KINDS, Group, Quantity, group_rows, last_epochs, percent
+from ncjax.report.groups import KINDS, UNTRAINED, Group, Quantity, group_rows, last_epochs, percent
 from ncjax.report.main_result import CEILING, clp
 from ncjax.report.markdown import markdown_table
 from ncjax.results import Evaluation
@@ -24,7 +24,7 @@ from ncjax.storage.npy import load_npz
 CONFIG = "shifted_digits"
 LABEL_MAP = "mod:5"
 FEATURES = Path(str(files("ncjax"))) / "data" / "coarse_cifar10_features.npz"
-RANDOM, PIXELS = KINDS["random_init"], KINDS["raw_pixels"]
+CONTROLS = (*UNTRAINED, "shuffled")
 HEAD = ["network", "clusters", "CLP", "probe on true labels"]
 BEGINNING = """ncjax demo: what a network knows of classes that nobody told it.
 
@@ -49,13 +49,12 @@ class Scores(NamedTuple):
         return [percent(values) for values in self]
 
 
-class ActOne(NamedTuple):
-    """Of the features in the package."""
+class Act(NamedTuple):
+    """One network or several that were trained on coarse labels, and what they are compared with."""
 
     trained: Scores
-    controls: Mapping[str, Scores]  # by what they are
-    fine: float  # test accuracy of the network that was trained on fine labels
-    sources: tuple[str, str]  # where the features and the controls come from
+    others: Mapping[str, Scores]  # controls, and in act two networks on fine labels, by what they are
+    fine: tuple[float, ...]  # test accuracy of networks that were trained on fine labels
 
 
 def demo_verb(arguments: Sequence[str]) -> None:
@@ -65,8 +64,8 @@ def demo_verb(arguments: Sequence[str]) -> None:
     load_jax()
     from ncjax.distributed.processes import on_main_process
 
-    one = _act_one()
-    on_main_process(lambda: print_text(_act_one_text(one)))
+    one, sources = _act_one()
+    on_main_process(lambda: print_text(_act_one_text(one, sources)))
     members = len(config.labels) * len(config.optim.lr) * len(config.optim.weight_decay) * config.seeds
     on_main_process(lambda: print(ACT_TWO.format(members=members), flush=True))
     run = train_config(config, workdir, command("demo", arguments))
@@ -76,7 +75,7 @@ def demo_verb(arguments: Sequence[str]) -> None:
     on_main_process(lambda: _finish(workdir, one, two))
 
 
-def _finish(workdir: Path, one: ActOne, two: Mapping[str, Scores]) -> None:
+def _finish(workdir: Path, one: Act, two: Act) -> None:
     with stage("report", str(workdir)):
         from ncjax.report import write_report
 
@@ -84,33 +83,37 @@ def _finish(workdir: Path, one: ActOne, two: Mapping[str, Scores]) -> None:
     print_text(f"\n{_table(two)}\n\nreport: {page.absolute()}\n\n{_first_sentence(one)}\n\n{_second_sentence(two)}")
 
 
-def _act_one() -> ActOne:
-    """Evaluates the features of the package."""
+def _act_one() -> tuple[Act, str]:
+    """Evaluates the features of the package; where they and the controls come from is the second thing returned."""
     from ncjax.pipeline import evaluate_files
 
     content = json.loads(str(load_npz(FEATURES, lambda names: ["provenance"])["provenance"]))
-    measured = content["controls"]["scores"]
+    controls = content["controls"]
     found = evaluate_files([FEATURES], label_map=LABEL_MAP, views=(EvaluateConfig.headline,), bootstrap=0)
-    controls = {kind: measured[kind] for kind in (RANDOM, PIXELS)}
-    return ActOne(
+    act = Act(
         trained=_scores(group_rows(found.rows)[0], EvaluateConfig.headline),
-        controls={
-            kind: Scores(*(tuple(one[name] for one in networks) for name in Scores._fields))
-            for kind, networks in controls.items()
+        others={
+            KINDS[kind]: Scores(*((controls["scores"][kind][name],) for name in Scores._fields)) for kind in UNTRAINED
         },
-        fine=content["fine_label_network"]["test_accuracy"],
-        sources=(
-            f"{content['network']}; {content['training']}; {content['hardware']}; {content['pictures']}; "
-            f"{content['kept']}.",
-            f"{content['controls']['command']}, on {content['controls']['pictures']}.",
-        ),
+        fine=(content["fine_label_network"]["test_accuracy"],),
     )
+    sources = (
+        f"Features: {content['network']}; {content['training']}; {content['hardware']}; {content['pictures']}; "
+        f"{content['kept']}.\n\n"
+        f"Controls: {controls['command']}: {controls['network']}, {controls['pictures']}."
+    )
+    return act, sources
 
 
-def _act_two(found: Evaluation, view: str) -> dict[str, Scores]:
-    """The networks and controls at the last epoch, by what they are; of several settings of a kind the first."""
-    groups = last_epochs(group_rows(found.rows))
-    return {KINDS.get(group.kind, group.kind): _scores(group, view) for group in reversed(groups)}
+def _act_two(found: Evaluation, view: str) -> Act:
+    """The networks and controls at the last epoch; of several settings of a kind the first."""
+    groups = {group.kind: group for group in reversed(last_epochs(group_rows(found.rows)))}
+    scores = {kind: _scores(groups[kind], view) for kind in KINDS if kind in groups}
+    return Act(
+        trained=scores.pop("trained", Scores((), (), ())),
+        others={KINDS[kind]: of for kind, of in scores.items()},
+        fine=groups["fine"].values(Quantity("accuracy")) if "fine" in groups else (),
+    )
 
 
 def _scores(group: Group, view: str) -> Scores:
@@ -118,51 +121,32 @@ def _scores(group: Group, view: str) -> Scores:
     return Scores(clusters, group.values(clp(view)), group.values(CEILING))
 
 
-def _act_one_text(one: ActOne) -> str:
-    scores = {KINDS["trained"]: one.trained, **one.controls}
+def _act_one_text(one: Act, sources: str) -> str:
     clusters, names, probe = one.trained.cells()
-    features, controls = one.sources
-    return "\n\n".join(
-        (
-            f"\nreal features: clusters {clusters} %, CLP {names} %, probe on true labels {probe} %",
-            _table(scores),
-            f"A network that was trained on the ten classes has {100 * one.fine:.1f} % on the test set.",
-            f"Features: {features}",
-            f"Controls: {controls}",
-        )
-    )
+    real = f"\nreal features: clusters {clusters} %, CLP {names} %, probe on true labels {probe} %"
+    return f"{real}\n\n{_table(one)}\n\n{sources}"
 
 
-def _table(scores: Mapping[str, Scores]) -> str:
+def _table(act: Act) -> str:
+    scores = {KINDS["trained"]: act.trained, **act.others}
     return markdown_table([HEAD, *([name, *of.cells()] for name, of in scores.items())])
 
 
-def _first_sentence(one: ActOne) -> str:
-    return _sentence(
-        "A ResNet-18 that saw only five coarse labels of CIFAR-10",
-        one.trained,
-        one.controls,
-        f"{100 * one.fine:.1f} % of a network that was trained on the ten classes",
-    )
+def _first_sentence(one: Act) -> str:
+    return _sentence("A ResNet-18 that saw only five coarse labels of CIFAR-10", one)
 
 
-def _second_sentence(two: Mapping[str, Scores]) -> str:
-    controls = {name: two[name] for name in (RANDOM, PIXELS, KINDS["shuffled"]) if name in two}
-    trained, fine = (two.get(KINDS[kind], Scores((), (), ())) for kind in ("trained", "fine"))
-    seeds = len(trained.clp)
-    return _sentence(
-        f"Networks trained here on five coarse labels of digits ({seeds} {'seed' if seeds == 1 else 'seeds'})",
-        trained,
-        controls,
-        f"{percent(fine.clp)} % of CLP on networks that were trained on the ten classes",
-    )
+def _second_sentence(two: Act) -> str:
+    count = len(two.trained.clp)
+    seeds = f"{count} seed{'s' * (count != 1)}"
+    return _sentence(f"Networks trained here on five coarse labels of shifted digits ({seeds})", two)
 
 
-def _sentence(who: str, trained: Scores, controls: Mapping[str, Scores], fine: str) -> str:
-    clusters, names, probe = trained.cells()
-    others = ", ".join(f"{name} {scores.cells()[0]} %" for name, scores in controls.items())
+def _sentence(who: str, act: Act) -> str:
+    clusters, names, probe = act.trained.cells()
+    controls = ", ".join(f"{KINDS[x]} {act.others[KINDS[x]].cells()[0]} %" for x in CONTROLS if KINDS[x] in act.others)
     return (
-        f"{who} kept the ten classes apart: clusters inside its super-classes are {clusters} % right ({others}; chance "
-        f"is 50 %), and CLP names the class of {names} % of the test pictures, where a probe on the true labels names "
-        f"{probe} %, and {fine}."
+        f"{who} kept the ten classes apart: clusters inside the super-classes are {clusters} % right ({controls}; "
+        f"chance is 50 %), and CLP names the class of {names} % of the test pictures, against {probe} % of a probe on "
+        f"the true labels and {percent(act.fine)} % of networks that were trained on the ten classes."
     )

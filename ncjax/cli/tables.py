@@ -5,6 +5,7 @@ import itertools
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 Table = list[list[str]]  # the first line is the head
 
@@ -79,7 +80,7 @@ def _drawn(table: Table) -> object:
     head, *body = table
     for number, (name, width) in enumerate(zip(head, column_widths(table), strict=True)):
         wrapped = "\n".join(textwrap.wrap(name, width)) or name
-        side = "right" if number and _are_numbers([line[number] for line in body]) else "left"
+        side: Literal["left", "right"] = "right" if number and _are_numbers([line[number] for line in body]) else "left"
         drawn.add_column(Text(wrapped), justify=side, max_width=width, overflow="fold", vertical="bottom")
     for line in body:
         drawn.add_row(*map(Text, line))

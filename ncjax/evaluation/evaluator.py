@@ -224,8 +224,9 @@ def _measure(
     On several, collectives keep one order. An exception in one thread ends the other behind its program.
     """
     problems, mesh = [_problem(*one) for one in zip(networks, resamples, strict=True)], networks[0].mesh
-    ended, parts, many = threading.Event(), len(networks) * (len(options.views) + 2), f"{len(networks)} networks"
-    with stage("evaluate", many, total=parts, on_event=on_event) as advance:
+    ended, parts = threading.Event(), len(networks) * (len(options.views) + 2)
+    count = f"{len(networks)} network{'s' * (len(networks) > 1)}"
+    with stage("evaluate", count, total=parts, on_event=on_event) as advance:
         told = _until(ended, advance)
         collapse = partial(measure_collapse, problems, mesh=mesh, tell=partial(told, "collapse"))
         if mesh is not None:

@@ -91,4 +91,6 @@ def _cells(group: Group, level: str, columns: Sequence[Column]) -> tuple[tuple[s
 
 def _cell(group: Group, quantity: Quantity) -> str:
     spread, values = group.spread(quantity), group.values(quantity)
-    return f"{number(values)} ± {significant(spread.std, 2)}" if spread.over == "resamples" else number(values)
+    if spread.std is None or spread.over != "resamples":
+        return number(values)
+    return f"{number(values)} ± {significant(spread.std, 2)}"

@@ -16,7 +16,7 @@ from ncjax.cli.main import main
 from ncjax.config import load_config
 from ncjax.data import digits
 from ncjax.pipeline import evaluate_run, train
-from ncjax.results import Row
+from ncjax.results import Evaluation, Row
 from tests.runs import ROOT
 
 SMALL = ["--optim.epochs", "1", "--model.width", "4", "--data.train-examples", "640", "--data.test-examples", "200"]
@@ -34,15 +34,18 @@ def test_the_file_is_small_and_says_where_it_comes_from(features):
     provenance = json.loads(str(features["provenance"]))
     for name in ("network", "labels", "command", "hardware", "pictures", "source", "kept", "script", "controls"):
         assert provenance[name], name
-    controls = json.loads((ROOT / "docs" / "bench" / "demo" / "controls.json").read_text())
-    assert provenance["controls"] == controls
-    assert set(controls["scores"]) == {demo.RANDOM, demo.PIXELS}
     assert (ROOT / provenance["script"].split()[1]).is_file()
+    controls = provenance["controls"]
+    rows = Evaluation.from_json((ROOT / controls["log"]).read_text()).rows
+    for kind in ("raw_pixels", "random_init"):
+        (row,) = [row for row in rows if row.kind == kind]
+        clusters, clp = scores(row)
+        assert controls["scores"][kind] == {"clusters": clusters, "clp": clp, "probe": row.value("probe")}
 
 
 @pytest.fixture(scope="module")
 def act_one():
-    return demo._act_one()
+    return demo._act_one()[0]
 
 
 def test_act_one_agrees_with_scikit_learn(features, act_one):
@@ -65,7 +68,7 @@ def test_act_one_agrees_with_scikit_learn(features, act_one):
     assert clusters == pytest.approx((named == y).mean(), abs=0.003)
     assert our_clp == pytest.approx(clp, abs=0.01)
     assert our_clp < probe + 0.005
-    for control in act_one.controls.values():
+    for control in act_one.others.values():
         assert max(control.clusters) < 0.72 < clusters  # of chance 0.5
         assert max(control.clp) < 0.35 < our_clp
 
@@ -82,7 +85,7 @@ def test_the_demo_ends_with_two_sentences_of_numbers(tmp_path, monkeypatch, caps
     )
     first, second = lines[-2:]
     assert first.startswith("A ResNet-18 that saw only five coarse labels of CIFAR-10 kept the ten classes apart: ")
-    assert second.startswith("Networks trained here on five coarse labels of digits (2 seeds)")
+    assert second.startswith("Networks trained here on five coarse labels of shifted digits (2 seeds)")
     for sentence in (first, second):
         assert sentence.count(". ") == 0
         assert sentence.endswith(".")

@@ -45,7 +45,14 @@ def test_the_end_says_how_long_it_took():
 
 @pytest.mark.parametrize(
     ("secs", "text"),
-    [(0.0, "0.0 s"), (9.94, "9.9 s"), (9.99, "10 s"), (59.7, "1 min 00 s"), (119.9, "2 min 00 s"), (7199.0, "2 h 00 min")],
+    [
+        (0.0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.99, "10 s"),
+        (59.7, "1 min 00 s"),
+        (119.9, "2 min 00 s"),
+        (7199.0, "2 h 00 min"),
+    ],
 )
 def test_durations_carry_what_they_round_up_to(secs, text):
     assert duration(secs) == text
