@@ -13,7 +13,7 @@ def get_config() -> Config:
         name="shifted_digits",
         labels=("mod:5", "fine", "shuffled:mod:5:0"),
         seeds=2,
-        data=DataConfig(source="shifted_digits", crop_padding=2),
+        data=DataConfig(source="shifted_digits", crop_padding=4),
         model=ModelConfig(name="cnn", width=32),
-        optim=OptimConfig(lr=(0.05,), weight_decay=(0.0,), batch=64, epochs=15, schedule="one_cycle"),
+        optim=OptimConfig(lr=(0.2,), weight_decay=(0.0,), batch=64, epochs=8, schedule="one_cycle"),
     )

@@ -208,7 +208,7 @@ def significant(value: float, digits: int) -> str:
     """A number to so many significant digits; with an exponent only where it is very small or very large.
 
     Example:
-        >>> significant(441.2, 3), significant(12.3, 1), significant(1234567, 3), significant(2.5e-5, 1)
+        >>> significant(441.2, 3), significant(12.3, 1), significant(1234567, 3), significant(2.2e-5, 1)
         ('441', '10', '1230000', '0.00002')
     """
     text = f"{value:.{digits}g}"

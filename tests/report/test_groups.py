@@ -17,6 +17,7 @@ from ncjax.report.groups import (
     number,
     percent,
     score,
+    significant,
     summarise,
     views_of,
 )
@@ -155,3 +156,25 @@ def test_formats() -> None:
     assert number([0.0012345]) == "0.00123"
     assert number([1.0, 3.0]) == "2 ± 1.4"
     assert score([0.25, 0.75]) == "0.500 ± 0.354"
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (441.2, 3, "441"),
+        (12.3, 1, "10"),
+        (1234.5, 3, "1230"),
+        (0.0, 3, "0"),
+        (-0.00125, 2, "-0.0013"),
+        (2.2e-5, 1, "0.00002"),
+        (3e-9, 2, "3e-09"),
+        (2.5e12, 3, "2.5e+12"),
+    ],
+)
+def test_numbers_have_an_exponent_only_where_they_are_tiny_or_huge(value: float, digits: int, text: str) -> None:
+    assert significant(value, digits) == text
+
+
+def test_a_large_number_and_its_spread_are_written_alike() -> None:
+    assert number((441.0, 455.0)) == "448 ± 9.9"
+    assert number((44100.0, 45500.0)) == "44800 ± 990"
