@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ncjax import collapse as collapse
+    from ncjax.cli.progress import show_progress as show_progress
     from ncjax.cluster import choose_num_clusters as choose_num_clusters
     from ncjax.cluster import kmeans as kmeans
     from ncjax.cluster.estimator import KMeans as KMeans
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ncjax.config import ModelConfig as ModelConfig
     from ncjax.config import OptimConfig as OptimConfig
     from ncjax.data import Dataset as Dataset
+    from ncjax.data import load_dataset as load_dataset
     from ncjax.data.label_maps import LabelMap as LabelMap
     from ncjax.evaluation.clp import cluster_and_linear_probe as cluster_and_linear_probe
     from ncjax.evaluation.evaluator import evaluate as evaluate
@@ -61,6 +63,8 @@ _MODULES = {
     "from_linen": "ncjax.models",
     "from_nnx": "ncjax.models",
     "kmeans": "ncjax.cluster",
+    "load_dataset": "ncjax.data",
+    "show_progress": "ncjax.cli.progress",
     "train": "ncjax.pipeline",
 }
 __all__ = ["__version__", *_MODULES]

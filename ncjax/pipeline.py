@@ -2,36 +2,21 @@
 """Train, extract, evaluate over a work directory, or files: what the command line calls."""
 
 import dataclasses
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from ncjax.config import Config, to_dict
-from ncjax.data import Dataset, Split, load_dataset
-from ncjax.data.label_maps import LabelMap
+from ncjax.data import Dataset, load_dataset
 from ncjax.data.record import record_of
 from ncjax.distributed.agreement import check_agreement, check_devices, is_joined
 from ncjax.distributed.environment import environment, versions
 from ncjax.distributed.processes import on_main_process
 from ncjax.errors import UserError
-from ncjax.evaluation.controls import (
-    Part,
-    describe_controls,
-    distinct_maps,
-    initial_parts,
-    maps_left_out,
-    pixel_parts,
-    pixels_left_out,
-    trained_parts,
-)
-from ncjax.evaluation.evaluator import DEFAULT_VIEWS, MOST_NETWORKS, Job, check_views, evaluate, evaluate_jobs
+from ncjax.evaluation.evaluator import DEFAULT_VIEWS, check_views, evaluate
 from ncjax.evaluation.examples import choose_examples
-from ncjax.evaluation.store import add_views, write_evaluation
-from ncjax.evaluation.views import VIEWS, find_view
-from ncjax.examples import Examples
+from ncjax.evaluation.views import VIEWS
+from ncjax.events import stage
 from ncjax.features.callbacks import Callback
 from ncjax.features.extraction import load_or_extract
 from ncjax.features.feature_set import FEATURES, FeatureSet
@@ -41,10 +26,11 @@ from ncjax.features.store import describe_members, join_members
 from ncjax.features.train_parts import prepare_next, train_part
 from ncjax.models import Network
 from ncjax.paths import user_path
-from ncjax.results import Evaluation, Event, Provenance, TrainingSummary, join
+from ncjax.results import Evaluation, Provenance
+from ncjax.run_evaluation import evaluate_run as evaluate_run
 from ncjax.storage.starts import record_start
 from ncjax.storage.temporary import TemporaryFolder
-from ncjax.storage.workdir import locked, read_run_file
+from ncjax.storage.workdir import locked
 from ncjax.tables import find_named
 from ncjax.training.augmentation import Augment
 from ncjax.training.functions import OwnFunctions, find_functions, name_functions
@@ -124,12 +110,13 @@ def train(
     check_views(config.evaluate.variants)
     find_named(VIEWS, config.evaluate.headline, "evaluate.headline")
     images = dataset or load_dataset(config.data)
-    check_agreement({"data": {"name": images.name, **unstructure(record_of(images))}})
-    described = describe_members(config, images, from_memory=dataset is not None)
-    plan = plan_growth(path, config, described, images)
-    whole = join_members(plan.parts, tuple(described.members))
-    run = in_parts(Run(path, config, whole, images, folder, own), plan.parts)
-    ready = prepare_next(run, images)
+    with stage("prepare", f"{images.name}, {len(config.labels)} label maps"):
+        check_agreement({"data": {"name": images.name, **unstructure(record_of(images))}})
+        described = describe_members(config, images, from_memory=dataset is not None)
+        plan = plan_growth(path, config, described, images)
+        whole = join_members(plan.parts, tuple(described.members))
+        run = in_parts(Run(path, config, whole, images, folder, own), plan.parts)
+        ready = prepare_next(run, images)
     check_agreement({"members": [list(part.members) for part in plan.parts]})  # and all have read before one writes
     with ExitStack() as held:
         on_main_process(lambda: held.enter_context(locked(path)))
@@ -144,174 +131,6 @@ def _record_starts(run: Run, command: str) -> None:
     for part in run.parts:
         if not part.has_ended:
             record_start(part.workdir, command, environment())
-
-
-def evaluate_run(
-    run: Run | str | Path,
-    views: Sequence[str] = (),
-    *,
-    controls: bool = True,
-    control_maps: int | None = None,
-    bootstrap: int = 20,
-    memory_gib: float | None = None,
-    on_event: Callable[[Event], None] | None = None,
-) -> Evaluation:
-    """Evaluates the kept features of a run with its controls.
-
-    The rows, for each distinct label map: raw pixels, and the network at random initialization; then all members at
-    every kept epoch, those of fine labels under each label map.
-    Features that are missing or damaged are made again from the checkpoint of their epoch, where there is one; notes
-    say so, name the epochs that are missing, and say where training has not ended: members of a cohort that is still
-    being trained are rows of the epochs that they have come to.
-    Writes results/evaluation.json, results/clusters/EPOCH.npz and results/examples.npz; what the first two hold of
-    other views is kept. Views that are planes, which take longest, come last: who interrupts them keeps what was
-    written of the others.
-
-    Args:
-        run: that has been trained, or its work directory.
-        views: what k-means sees; none: those of the config.
-        controls: whether raw pixels are rows.
-        control_maps: how many label maps have controls of their own; None: as many as the config says.
-        bootstrap: as for `ncjax.evaluate`.
-        memory_gib: as for `ncjax.evaluate`; None: as the config says.
-        on_event: as for `ncjax.evaluate`.
-
-    Raises:
-        UserError: the work directory holds no features, or its data cannot be read.
-    """
-    run, started = run if isinstance(run, Run) else Run.open(run), time.perf_counter()
-    epochs, training, unfinished = _epochs(run), *_training(run)
-    chosen = tuple(views) or run.config.evaluate.variants
-    check_views(chosen)
-    most = run.config.evaluate.control_maps if control_maps is None else control_maps
-    if most < 1:
-        raise UserError(f"control_maps is {most}, but must be 1 or more")
-    memory = memory_gib or run.config.evaluate.memory_gib or None
-    asked = {"views": chosen, "controls": controls, "control_maps": most, "bootstrap": bootstrap, "memory": memory}
-    check_agreement({"config": to_dict(run.config), "evaluation": asked, "versions": versions()})
-    check_devices()
-    maps = distinct_maps(run.described)
-    pixels = pixels_left_out(run) if controls else []
-    before = [*unfinished, *training.failures, *_imported(training), *training.data]
-    before += [*pixels, *maps_left_out(maps, most)]
-    work = _collect(run, epochs, maps[:most], controls and not pixels, bootstrap)
-
-    write = partial(_write, run, training, before, started)
-    options = {"restarts": run.config.evaluate.restarts, "memory_gib": memory, "on_event": on_event}
-    planes = tuple(view for view in chosen if find_view(view).plane is not None)
-    found = _evaluated(work, [view for view in chosen if view not in planes], **options)
-    whole = write(found)
-    return write(add_views(found, _evaluated(work, planes, metrics=(), **options), chosen)) if planes else whole
-
-
-def _epochs(run: Run) -> tuple[int, ...]:
-    """The epochs that are evaluated: those whose features are there, and those whose features should be."""
-    if not (run.epochs or run.has_ended):
-        raise UserError(f"{run.workdir} holds no features; run: ncjax train CONFIG --workdir {run.workdir}")
-    return tuple(sorted({*run.epochs, *run.expected_epochs}))
-
-
-def _training(run: Run) -> tuple[TrainingSummary, tuple[str, ...]]:
-    """How training went, and a note for each part whose training has not ended."""
-    if run.has_ended:
-        return run.training, ()
-    notes = []
-    for number, part in enumerate(run.parts):
-        if not part.has_ended:
-            of_cohort = f" of the {len(part.members)} members of cohort {number}" if number else ""
-            note = f"Training{of_cohort} has not ended: evaluated are the features kept so far, up to epoch "
-            notes.append(f"{note}{max(part.epochs, default=0)} of {run.config.optim.epochs}.")
-    return TrainingSummary(compile_secs=None, train_secs=None), tuple(notes)
-
-
-def _imported(training: TrainingSummary) -> tuple[str, ...]:
-    """Where weights came from, and how the images that they are measured on were normalised."""
-    if not training.mean:
-        return training.imported
-    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (training.mean, training.std))
-    return (*training.imported, f"Their images were normalised with mean {mean} and deviation {std} (full scale 1).")
-
-
-def _write(run: Run, training: TrainingSummary, before: Sequence[str], started: float, found: Evaluation) -> Evaluation:
-    """Writes what was found, with notes and where it comes from, and returns it."""
-    evaluated = round(time.perf_counter() - started, 2)
-    secs = {"compile": training.compile_secs, "train": training.train_secs, "evaluate": evaluated}
-    notes = (*before, *found.notes, *describe_controls(found.rows))
-    whole = dataclasses.replace(found, notes=notes, provenance=_provenance(run, secs))
-    on_main_process(lambda: write_evaluation(run.workdir, whole))
-    return whole
-
-
-class _Work(NamedTuple):
-    """What is evaluated of a run: raw pixels, random initialization, then the members at every kept epoch."""
-
-    parts: Sequence[Part]
-    jobs: Sequence[Job]
-    notes: Sequence[str]
-    examples: Examples | None
-    several_maps: bool
-
-
-def _collect(run: Run, epochs: Sequence[int], maps: Sequence[LabelMap | None], pixels: bool, bootstrap: int) -> _Work:
-    parts, jobs, notes, newest = list[Part](), list[Job](), list[str](), None
-    names = tuple(run.described.members)
-
-    def add(more: Sequence[Part], resamples: int) -> None:
-        few = sum(len(part.features.names) for part in more) <= MOST_NETWORKS
-        parts.extend(more)
-        jobs.extend(Job([part.features], resamples if few else 0) for part in more)
-
-    if pixels:
-        add(pixel_parts(run.dataset, maps, run.config.mesh), 0)
-    for epoch in epochs:
-        try:
-            features, of_features = load_or_extract(run, epoch, on_disk=True)
-        except UserError as error:
-            notes.append(f"Epoch {epoch} is missing: {error}.")
-            continue
-        notes += of_features
-        newest = features
-        add(trained_parts(features, maps, names) if epoch else initial_parts(features, maps), bootstrap)
-    if all(part.features.epoch is None for part in parts):
-        raise UserError(notes[0])
-    examples = None if newest is None else _examples(run, newest, next(iter(maps), None))
-    return _Work(parts, jobs, notes, examples, len(maps) > 1)
-
-
-def _evaluated(work: _Work, views: Sequence[str], **options: Any) -> Evaluation:
-    """All together."""
-    found = evaluate_jobs(work.jobs, views=views, **options)
-    rows = [part.name_rows(one, work.several_maps) for part, one in zip(work.parts, found, strict=True)]
-    whole = join(rows)
-    return dataclasses.replace(whole, notes=(*work.notes, *whole.notes), examples=work.examples)
-
-
-def _examples(run: Run, newest: FeatureSet, first_map: LabelMap | None) -> Examples:
-    """What is shown of the newest features."""
-    shown = dataclasses.replace(newest, default_map=first_map)
-    return choose_examples(shown, images=_training_images(run))
-
-
-def _training_images(run: Run) -> Split | None:
-    try:
-        return run.dataset.train
-    except UserError:  # of arrays that are gone, or of files that have changed
-        return None
-
-
-def _provenance(run: Run, wall_secs: dict[str, float | None]) -> Provenance:
-    written, now = read_run_file(run.workdir), environment()
-    return Provenance(
-        name=run.config.name,
-        dataset=run.described.dataset,
-        class_names=run.described.class_names,
-        command=written.command,
-        config=written.config,
-        versions=now.versions,
-        commit=now.commit,
-        device=now.device,
-        wall_secs=wall_secs,
-    )
 
 
 def evaluate_files(
@@ -392,6 +211,9 @@ def export_features(workdir: str | Path, epochs: Sequence[int] = ()) -> tuple[Pa
     wanted = tuple(epochs) or run.epochs
     if not wanted:
         raise UserError(f"{workdir} holds no features; run: ncjax train CONFIG --workdir {workdir}")
-    return tuple(
-        load_or_extract(run, epoch).features.save(run.workdir / "features" / f"{epoch}.npz") for epoch in wanted
-    )
+    paths = []
+    with stage("export features", total=len(wanted)) as advance:
+        for epoch in wanted:
+            paths.append(load_or_extract(run, epoch).features.save(run.workdir / "features" / f"{epoch}.npz"))
+            advance(1, f"epoch {epoch}")
+    return tuple(paths)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from ncjax.errors import UserError
 from ncjax.examples import Clusters, Examples, stack_clusters
@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 SCHEMA = 2  # of the JSON form; files without one were written by ncjax 0.1
 
 Scope = Literal["level", "within", "all", "accuracy", "probe", "clp"]
-
-
-class Event(NamedTuple):
-    """What a stage is doing: `done` of `total` parts, the newest of which is `name`."""
-
-    stage: str
-    done: int
-    total: int
-    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,6 +80,11 @@ def start_several(arguments: Sequence[object], *, processes: int, devices: int, 
     return [start(arguments, devices=devices, NCJAX_PROCESS=index, **given) for index in range(processes)]
 
 
+def messages(said: str) -> list[str]:
+    """The lines that a command wrote on stderr, but for those of its progress."""
+    return [line for line in said.splitlines() if line.strip() and not line.startswith("[")]
+
+
 def ended(processes: Sequence[subprocess.Popen], timeout: float = 240) -> list[tuple[int, str]]:
     """Exit code and stderr of each; none of them is left behind."""
     try:

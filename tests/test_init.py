@@ -18,6 +18,7 @@ EXPECTED = {
     *("Config", "DataConfig", "ModelConfig", "OptimConfig", "EvaluateConfig", "MeshConfig", "Dataset", "LabelMap"),
     *("train", "Run", "extract_features", "FeatureSet", "evaluate", "Evaluation", "cluster_and_linear_probe"),
     *("fit_linear_probe", "kmeans", "KMeans", "choose_num_clusters", "collapse", "LossConfig"),
+    *("load_dataset", "show_progress"),
     *("Network", "Variables", "from_nnx", "from_linen"),
 }
 

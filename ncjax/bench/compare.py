@@ -6,7 +6,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from ncjax.config import Config, MeshConfig, to_dict
 from ncjax.data import load_dataset
 from ncjax.distributed.environment import environment
 from ncjax.errors import UserError
+from ncjax.events import Event, listening, relaying
 from ncjax.features.store import describe_members, read_parts, write_members
 from ncjax.features.writing import save_features
 from ncjax.pipeline import evaluate_run, train
@@ -75,8 +76,7 @@ def compare_with_torch(config: Config, workdir: Path, command: str, *, budget_mi
     folders = {OURS: workdir, THEIRS: workdir / "torch"}
     if not _is_trained(folders[THEIRS]) and time.monotonic() < end:
         options = TorchOptions(**found.torch_options)
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            pool.submit(_train_with_torch, config, folders[THEIRS], command, options).result()
+        _in_another_process(_train_with_torch, config, folders[THEIRS], command, options)
     if _is_trained(folders[THEIRS]):
         found = dataclasses.replace(found, time_to_accuracy=_time_to_accuracy(found, folders))
         _write(workdir, found)
@@ -87,6 +87,18 @@ def compare_with_torch(config: Config, workdir: Path, command: str, *, budget_mi
         found = dataclasses.replace(found, rows={**found.rows, side: _last_rows(folder, found.epochs)})
         _write(workdir, found)
     return found
+
+
+def _in_another_process(call: Callable[..., object], *arguments: object) -> None:
+    """Its events are told here."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with relaying(queue), ProcessPoolExecutor(1, context, _tell_to, (queue,)) as pool:
+        pool.submit(call, *arguments).result()
+
+
+def _tell_to(queue: "multiprocessing.queues.Queue[Event]") -> None:
+    listening(queue.put).__enter__()  # to the end of the process
 
 
 def _kept(workdir: Path, measured: Comparison) -> Comparison:

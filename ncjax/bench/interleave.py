@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ncjax.errors import first_line
+from ncjax.events import stage
 
 Timer = Callable[[], float]
 T = TypeVar("T")
@@ -47,23 +48,8 @@ def interleave(peers: Mapping[str, Peer], *, rounds: int, until: float = math.in
         rounds: how often each is called.
         until: when to stop, of `time.monotonic`; one round is always measured.
     """
-    context = multiprocessing.get_context("spawn")
-    running: dict[str, tuple[BaseProcess, Connection, Any]] = {}
-    for name, peer in peers.items():
-        if time.monotonic() > until and sum(not isinstance(ready, str) for _, _, ready in running.values()) >= 2:
-            break
-        ours, theirs = context.Pipe()
-        process: BaseProcess = context.Process(target=_serve, args=(theirs, peer), daemon=True)
-        process.start()
-        theirs.close()
-        running[name] = (process, ours, _receive(ours))
-    values: dict[str, list[Any]] = {name: [] for name in peers}
-    for number in range(rounds):
-        if number and time.monotonic() > until:
-            break
-        for name, (_, connection, ready) in running.items():
-            if not isinstance(ready, str):
-                values[name].append(_ask(connection, "measure"))
+    running = _start(peers, until)
+    values = _measure(running, rounds, until)
     found = {name: Measured((), 0.0, 0, NO_TIME) for name in peers}
     for name, (process, connection, ready) in running.items():
         peak = 0 if isinstance(ready, str) else _ask(connection, "end")
@@ -73,6 +59,42 @@ def interleave(peers: Mapping[str, Peer], *, rounds: int, until: float = math.in
             Measured((), 0.0, 0, errors[0]) if errors else Measured(tuple(values[name]), float(ready), int(peak), "")
         )
     return found
+
+
+Running = tuple[BaseProcess, Connection, Any]  # the last is the seconds of its setup, or why it failed
+
+
+def _start(peers: Mapping[str, Peer], until: float) -> dict[str, Running]:
+    """The peers one after the other, each until it is ready."""
+    context = multiprocessing.get_context("spawn")
+    running: dict[str, Running] = {}
+    with stage("prepare peers", total=len(peers)) as advance:
+        for name, peer in peers.items():
+            if time.monotonic() > until and sum(not isinstance(ready, str) for _, _, ready in running.values()) >= 2:
+                break
+            advance(0, name)
+            ours, theirs = context.Pipe()
+            process: BaseProcess = context.Process(target=_serve, args=(theirs, peer), daemon=True)
+            process.start()
+            theirs.close()
+            running[name] = (process, ours, _receive(ours))
+            advance(1)
+    return running
+
+
+def _measure(running: Mapping[str, Running], rounds: int, until: float) -> dict[str, list[Any]]:
+    """What each peer gave in each round."""
+    values: dict[str, list[Any]] = {name: [] for name in running}
+    able = {name: connection for name, (_, connection, ready) in running.items() if not isinstance(ready, str)}
+    with stage("measure", total=rounds * len(able)) as advance:
+        for number in range(rounds):
+            if number and time.monotonic() > until:
+                break
+            for name, connection in able.items():
+                advance(0, f"{name}, round {number + 1}/{rounds}")
+                values[name].append(_ask(connection, "measure"))
+                advance(1)
+    return values
 
 
 def mean_secs(call: Callable[[], T], least_secs: float) -> tuple[float, T]:

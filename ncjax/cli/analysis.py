@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 import tyro
 
 from ncjax.cli.parsing import command, parse
+from ncjax.cli.progress import load_jax
+from ncjax.cli.tables import print_text
 from ncjax.errors import UserError
+from ncjax.events import stage
+from ncjax.results import Evaluation
 from ncjax.tables import names_of
 
 
@@ -26,6 +30,7 @@ def features_verb(arguments: Sequence[str]) -> None:
         return workdir, epochs
 
     workdir, epochs = parse("features", options, arguments)
+    load_jax()
     from ncjax.pipeline import export_features
 
     for path in export_features(workdir, epochs):
@@ -130,38 +135,44 @@ def _evaluate_run(workdir: Path, asked: _Evaluate) -> None:
     of_files = asked.labels, asked.test, asked.test_labels, asked.classifier, asked.label_map, asked.member
     if any((*of_files, asked.output, asked.report)):
         raise UserError(f"{workdir} is a run's work directory: labels, --member, --output and --report are of files")
-    from ncjax.distributed.processes import initialize, on_main_process
+    load_jax()
+    from ncjax.distributed.processes import on_main_process
 
-    initialize()
     options = {"control_maps": asked.control_maps, "bootstrap": asked.bootstrap, "memory_gib": asked.memory_gib}
     run_evaluation(workdir, asked.variants, **options)
     path = workdir / "results" / "evaluation.json"
     on_main_process(lambda: print(f"results: {path.absolute()}"))
 
 
-def run_evaluation(run: Any, views: tuple[str, ...] = (), **options: Any) -> None:
+def run_evaluation(run: Any, views: tuple[str, ...] = (), **options: Any) -> Evaluation:
     """Evaluates the features of a run, or of its work directory, and prints notes.
 
     Args:
         run: as for `evaluate_run`.
         views: as for `evaluate_run`.
         options: as for `evaluate_run`.
+
+    Returns:
+        What was found.
     """
     from ncjax.distributed.processes import on_main_process
     from ncjax.pipeline import evaluate_run
 
     found = evaluate_run(run, views, **options)
-    on_main_process(lambda: print("".join(f"note: {note}\n" for note in found.notes), end=""))
+    notes = "\n".join(f"note: {note}" for note in found.notes)
+    on_main_process(lambda: print_text(notes) if notes else None)
+    return found
 
 
 def _evaluate_files(asked: _Evaluate, line: str) -> None:
     output = asked.output
     if asked.control_maps is not None:
         raise UserError("--control-maps is of a run's work directory, not of files of features")
-    from ncjax.distributed.processes import initialize, on_main_process
     from ncjax.storage.atomic import can_write, write_text
 
-    initialize()
+    load_jax()
+    from ncjax.distributed.processes import on_main_process
+
     for path, flag in ((output, "--output"), (asked.report, "--report")):
         if path is not None and not can_write(path):
             raise UserError(f"cannot write {path}; choose another {flag}")
@@ -183,7 +194,7 @@ def _evaluate_files(asked: _Evaluate, line: str) -> None:
     )
 
     def finish() -> None:
-        print(evaluation_summary(found))
+        print_text(evaluation_summary(found))
         if output is not None:
             write_text(output, found.to_json())
             print(f"\nresults: {output.absolute()}")
@@ -241,11 +252,13 @@ def print_report(workdir: Path, output: Path | None = None, figures: Path | None
         output: the page; None: report.html in the work directory.
         figures: a folder that gets each figure as files; None: there are none.
     """
-    from ncjax.report import figures_of, run_summary, write_figures, write_report
+    with stage("report", str(workdir)):
+        from ncjax.report import figures_of, run_summary, write_figures, write_report
 
-    page = write_report(workdir, output)
-    print(f"\n{run_summary(workdir)}\n")
+        page, summary = write_report(workdir, output), run_summary(workdir)
+        if figures is not None:
+            write_figures(tuple(figures_of(workdir).values()), figures)
+    print_text(f"\n{summary}\n")
     if figures is not None:
-        write_figures(tuple(figures_of(workdir).values()), figures)
-        print(f"figures: {figures.absolute()}")
-    print(f"report: {page.absolute()}")
+        print_text(f"figures: {figures.absolute()}")
+    print_text(f"report: {page.absolute()}")

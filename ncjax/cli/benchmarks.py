@@ -9,6 +9,7 @@ import tyro
 
 from ncjax.cli.configs import naming_flags, parse_config, start
 from ncjax.cli.parsing import command, parse
+from ncjax.cli.tables import print_text
 from ncjax.cli.verbs import BENCHMARKS, dispatch
 from ncjax.config import Config
 from ncjax.errors import UserError
@@ -233,4 +234,4 @@ def _finish(output: Path, measure: "Callable[[], BenchResult]") -> None:
     from ncjax.bench.result import tables, write_result
 
     write_result(output, result)
-    print(f"{tables(result)}\n\nresult: {output.absolute()}")
+    print_text(f"{tables(result)}\n\nresult: {output.absolute()}")

@@ -12,6 +12,7 @@ from ncjax.cli.configs import naming_flags, parse_config, start, workdir_of
 from ncjax.cli.parsing import command, parse
 from ncjax.config import Config
 from ncjax.errors import UserError
+from ncjax.events import stage
 
 
 def import_verb(arguments: Sequence[str]) -> None:
@@ -39,8 +40,8 @@ def import_verb(arguments: Sequence[str]) -> None:
     checkpoints, config, workdir, mean, std = parse_config(begun, options)
     if not checkpoints:
         raise UserError("ncjax import needs --checkpoints FILE ..., one file for each member of the config")
-    from ncjax.torch_port.exchange import import_checkpoints
-
+    with stage("start", "loads JAX and PyTorch"):
+        from ncjax.torch_port.exchange import import_checkpoints
     with naming_flags(Config):
         import_checkpoints(config, checkpoints, workdir, command("import", arguments), mean=mean, std=std)
     print(f"features: {(workdir / 'features').absolute()}; next: ncjax evaluate {workdir}")
@@ -62,8 +63,8 @@ def export_verb(arguments: Sequence[str]) -> None:
         return workdir, member, output or workdir / f"member_{member}.pt"
 
     workdir, member, output = parse("export", options, arguments)
-    from ncjax.torch_port.exchange import export_member
-
+    with stage("start", "loads JAX and PyTorch"):
+        from ncjax.torch_port.exchange import export_member
     export_member(workdir, member, output)
     print(f"weights: {output.absolute()}")
 
@@ -89,8 +90,8 @@ def compare_verb(arguments: Sequence[str]) -> None:
     config, workdir, minutes = parse_config(begun, options)
     if not minutes > 0:
         raise UserError(f"budget-minutes is {minutes:g}, but must be above 0; change it with --budget-minutes")
-    from ncjax.bench.compare import compare_with_torch
-
+    with stage("start", "loads JAX and PyTorch"):
+        from ncjax.bench.compare import compare_with_torch
     with naming_flags(Config):
         found = compare_with_torch(config, workdir, command("compare", arguments), budget_minutes=minutes)
     print_report(workdir)

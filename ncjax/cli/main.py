@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: it calls one verb, and ends with an exit code and at most one line on stderr."""
+"""The command line: it calls one verb, and ends with an exit code; the last line on stderr explains it."""
 
 import errno
 import signal
@@ -7,7 +7,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from ncjax.cli.verbs import VERBS, dispatch, shows_overview
+from ncjax.cli.progress import show_progress
+from ncjax.cli.verbs import QUIET, VERBS, dispatch, shows_overview
 from ncjax.distributed.signals import AGAIN, INTERRUPTED, STOPPED, ends_on_signals
 from ncjax.errors import Stopped, UserError, first_line
 
@@ -20,7 +21,7 @@ def main() -> None:
     Exit codes: 2 with one line on bad input, 130 when interrupted, 75 when a signal stopped a training that the same
     command goes on with.
     """
-    arguments = sys.argv[1:]
+    arguments = [argument for argument in sys.argv[1:] if argument != QUIET]
     if not shows_overview(arguments):
         from ncjax.distributed.threads import reserve_threads
         from ncjax.storage.caches import keep_compiled_programs
@@ -28,7 +29,7 @@ def main() -> None:
         keep_compiled_programs()
         reserve_threads()
     with ends_on_signals():
-        code, why = _outcome(arguments)
+        code, why = _outcome(arguments, quiet=QUIET in sys.argv)
         if code:
             signal.signal(signal.SIGTERM, lambda *_: None)  # said already; who insists is answered by the thread
             print(f"ncjax: {why}", file=sys.stderr, flush=True)
@@ -36,10 +37,11 @@ def main() -> None:
             raise SystemExit(code)
 
 
-def _outcome(arguments: Sequence[str]) -> tuple[int, str]:
+def _outcome(arguments: Sequence[str], *, quiet: bool) -> tuple[int, str]:
     """The exit code, and what a code that is not 0 means."""
     try:
-        dispatch("ncjax", "verb", VERBS, arguments)
+        with show_progress(quiet=quiet or shows_overview(arguments)):
+            dispatch("ncjax", "verb", VERBS, arguments)
     except UserError as error:
         return 2, f"error: {' '.join(str(error).split())}"
     except KeyboardInterrupt:

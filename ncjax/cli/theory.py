@@ -10,6 +10,8 @@ import tyro
 from ncjax.cli.analysis import print_report
 from ncjax.cli.configs import naming_flags, start_of, workdir_of
 from ncjax.cli.parsing import command, parse
+from ncjax.cli.progress import duration
+from ncjax.events import stage
 
 
 def theory_verb(arguments: Sequence[str]) -> None:
@@ -31,11 +33,13 @@ def theory_verb(arguments: Sequence[str]) -> None:
 
     with naming_flags(TheoryConfig):
         config, workdir = parse(begun.verb, options, begun.rest)
-        from ncjax.theory.experiment import read_summary, run_theory
-        from ncjax.theory.sweep import use_every_core
-
+        with stage("start", "loads JAX"):
+            from ncjax.theory.experiment import read_summary, run_theory
+            from ncjax.theory.sweep import use_every_core
         use_every_core()
         results = run_theory(config, workdir, command("theory", arguments))
     found = read_summary(workdir)
-    print(f"{found.runs} runs, {found.diverged} diverged, in {found.wall_secs:.1f} s\nresults: {results.absolute()}")
+    print(
+        f"{found.runs} runs, {found.diverged} diverged, in {duration(found.wall_secs)}\nresults: {results.absolute()}"
+    )
     print_report(workdir)

@@ -1,39 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ncjax demo`, `ncjax run` and `ncjax train`."""
+"""`ncjax run` and `ncjax train`."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ncjax.cli.analysis import print_report, run_evaluation
-from ncjax.cli.configs import Start, config_and_workdir, find_config, naming_flags, start
+from ncjax.cli.configs import config_and_workdir, naming_flags, start
 from ncjax.cli.parsing import command
-from ncjax.config import Config, load_config
+from ncjax.cli.progress import duration, load_jax
+from ncjax.config import Config
 from ncjax.results import TrainingSummary
-
-
-def demo_verb(arguments: Sequence[str]) -> None:
-    """Trains, evaluates and reports on scikit-learn's digits."""
-    config = load_config(find_config("digits_demo"))
-    _run(*config_and_workdir(Start("demo", config, arguments)), "ncjax demo")
 
 
 def run_verb(arguments: Sequence[str]) -> None:
     """Trains, evaluates and reports."""
-    _run(*config_and_workdir(start("run", arguments)), command("run", arguments))
-
-
-def train_verb(arguments: Sequence[str]) -> None:
-    """Trains, or goes on from the last checkpoint, and keeps features."""
-    config, workdir = config_and_workdir(start("train", arguments))
-    _train(config, workdir, command("train", arguments))
-    from ncjax.distributed.processes import on_main_process
-
-    on_main_process(lambda: print(f"features: {(workdir / 'features').absolute()}"))
-
-
-def _run(config: Config, workdir: Path, line: str) -> None:
-    run = _train(config, workdir, line)
+    config, workdir = config_and_workdir(start("run", arguments))
+    run = train_config(config, workdir, command("run", arguments))
     from ncjax.distributed.processes import on_main_process
 
     with naming_flags(Config):
@@ -41,10 +24,28 @@ def _run(config: Config, workdir: Path, line: str) -> None:
     on_main_process(lambda: print_report(workdir))
 
 
-def _train(config: Config, workdir: Path, line: str) -> Any:
-    from ncjax.distributed.processes import initialize, on_main_process
+def train_verb(arguments: Sequence[str]) -> None:
+    """Trains, or goes on from the last checkpoint, and keeps features."""
+    config, workdir = config_and_workdir(start("train", arguments))
+    train_config(config, workdir, command("train", arguments))
+    from ncjax.distributed.processes import on_main_process
 
-    initialize()
+    on_main_process(lambda: print(f"features: {(workdir / 'features').absolute()}"))
+
+
+def train_config(config: Config, workdir: Path, line: str) -> Any:
+    """Trains, and prints how long that took.
+
+    Args:
+        config: the experiment.
+        workdir: where everything is written.
+        line: the command, kept with the results.
+
+    Returns:
+        The run.
+    """
+    load_jax()
+    from ncjax.distributed.processes import on_main_process
     from ncjax.pipeline import train
 
     with naming_flags(Config):
@@ -56,4 +57,4 @@ def _train(config: Config, workdir: Path, line: str) -> Any:
 def _print_training(training: TrainingSummary) -> None:
     for line in training.failures:
         print(f"warning: {line}")
-    print(f"compiled in {training.compile_secs or 0:.1f} s, trained in {training.train_secs or 0:.1f} s")
+    print(f"compiled in {duration(training.compile_secs or 0)}, trained in {duration(training.train_secs or 0)}")

@@ -23,7 +23,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "demo": Verb("", "the whole pipeline on scikit-learn's digits: a report in about a minute", "training.demo_verb"),
+    "demo": Verb("", "the effect in two acts: features of CIFAR-10, then made here from digits", "demo.demo_verb"),
     "run": Verb("CONFIG [overrides]", "train, evaluate and report", "training.run_verb"),
     "train": Verb("CONFIG [overrides]", "train or resume, and keep features", "training.train_verb"),
     "features": Verb("WORKDIR", "export the kept features as npz", "analysis.features_verb"),
@@ -34,6 +34,9 @@ VERBS = {
     ),
     "report": Verb(
         "WORKDIR ...", "write report.html from the results and print the main tables", "analysis.report_verb"
+    ),
+    "status": Verb(
+        "WORKDIR", "what a run is at: epochs, accuracies, time left, whether it is running", "status.status_verb"
     ),
     "compare": Verb(
         "CONFIG [overrides]",
@@ -80,7 +83,9 @@ BENCHMARKS = {
 }
 OVERRIDES = """
 CONFIG is a Python file, or the name of a shipped config such as coarse_cifar10. Overrides name its fields:
---optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each verb has --help, which lists them with their units."""
+--optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each verb has --help, which lists them with their units.
+Progress is drawn on stderr; with --quiet none is."""
+QUIET = "--quiet"  # of every verb
 
 
 def dispatch(path: str, kind: str, verbs: Mapping[str, Verb], arguments: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from ncjax.cluster.lloyd import assign, cluster_sums
 from ncjax.cluster.points import Points, squared_norms
 from ncjax.cluster.solver import LEAST_SHARE, MOST_DOUBT, KMeansResult
 from ncjax.errors import UserError
+from ncjax.events import stage
 from ncjax.ops.precision import double_precision
 from ncjax.storage.arrays import Rows
 from ncjax.storage.read_ahead import read_ahead
@@ -34,7 +35,6 @@ class Source(NamedTuple):
     origin: Float[np.ndarray, "d"]
     scale: float
     dtype: Any  # of what is computed
-    progress: bool
 
 
 def stream_kmeans(
@@ -46,7 +46,6 @@ def stream_kmeans(
     max_iterations: int = 300,
     tol: float = 1e-4,
     sample_rows: int = SAMPLE_ROWS,
-    progress: bool = True,
 ) -> KMeansResult:
     """`kmeans` of an array on disk, streamed in blocks; memory does not grow with `n`, but for the labels.
 
@@ -64,7 +63,6 @@ def stream_kmeans(
         max_iterations: passes over the file for iterations at most; two more draw rows and give the labels.
         tol: relative tolerance.
         sample_rows: rows of the sample; at least 512 for each cluster are used.
-        progress: show a bar for each pass.
 
     Raises:
         UserError: an option is out of range, k does not fit, or points are not finite (the first rows are named).
@@ -74,7 +72,7 @@ def stream_kmeans(
     rng = np.random.default_rng(np.asarray(jax.random.key_data(keys[0]), np.uint32))
     n = points.shape[0]
     chosen = _one_of_each_part(rng, n, min(n, max(sample_rows, SAMPLE_ROWS_PER_CLUSTER * k)))
-    source, sample = _source(points, chosen, progress)
+    source, sample = _source(points, chosen)
 
     def search(key: Array, rows: np.ndarray, weights: np.ndarray | None) -> KMeansResult:
         return kmeans(key, rows, k, weights=weights, restarts=restarts, max_iterations=max_iterations, tol=tol)
@@ -86,7 +84,7 @@ def stream_kmeans(
     return _refine(source, np.stack(starts), max_iterations, tol * float(sample.var(axis=0).mean()), found)
 
 
-def _source(points: Rows, chosen: Int[np.ndarray, "m"], progress: bool) -> tuple[Source, Float[np.ndarray, "m d"]]:
+def _source(points: Rows, chosen: Int[np.ndarray, "m"]) -> tuple[Source, Float[np.ndarray, "m d"]]:
     """The points as they are read, and the chosen ones of them."""
     read = np.asarray(points[chosen])
     sample = read.astype(np.float64)
@@ -94,7 +92,7 @@ def _source(points: Rows, chosen: Int[np.ndarray, "m"], progress: bool) -> tuple
         _refuse(chosen[~np.isfinite(sample).all(axis=1)])
     _, origin, scale = condition(sample, None)
     origin = origin[0].astype(_subtracted(read.dtype)).astype(np.float64)
-    return Source(points, read.dtype, origin, float(scale.item()), jnp.float32, progress), (sample - origin) / scale
+    return Source(points, read.dtype, origin, float(scale.item()), jnp.float32), (sample - origin) / scale
 
 
 def _subtracted(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -226,8 +224,6 @@ def _distances(rows: Float[Array, "n d"], centroids: Float[Array, "k d"]) -> Flo
 
 def _blocks(source: Source, title: str) -> Iterator[tuple[int, Points]]:
     """First row and points of each block, all of one size: the last is padded with points of weight 0."""
-    from tqdm import tqdm
-
     n, d = source.rows.shape
     size = min(n, max(1, BLOCK_BYTES // (4 * d)))
     one = jnp.ones((), source.dtype)
@@ -239,12 +235,12 @@ def _blocks(source: Source, title: str) -> Iterator[tuple[int, Points]]:
         rows[: len(part)] = (part - source.origin.astype(part.dtype)) / part.dtype.type(source.scale)
         return rows
 
-    with tqdm(total=n, desc=title, unit="point", disable=not source.progress) as bar:
+    with stage(title, total=n, unit="points") as advance:
         for first, rows in read_ahead((first, read(first)) for first in range(0, n, size)):
             present = min(size, n - first)
             weights = (np.arange(size) < present).astype(source.dtype)
             yield first, Points(jnp.asarray(rows), jnp.asarray(weights), None, one, jnp.int32(present))
-            bar.update(present)
+            advance(present)
 
 
 def _refuse(rows: Int[np.ndarray, "b"]) -> None:

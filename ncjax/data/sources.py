@@ -10,7 +10,7 @@ import numpy as np
 from ncjax.config import DataConfig
 from ncjax.data.cifar import CIFAR10, CIFAR100
 from ncjax.data.dataset import Dataset, Split, check_classes, check_dataset, subset
-from ncjax.data.digits import DIGITS
+from ncjax.data.digits import DIGITS, SHIFTED_DIGITS
 from ncjax.data.folder import IMAGE_FOLDER
 from ncjax.data.hierarchy import find_hierarchy
 from ncjax.data.idx import IDX
@@ -19,10 +19,12 @@ from ncjax.data.pictures import resize
 from ncjax.data.source import Source
 from ncjax.data.tfds import TFDS
 from ncjax.errors import UserError
+from ncjax.events import stage
 from ncjax.tables import find_named
 
 SOURCES: dict[str, Source] = {
     "digits": DIGITS,
+    "shifted_digits": SHIFTED_DIGITS,
     "image_folder": IMAGE_FOLDER,
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,
@@ -52,16 +54,20 @@ def load_dataset(config: DataConfig | str) -> Dataset:
     if config.test_fraction and not source.splits:
         able = ", ".join(name for name, one in SOURCES.items() if one.splits)
         raise UserError(f"data.test_fraction must be 0 for data.source {config.source}; it is for {able}")
-    if config.streamed and source.stream is not None:
-        dataset = check_dataset(source.stream(config))
-    else:
-        dataset = check_dataset(_resized(source.read(config), config.image_size))
-        train = subset(dataset.train, config.train_examples, "train")
-        test = subset(dataset.test, config.test_examples, "test")
-        dataset = dataclasses.replace(dataset, train=train, test=test)
+    with stage("load data", config.source):
+        dataset = _read(source, config)
     for note in dataset.notes:
         logging.getLogger(__name__).warning("%s: %s", dataset.name, note)
     return check_classes(_with_hierarchy(dataset, config))
+
+
+def _read(source: Source, config: DataConfig) -> Dataset:
+    if config.streamed and source.stream is not None:
+        return check_dataset(source.stream(config))
+    dataset = check_dataset(_resized(source.read(config), config.image_size))
+    train = subset(dataset.train, config.train_examples, "train")
+    test = subset(dataset.test, config.test_examples, "test")
+    return dataclasses.replace(dataset, train=train, test=test)
 
 
 def _resized(dataset: Dataset, size: int) -> Dataset:

@@ -22,12 +22,13 @@ from ncjax.errors import UserError
 from ncjax.evaluation.label_levels import AnyLabelMap
 from ncjax.evaluation.networks import Network, list_networks
 from ncjax.evaluation.probes import INFO, Probed, Tell, measure_probes
-from ncjax.evaluation.streamed import measure_streamed, resident_bytes
+from ncjax.evaluation.streamed import STAGES, measure_streamed, resident_bytes
 from ncjax.evaluation.tasks import Options
 from ncjax.evaluation.views import find_view
+from ncjax.events import Advance, Listener, stage, tell
 from ncjax.features.feature_set import FeatureSet
 from ncjax.ops.linalg import one_thread_each
-from ncjax.results import Clusters, Evaluation, Event, Row, SeparationFit, stack_clusters
+from ncjax.results import Clusters, Evaluation, Row, SeparationFit, stack_clusters
 from ncjax.storage.memory import free_bytes
 
 DEFAULT_VIEWS = ("raw", "normalised", "residual_pca")
@@ -47,7 +48,7 @@ def evaluate(
     restarts: int = 10,
     seed: int = 0,
     memory_gib: float | None = None,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: Listener | None = None,
 ) -> Evaluation:
     """Measures clusters, probes, CLP and collapse to coarse and to fine labels, of every network at every layer.
 
@@ -66,8 +67,9 @@ def evaluate(
         seed: of k-means and of the draws of the few-shot probe.
         memory_gib: memory for the evaluation beside the features that are given in memory [GiB]; None: half of what is
             free. A network that needs more is read from where it lies, a block at a time, some dozen times.
-        on_event: called with an `Event` at the start, and when a part of the work is done: a view, probes or collapse
-            of some networks; from any thread. A network that is read in blocks has its own, of the stage `stream`.
+        on_event: called with an `Event` at the start, when a part of the work is done (a view, probes or collapse of
+            some networks) and at the end; from any thread. A network that is read in blocks has its own, of the stage
+            `stream`. None: those who listen are told (`ncjax.events.listening`).
 
     Returns:
         A row for each network with its measurements, and `clusters[view]`, the reconstructed label of every example.
@@ -115,7 +117,7 @@ def evaluate_jobs(
     restarts: int = 10,
     seed: int = 0,
     memory_gib: float | None = None,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: Listener | None = None,
 ) -> list[Evaluation]:
     """`evaluate` of several jobs, whose networks go through the same programs together.
 
@@ -141,7 +143,7 @@ def evaluate_jobs(
     options = Options(tuple(views), restarts, seed, int(SHARE_OF_PROBES * memory))
     networks = [network for part in lists for network in part]
     asked = partial(measure_networks, metrics=metrics, memory_bytes=memory - options.memory_bytes)
-    measured = _measure(networks, options, asked, resamples, on_event or (lambda event: None))
+    measured = _measure(networks, options, asked, resamples, on_event or tell)
     parts = iter(zip(networks, *measured, resamples, strict=True))
     return [_evaluation(list(islice(parts, len(part))), options.views, metrics) for part in lists]
 
@@ -218,58 +220,53 @@ def _measure(
     options: Options,
     measure_collapse: Callable[..., list[Measured]],
     resamples: Sequence[int],
-    on_event: Callable[[Event], None],
+    on_event: Listener,
 ) -> tuple[list[Probed], list[Measured]]:
     """On one device collapse is measured beside the probes, whose compilation takes longest.
 
     On several, collectives keep one order. An exception in one thread ends the other behind its program.
     """
-    ended = threading.Event()
-    tell = _progress(len(networks) * (len(options.views) + 2), ended, on_event)
     problems, mesh = [_problem(*one) for one in zip(networks, resamples, strict=True)], networks[0].mesh
-    collapse = partial(measure_collapse, problems, mesh=mesh, tell=partial(tell, "collapse"))
-    if mesh is not None:
-        measured = collapse()
-        return _probe(networks, options, tell, on_event), measured
-    with one_thread_each(), ThreadPoolExecutor(1) as pool:
-        measuring = pool.submit(collapse)
-        try:
-            return _probe(networks, options, tell, on_event), measuring.result()
-        finally:
-            ended.set()
+    ended, parts = threading.Event(), len(networks) * (len(options.views) + 2)
+    count = f"{len(networks)} network{'s' * (len(networks) > 1)}"
+    with stage("evaluate", count, total=parts, on_event=on_event) as advance:
+        told = _until(ended, advance)
+        collapse = partial(measure_collapse, problems, mesh=mesh, tell=partial(told, "collapse"))
+        if mesh is not None:
+            measured = collapse()
+            return _probe(networks, options, told, on_event), measured
+        with one_thread_each(), ThreadPoolExecutor(1) as pool:
+            measuring = pool.submit(collapse)
+            try:
+                return _probe(networks, options, told, on_event), measuring.result()
+            finally:
+                ended.set()
 
 
-def _probe(
-    networks: Sequence[Network], options: Options, tell: Tell, on_event: Callable[[Event], None]
-) -> list[Probed]:
+def _probe(networks: Sequence[Network], options: Options, tell: Tell, on_event: Listener) -> list[Probed]:
     """Networks that fit the memory go together, then each of the others is read in blocks."""
     fitting = [resident_bytes(network, len(options.views)) <= options.memory_bytes for network in networks]
     together = [network for network, fits in zip(networks, fitting, strict=True) if fits]
     found = iter(measure_probes(together, options, tell))
     probed = []
     for network, fits in zip(networks, fitting, strict=True):
-        probed.append(
-            next(found)
-            if fits
-            else measure_streamed(network, options, lambda *stage: on_event(Event("stream", *stage)))
-        )
-        tell("probes", 0 if fits else len(options.views) + 1)
+        if fits:
+            probed.append(next(found))
+            continue
+        with stage("stream", network.row.name, total=len(STAGES), on_event=on_event) as advance:
+            probed.append(measure_streamed(network, options, advance))
+        tell("probes", len(options.views) + 1)
     return probed
 
 
-def _progress(total: int, ended: threading.Event, on_event: Callable[[Event], None]) -> Tell:
-    """Counts what is done in both threads, and tells it; behind the end it refuses to go on."""
-    lock, done = threading.Lock(), 0
-    on_event(Event("evaluate", 0, total))
+def _until(ended: threading.Event, advance: Advance) -> Tell:
+    """Tells what is done in both threads; behind the end it refuses to go on."""
 
     def tell(what: str, count: int) -> None:
-        nonlocal done
-        with lock:
-            if ended.is_set():
-                raise RuntimeError("the evaluation was ended")
-            if count:
-                done += count
-                on_event(Event("evaluate", done, total, what))
+        if ended.is_set():
+            raise RuntimeError("the evaluation was ended")
+        if count:
+            advance(count, what)
 
     return tell
 

@@ -7,7 +7,7 @@ but for what grows with the rows.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -44,6 +44,7 @@ from ncjax.evaluation.streamed_simple import simple_probes
 from ncjax.evaluation.streamed_views import embed_on_axes, products_of_groups, rows_of_planes, vote_for_others
 from ncjax.evaluation.tasks import Options, Task
 from ncjax.evaluation.views import find_view, whitened_axes
+from ncjax.events import Advance
 from ncjax.ops.precision import double_precision
 from ncjax.results import Measurement
 
@@ -51,7 +52,6 @@ ON_AXES = "residual_pca"
 IN_BLOCKS = ("raw", "normalised")  # views that are clustered a block at a time
 COPIES = 4  # of the features in memory, and of the probabilities of all labellings, that the probes hold
 STAGES = ("moments", "clusters", "linear probe", "simple probes")
-Tell = Callable[[int, int, str], None]
 
 
 def resident_bytes(network: Network, views: int) -> int:
@@ -61,19 +61,19 @@ def resident_bytes(network: Network, views: int) -> int:
     return 4 * COPIES * count * (network.train.rows.shape[1] + columns)
 
 
-def measure_streamed(network: Network, options: Options, tell: Tell) -> Probed:
+def measure_streamed(network: Network, options: Options, advance: Advance) -> Probed:
     """`measure_probes` with the rows read a block at a time: the same measurements.
 
     Args:
         network: where it has no test split, probes and CLP are left out, and clusters are of the training split.
         options: of `measure_probes`; the memory is for samples and moments.
-        tell: called with the number of stages that are done, that of all, and the name of the newest.
+        advance: told of each of `STAGES` when it is done.
     """
     own, views = _Streamed(network, _task(network), options), options.views
     moments = _moments(own, bool(views) and merges(network.super_class) and ON_AXES in views)
-    tell(1, len(STAGES), STAGES[0])
+    advance(1, STAGES[0])
     clusters, left_out = _clusters(own, moments, views)
-    tell(2, len(STAGES), STAGES[1])
+    advance(1, STAGES[1])
     measurements: list[Measurement] = []
     if network.test is None:
         left_out = ("probes and clp: there is no test split", *left_out)
@@ -81,14 +81,14 @@ def measure_streamed(network: Network, options: Options, tell: Tell) -> Probed:
             measurements += cluster_measurements(found, view, own.task)
     else:
         linear, predicted = _linear_probes(own, moments, clusters)
-        tell(3, len(STAGES), STAGES[2])
+        advance(1, STAGES[2])
         measurements += [*linear, *_simple_probes(own, moments)]
         count = len(own.fine["train"])
         if count < NEIGHBOURS:
             left_out = (*left_out, f"knn_probe: there are {count} neighbours, not {NEIGHBOURS}")
         for (view, found), by in zip(clusters.items(), predicted, strict=True):
             measurements += clp_measurements(found, view, by, own.task)
-    tell(len(STAGES), len(STAGES), STAGES[-1])
+    advance(1 if network.test else len(STAGES) - 2, STAGES[-1])
     return Probed(tuple(measurements), whole_clusters(clusters, own.task), left_out)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Int32
 from ncjax.data import Dataset, Split
 from ncjax.distributed.processes import is_distributed, to_host
 from ncjax.errors import UserError
+from ncjax.events import stage
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads, SplitFeatures
 from ncjax.features.joined import join_features
 from ncjax.features.outputs import OutputShapes, output_shapes, pieces_of
@@ -152,9 +153,10 @@ def extract(
         described: the members as members.json has them; none: made here.
     """
     shapes = output_shapes(prepared, layers)
-    splits = {name: _in_memory(prepared, state, dataset, name, layers, shapes) for name in SPLITS}
     described = described or describe_members(prepared.config, dataset, from_memory=False)
-    heads = _heads(prepared, state)
+    with stage("extract features", "" if epoch is None else f"epoch {epoch}"):
+        splits = {name: _in_memory(prepared, state, dataset, name, layers, shapes) for name in SPLITS}
+        heads = _heads(prepared, state)
     return label_features(described, prepared.config.mesh, epoch, splits["train"], splits["test"], heads)
 
 
@@ -201,7 +203,8 @@ def keep_features(
     heads = _heads(prepared, state)
     small |= {} if heads is None else heads_by_place(heads)
     pieces = chain.from_iterable(pieces_of(prepared, state, dataset, name, shapes) for name in SPLITS)
-    write_pieces(workdir, epoch, small, large, pieces)
+    with stage("extract features", f"epoch {epoch}"):
+        write_pieces(workdir, epoch, small, large, pieces)
 
 
 def _heads(prepared: PreparedRun, state: TrainState) -> Heads | None:

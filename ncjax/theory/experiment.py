@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ncjax.distributed.environment import environment
+from ncjax.events import stage
 from ncjax.paths import user_path
 from ncjax.storage.atomic import write_arrays, write_json
 from ncjax.storage.workdir import open_workdir, read_json
@@ -66,7 +67,8 @@ def run_theory(config: TheoryConfig, workdir: str | Path, command: str) -> Path:
     arrays = {f"runs/{name}": column for name, column in runs_of(config).items()}
     arrays |= {"steps": record_steps(config.descent), "diverged": diverged}
     arrays |= {f"metrics/{name}": values for name, values in metrics.items()}
-    arrays |= _predictions(config) | pictures(config)
+    with stage("predictions and pictures", config.name):
+        arrays |= _predictions(config) | pictures(config)
     secs = round(time.perf_counter() - started, 2)
     summary = TheorySummary(runs=len(diverged), diverged=int(diverged.sum()), wall_secs=secs)
     write_json(workdir / SUMMARY, unstructure(summary))

@@ -11,10 +11,10 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt32
-from tqdm import tqdm
 
 from ncjax.distributed.sharding import shard_map
 from ncjax.errors import UserError, first_line
+from ncjax.events import stage
 from ncjax.paths import user_path
 from ncjax.storage.atomic import write_arrays
 from ncjax.storage.npy import load_npz, map_npy
@@ -128,7 +128,7 @@ def run_sweep(config: TheoryConfig, parts: Path) -> Iterator[Path]:
     """
     groups = list_groups(config)
     programs: dict[tuple[Shape, int], Callable[..., Trajectory]] = {}
-    with tqdm(total=sum(group.runs for group in groups), unit="run", desc=config.name, mininterval=1.0) as bar:
+    with stage("sweep", config.name, total=sum(group.runs for group in groups), unit="runs") as advance:
         for group in groups:
             path = parts / group.file_name()
             if not path.exists():
@@ -137,7 +137,7 @@ def run_sweep(config: TheoryConfig, parts: Path) -> Iterator[Path]:
                     programs = {key: make_program(config, *key)}
                 found = programs[key](*group_inputs(config, group), read_means(config, group.shape.dimension))
                 write_arrays(path, jax.device_get({**found.metrics, "diverged": found.diverged}))
-            bar.update(group.runs)
+            advance(group.runs)
             yield path
 
 

@@ -14,6 +14,7 @@ from ncjax.data import load_dataset
 from ncjax.data.record import keep_record
 from ncjax.distributed.environment import environment
 from ncjax.errors import UserError
+from ncjax.events import stage
 from ncjax.features.extraction import keep_features
 from ncjax.features.feature_set import FEATURES
 from ncjax.features.run import Run, prepare_part, prepare_run
@@ -51,8 +52,10 @@ def export_member(workdir: str | Path, member: int, path: str | Path) -> None:
         raise UserError(f"no member {member} in {run.workdir}; it has {len(run.members)}, numbered from 0")
     name = run.members[member].name
     part = next(part for part in run.parts if name in part.described.members)
-    prepared = prepare_part(part, load_dataset(config.data))
-    state = checkpoint.read_state(part.workdir, blank_state(prepared.spec, prepared.ensemble))
+    dataset = load_dataset(config.data)
+    with stage("read checkpoint", name):
+        prepared = prepare_part(part, dataset)
+        state = checkpoint.read_state(part.workdir, blank_state(prepared.spec, prepared.ensemble))
     index = list(part.described.members).index(name)
     params, batch_stats = jax.tree.map(lambda x: x[index], (state.members.params, state.members.batch_stats))
     write_state_dict(path, to_state_dict(config.model, prepared.spec.image_shape, params, batch_stats))
@@ -132,12 +135,14 @@ def _summary(prepared: PreparedRun, files: Sequence[Path]) -> TrainingSummary:
 def _state_of(prepared: PreparedRun, files: Sequence[Path]) -> TrainState:
     """The state at the end of training, with the weights of these files."""
     spec, weights = prepared.spec, []
-    for path in files:
-        state = to_torchvision_names(prepared.config.model, read_state_dict(path))
-        try:
-            weights.append(from_state_dict(prepared.config.model, spec.image_shape, spec.classes, state))
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+    with stage("read checkpoints", total=len(files)) as advance:
+        for path in files:
+            state = to_torchvision_names(prepared.config.model, read_state_dict(path))
+            try:
+                weights.append(from_state_dict(prepared.config.model, spec.image_shape, spec.classes, state))
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from error
+            advance(1, path.name)
     params, batch_stats = jax.tree.map(lambda *members: jnp.stack(members), *weights)
     blank = blank_state(spec, prepared.ensemble)
     members = blank.members._replace(params=params, batch_stats=batch_stats)

@@ -14,9 +14,9 @@ import torch
 from jax import lax
 from jaxtyping import Array, Float32, Int32
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ncjax.data import Dataset
+from ncjax.events import Advance, stage
 from ncjax.features.feature_set import FEATURES, FeatureSet, SplitFeatures
 from ncjax.features.store import describe_members, label_features
 from ncjax.storage.metrics import Record
@@ -72,7 +72,9 @@ def fit(prepared: PreparedRun, dataset: Dataset, workdir: Path, options: TorchOp
     """
     state = init_state(prepared.spec, prepared.ensemble)
     networks = (network_of(prepared, state, index) for index in range(len(prepared.members)))
-    histories = [train_member(prepared, index, network, options) for index, network in enumerate(networks)]
+    images = prepared.spec.total_steps * prepared.config.optim.batch * len(prepared.members)
+    with stage("train with PyTorch", total=images, unit="images") as advance:
+        histories = [train_member(prepared, i, network, options, advance) for i, network in enumerate(networks)]
     wall_secs = 0.0
     (workdir / "metrics.jsonl").unlink(missing_ok=True)
     with open_metrics(workdir, tensorboard=prepared.config.tensorboard) as write:
@@ -100,24 +102,25 @@ def network_of(prepared: PreparedRun, state: TrainState, member: int) -> nn.Modu
     return network
 
 
-def train_member(prepared: PreparedRun, member: int, network: nn.Module, options: TorchOptions) -> MemberHistory:
-    """Train one member of a run; `network` is changed in place."""
-    spec, config, who = prepared.spec, prepared.config, prepared.members[member]
+def train_member(
+    prepared: PreparedRun, member: int, network: nn.Module, options: TorchOptions, advance: Advance
+) -> MemberHistory:
+    """Train one member of a run; `network` is changed in place, and `advance` is told of images."""
+    config, who = prepared.config, prepared.members[member]
     step = make_step(network, config.optim, who.weight_decay, who.label_map.classes, options, config.loss)
     rates = who.lr * schedule_factors(prepared)
     epochs = []
-    with tqdm(total=spec.total_steps * config.optim.batch, unit="image", unit_scale=True, desc="PyTorch") as bar:
-        for epoch in range(config.optim.epochs):
-            secs, results = 0.0, []
-            for first, images, targets in epoch_batches(prepared, member, epoch):
-                chunk = [(to_images(x, options), y) for x, y in zip(images, targets, strict=True)]
-                started = time.perf_counter()
-                results += [step(*batch, float(rates[first + i])) for i, batch in enumerate(chunk)]
-                synchronize()
-                secs += time.perf_counter() - started
-                bar.update(len(chunk) * config.optim.batch)
-            loss, accuracy = torch.tensor(results).mean(dim=0).tolist()
-            epochs.append(EpochRecord(loss, accuracy, *_test(prepared, member, network), secs))
+    for epoch in range(config.optim.epochs):
+        secs, results = 0.0, []
+        for first, images, targets in epoch_batches(prepared, member, epoch):
+            chunk = [(to_images(x, options), y) for x, y in zip(images, targets, strict=True)]
+            started = time.perf_counter()
+            results += [step(*batch, float(rates[first + i])) for i, batch in enumerate(chunk)]
+            synchronize()
+            secs += time.perf_counter() - started
+            advance(len(chunk) * config.optim.batch, f"member {member + 1}, epoch {epoch + 1}/{config.optim.epochs}")
+        loss, accuracy = torch.tensor(results).mean(dim=0).tolist()
+        epochs.append(EpochRecord(loss, accuracy, *_test(prepared, member, network), secs))
     return MemberHistory(
         epochs, *(outputs_of(prepared, network, pixels) for pixels in (prepared.images.train, prepared.images.test))
     )

@@ -4,7 +4,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int32
-from tqdm import tqdm
 
 from ncjax.config import Config
 from ncjax.data import Dataset
@@ -24,6 +23,7 @@ from ncjax.distributed.sharding import put
 from ncjax.distributed.signals import patience, stop_requests
 from ncjax.distributed.watch import watched
 from ncjax.errors import Stopped, UserError
+from ncjax.events import Advance, stage
 from ncjax.ops.xla import compiler_options
 from ncjax.storage.metrics import HEADER, Record, Values, keep_until
 from ncjax.training import checkpoints as checkpoint
@@ -131,9 +131,9 @@ def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         Stopped: a signal asked for it; a checkpoint has been written.
         UserError: a checkpoint cannot be read or written.
     """
-    spec, state = run.spec, init_state(run.spec, run.ensemble)
-    started = time.perf_counter()
-    with watched("the compilation of the training step"):
+    spec, started = run.spec, time.perf_counter()
+    with watched("the compilation of the training step"), stage("compile", "the training step"):
+        state = init_state(spec, run.ensemble)
         step_chunk = compile_chunk(spec, state, run.images, run.ensemble)
     measure = partial(_measured, run, _make_test(run), make_observer(spec, run.dataset, run.ensemble, run.images))
     compile_secs = time.perf_counter() - started
@@ -149,10 +149,10 @@ def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         started = time.perf_counter() - earlier_secs
         is_due, steps = _clock(run.config.checkpoint_minutes), 1 if run.feed is None else run.config.chunk_steps
         writer, images = open_metrics(workdir, tensorboard=run.config.tensorboard), chunk_images(run, at)
-        with writer as write, _progress(run, at) as bar, closing(images):
+        with writer as write, _progress(run, at) as advance, closing(images):
             while at < spec.total_steps:
                 with patience(), watched(f"the steps after step {at}"):
-                    state, at, secs = _advance(run, state, step_chunk, at, steps, images, bar)
+                    state, at, secs = _advance(run, state, step_chunk, at, steps, images, advance)
                 if at % spec.steps_per_epoch == 0:
                     epoch = at // spec.steps_per_epoch
                     with watched(f"the measures of epoch {epoch}"):
@@ -245,16 +245,9 @@ def _agreed(run: PreparedRun, steps: int, secs: float, stop: bool, due: bool) ->
     return stop, due, steps
 
 
-def _progress(run: PreparedRun, step: int) -> tqdm:
-    scale = run.config.optim.batch * len(run.members)
-    return tqdm(
-        total=run.spec.total_steps * scale,
-        initial=step * scale,
-        unit="image",
-        unit_scale=True,
-        desc="train",
-        disable=not is_main_process(),
-    )
+def _progress(run: PreparedRun, step: int) -> AbstractContextManager[Advance]:
+    images = run.config.optim.batch * len(run.members)
+    return stage("train", total=run.spec.total_steps * images, done=step * images, unit="images")
 
 
 def _advance(
@@ -264,7 +257,7 @@ def _advance(
     at: int,
     steps: int,
     images: Iterator[Images],
-    bar: tqdm,
+    advance: Advance,
 ) -> tuple[TrainState, int, float]:
     """So many steps, at most to the end of the epoch; the step that they end at, and the seconds that they took."""
     began = time.monotonic()
@@ -274,9 +267,16 @@ def _advance(
     stop = put(np.int32(end), NamedSharding(run.spec.mesh, REPLICATED))
     state, chunk = step_chunk(state, next(images), run.ensemble, stop)
     losses = to_host(chunk.loss)[: end - at, : len(run.members)]
-    bar.set_postfix_str(f"epoch {epoch}/{config.optim.epochs}, loss {np.nanmean(losses):.3f}", False)
-    bar.update((end - at) * config.optim.batch * len(run.members))
+    advance(losses.size * config.optim.batch, f"epoch {epoch}/{config.optim.epochs}, {_loss_text(losses)}")
     return state, end, time.monotonic() - began
+
+
+def _loss_text(losses: Float[np.ndarray, "t s"]) -> str:
+    """The mean loss of the members whose last one is a number, and how many have none."""
+    known = np.isfinite(losses[-1])
+    parts = [f"loss {losses[:, known].mean():.3f}"] if known.any() else []
+    parts += [] if known.all() else [f"{np.sum(~known)} of {known.size} members diverged"]
+    return ", ".join(parts)
 
 
 def _measured(run: PreparedRun, test: Test, observe: Observe, state: TrainState, at: int, started: float) -> Record:

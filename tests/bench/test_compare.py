@@ -27,6 +27,7 @@ from ncjax.storage.metrics import read_records
 from ncjax.storage.workdir import open_workdir
 from ncjax.torch_port.step import TorchOptions
 from ncjax.typed_json import structure
+from tests.runs import messages
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits_demo.py"
 OPTIONS = ("--labels", "mod:5", "--seeds", "2", "--optim.epochs", "3", "--evaluate.variants", "raw")
@@ -280,6 +281,6 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, capsys, monkeypatch
     with pytest.raises(SystemExit) as stop:
         ncjax("compare", CONFIG, "--workdir", tmp_path / "new", *arguments)
     assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    (line,) = messages(capsys.readouterr().err)
     assert message in line
     assert not (tmp_path / "new").exists()

@@ -10,6 +10,7 @@ import pytest
 from ncjax.bench import speed
 from ncjax.bench.interleave import Measured
 from ncjax.cli.main import main
+from tests.runs import messages
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits_demo.py"
 RATES = {
@@ -133,6 +134,6 @@ def test_bad_input_is_one_line(arguments, message, asked, tmp_path, capsys, monk
     with pytest.raises(SystemExit) as stop:
         ncjax("bench", *arguments)
     assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    (line,) = messages(capsys.readouterr().err)
     assert message in line
     assert asked == {}

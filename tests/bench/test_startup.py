@@ -22,6 +22,7 @@ if sys.argv[1] == "demo":
     workdir.mkdir()
     (workdir / "metrics.jsonl").write_text("{}")
     cache.touch()
+    print("beginning\\n\\nfirst sentence\\n\\nsecond sentence")
     if "--fail" in sys.argv:
         sys.exit("a line\\nno such thing")
 """
@@ -45,14 +46,16 @@ def test_the_demo_starts_with_an_empty_folder_then_with_what_it_left(stand_in, m
     assert stand_in.read_text().splitlines() == ["--help False False", *again, *again]
     result = json.loads(Path("runs/bench/startup.json").read_text())
     rows = {row["name"]: row["values"] for row in result["rows"]}
-    assert [len(values) for values in rows.values()] == [2] * 5
+    assert [len(values) for values in rows.values()] == [2] * 7
     for start in ("first start", "later start"):
-        pairs = zip(rows[f"{start}, until its first epoch"], rows[f"{start}, whole"], strict=True)
-        assert all(0 < first <= whole for first, whole in pairs)
+        parts = [rows[f"{start}, {part}"] for part in startup.PARTS]
+        assert all(0 < output <= whole and 0 < epoch <= whole for output, epoch, whole in zip(*parts, strict=True))
     assert [line["what"] for line in result["comparisons"]] == [
+        "ncjax demo, until its first output",
         "ncjax demo, until its first epoch",
         "ncjax demo, whole",
     ]
+    assert result["notes"] == ["The demo said: first sentence", "The demo said: second sentence"]
 
 
 def test_a_demo_that_fails_says_why(stand_in):

@@ -18,6 +18,7 @@ from ncjax.features.writing import save_features
 from ncjax.report.groups import Quantity, summarise
 from ncjax.results import Evaluation
 from ncjax.storage.metrics import read_records
+from tests.runs import messages
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(p.stem for p in CONFIGS.glob("*.py") if p.stem != "__init__" and not p.stem.startswith("theory_"))
@@ -236,9 +237,8 @@ def refused(capsys, *arguments):
     with pytest.raises(SystemExit) as stop:
         ncjax(*arguments)
     assert stop.value.code == 2
-    line = capsys.readouterr().err.strip()
+    (line,) = messages(capsys.readouterr().err)
     assert line.startswith("ncjax: error: ")
-    assert "\n" not in line
     return line
 
 

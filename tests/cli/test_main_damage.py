@@ -17,6 +17,7 @@ from ncjax.results import Comparison, Speed, TimeToAccuracy
 from ncjax.typed_json import unstructure
 from tests.report.rows import make_row, make_workdir
 from tests.report.test_theory import make_sweep
+from tests.runs import messages
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits_demo.py"
 SPEED = Speed(images_per_sec=(100.0, 110.0), setup_secs=1.0, peak_mib=5.0)
@@ -98,7 +99,7 @@ def refused(monkeypatch, capsys):
             main()
         captured = capsys.readouterr()
         assert stop.value.code == 2
-        (line,) = captured.err.strip().splitlines()
+        (line,) = messages(captured.err)
         assert line.startswith("ncjax: error: ")
         assert str(path) in line
         assert "delete" not in line

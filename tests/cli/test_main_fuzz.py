@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ncjax.cli.main import main
+from tests.runs import messages
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -54,7 +55,7 @@ def ncjax(*arguments: str) -> Ended:
 
 def assert_refused(ended: Ended, *named: str) -> None:
     assert ended.code == 2, ended
-    lines = [line for line in ended.said.splitlines() if "%|" not in line and line.strip()]  # but for progress bars
+    lines = messages(ended.said)
     assert len(lines) == 1, ended.said
     assert lines[0].startswith("ncjax: error: "), ended.said
     assert len(lines[0]) < 3000, ended.said

@@ -31,7 +31,7 @@ def sharded(points, k, **options):
 DOORS = {
     "memory": lambda points, k, **options: kmeans(KEY, points, k, **options),
     "sharded": sharded,
-    "streamed": lambda points, k, **options: stream_kmeans(KEY, points, k, progress=False, **options),
+    "streamed": lambda points, k, **options: stream_kmeans(KEY, points, k, **options),
 }
 
 

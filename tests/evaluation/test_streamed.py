@@ -6,8 +6,9 @@ import pytest
 
 from ncjax.evaluation import streamed_moments
 from ncjax.evaluation.evaluator import evaluate
+from ncjax.events import Event
 from ncjax.features.feature_set import FeatureSet
-from ncjax.results import Evaluation, Event
+from ncjax.results import Evaluation
 from tests.evaluation.arrays import MOD5, arrays_of, only, pairs
 
 VIEWS = ("raw", "normalised", "residual_pca")
@@ -122,8 +123,10 @@ def test_layers_are_streamed_each_and_progress_is_told(tmp_path):
     assert [row.layer for row in found.rows] == ["block2", "block10"]
     assert_same(found, evaluate(FeatureSet.open(tmp_path), memory_gib=ALL, **options))
     stages = [event for event in events if event.stage == "stream"]
-    assert [event.done for event in stages] == [1, 2, 3, 4] * 2
-    whole = [event for event in events if event.stage == "evaluate"]
+    assert [event.done for event in stages] == [0, 1, 2, 3, 4, 4] * 2
+    assert [event.state for event in stages] == [""] * 5 + ["ended"] + [""] * 5 + ["ended"]
+    *whole, last = [event for event in events if event.stage == "evaluate"]
+    assert last == whole[-1]._replace(state="ended")
     assert [event.done for event in whole] == sorted({event.done for event in whole})
     assert whole[-1].done == whole[-1].total
 

@@ -77,7 +77,7 @@ def test_one_member_is_read_from_disk_where_it_is_indexed(trained):
     rows = open_features(trained.workdir, 2, member=1)
     found = np.asarray(trained.features(2).train.layers["features"][1])
     np.testing.assert_array_equal(np.asarray(rows[3:9]), found[3:9])
-    result = stream_kmeans(jax.random.key(0), rows, 3, progress=False)
+    result = stream_kmeans(jax.random.key(0), rows, 3)
     assert result.labels.shape == (160,)
     with pytest.raises(UserError, match="no member 2"):
         open_features(trained.workdir, 2, member=2)

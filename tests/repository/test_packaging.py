@@ -74,6 +74,7 @@ def test_wheel_holds_the_package_its_data_and_nothing_else(wheel: Path) -> None:
     expected |= {str(path.relative_to(ROOT)) for part in parts for path in (ROOT / "ncjax" / "report").glob(part)}
     assert "ncjax/report/report.html.j2" in expected
     expected |= {"ncjax/py.typed"}
+    expected |= {"ncjax/data/coarse_cifar10_features.npz"}
     assert {name for name in names if not name.startswith(info)} == expected
 
 

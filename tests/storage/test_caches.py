@@ -15,10 +15,10 @@ from ncjax.errors import UserError
 from ncjax.features.store import load_features
 from ncjax.storage import caches
 from ncjax.storage.caches import cache_folder, keep_compiled_programs
-from tests.runs import environment_of_a_user
+from tests.runs import environment_of_a_user, messages
 
 ROOT = Path(__file__).parents[2]
-HEAVY = "jax flax optax orbax numpy scipy sklearn torch altair vl_convert PIL tqdm jaxtyping"
+HEAVY = "jax flax optax orbax numpy scipy sklearn torch altair vl_convert PIL rich jaxtyping"
 SMALL = (
     "--labels mod:5 --seeds 2 --model.name mlp --model.width 8 --optim.epochs 2 --data.train-examples 128 "
     "--data.test-examples 64 --evaluate.epochs 1"
@@ -141,7 +141,7 @@ def test_a_user_without_a_home_folder_or_a_name_gets_a_report(tmp_path):
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (note,) = [line for line in done.stderr.splitlines() if line and not line.startswith("train:")]
+    (note,) = messages(done.stderr)
     assert "there is no home folder" in note
     assert (tmp_path / "run" / "report.html").is_file()
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -191,7 +191,7 @@ def finish(process: subprocess.Popen[str], workdir: Path) -> tuple[list[dict], l
     """Metrics without times, and features, of a run that said nothing on stderr but its progress."""
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert [line for line in errors.splitlines() if line and not line.startswith("train:")] == []
+    assert messages(errors) == []
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     found = load_features(workdir, 2)
     features = [np.asarray(array) for split in (found.train, found.test) for array in split.layers["features"]]

@@ -12,6 +12,7 @@ from ncjax.cli.main import main
 from ncjax.config import from_dict_of, load_config_of, to_dict
 from ncjax.errors import UserError
 from ncjax.theory.config import MixtureConfig, NetworkConfig, TheoryConfig
+from tests.runs import messages
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BAD = {
@@ -50,7 +51,7 @@ def test_bad_input_is_one_line_and_exit_code_2(options, monkeypatch, capsys, tmp
     monkeypatch.setattr("ncjax.theory.sweep.use_every_core", lambda: None)
     with pytest.raises(SystemExit) as stop:
         main()
-    error = [line for line in capsys.readouterr().err.splitlines() if "run/s" not in line and line.strip()]
+    error = messages(capsys.readouterr().err)
     assert stop.value.code == 2
     assert len(error) == 1
     assert error[0].startswith("ncjax: error: ")

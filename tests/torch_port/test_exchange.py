@@ -20,6 +20,7 @@ from ncjax.features.store import load_features, saved_epochs
 from ncjax.storage.workdir import locked, read_config
 from ncjax.torch_port.files import read_state_dict
 from ncjax.torch_port.networks import logits_and_features, make_network
+from tests.runs import messages
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits_demo.py"
 OPTIONS = (
@@ -227,9 +228,8 @@ def refused(capsys, *arguments):
         ncjax(*arguments)
     assert stop.value.code == 2
     captured = capsys.readouterr()
-    line = captured.err.strip()
+    (line,) = messages(captured.err)
     assert line.startswith("ncjax: error: ")
-    assert "\n" not in line
     assert captured.out == ""
     return line
 
