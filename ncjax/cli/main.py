@@ -2,11 +2,14 @@
 """The command line: it calls one verb, and ends with an exit code and at most one line on stderr."""
 
 import errno
+import platform
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import metadata
 
+from ncjax import __version__
 from ncjax.cli.verbs import VERBS, dispatch, shows_overview
 from ncjax.distributed.signals import AGAIN, INTERRUPTED, STOPPED, ends_on_signals
 from ncjax.errors import Stopped, UserError, first_line
@@ -21,6 +24,9 @@ def main() -> None:
     command goes on with.
     """
     arguments = sys.argv[1:]
+    if arguments[:1] == ["--version"]:
+        print(version())
+        return
     if not shows_overview(arguments):
         from ncjax.distributed.threads import reserve_threads
         from ncjax.storage.caches import keep_compiled_programs
@@ -34,6 +40,11 @@ def main() -> None:
             print(f"ncjax: {why}", file=sys.stderr, flush=True)
             _leave(code, why)
             raise SystemExit(code)
+
+
+def version() -> str:
+    """Returns the version of ncjax, and of what its numbers depend on."""
+    return f"ncjax {__version__} (JAX {metadata.version('jax')}, Python {platform.python_version()})"
 
 
 def _outcome(arguments: Sequence[str]) -> tuple[int, str]:

@@ -22,4 +22,4 @@ def _read(_: DataConfig) -> Dataset:
     return Dataset(name="digits", train=train, test=test, class_names=names, fingerprint="scikit-learn digits")
 
 
-DIGITS = Source(read=_read)
+DIGITS = Source(read=_read, summary="scikit-learn's 1,797 digits: grey images of 8 x 8, 10 classes", needs="")

@@ -13,7 +13,7 @@ from ncjax.data.dataset import Dataset, Split, check_classes, check_dataset, sub
 from ncjax.data.digits import DIGITS
 from ncjax.data.folder import IMAGE_FOLDER
 from ncjax.data.hierarchy import find_hierarchy
-from ncjax.data.idx import IDX
+from ncjax.data.idx import FASHION_MNIST, IDX
 from ncjax.data.npz import NPZ
 from ncjax.data.pictures import resize
 from ncjax.data.source import Source
@@ -26,6 +26,7 @@ SOURCES: dict[str, Source] = {
     "image_folder": IMAGE_FOLDER,
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,
+    "fashion_mnist": FASHION_MNIST,
     "idx": IDX,
     "npz": NPZ,
     "tfds": TFDS,
@@ -52,8 +53,9 @@ def load_dataset(config: DataConfig | str) -> Dataset:
     if config.test_fraction and not source.splits:
         able = ", ".join(name for name, one in SOURCES.items() if one.splits)
         raise UserError(f"data.test_fraction must be 0 for data.source {config.source}; it is for {able}")
-    if config.streamed and source.stream is not None:
-        dataset = check_dataset(source.stream(config))
+    streamed = source.stream(config) if config.streamed and source.stream else None
+    if streamed is not None:
+        dataset = check_dataset(streamed)
     else:
         dataset = check_dataset(_resized(source.read(config), config.image_size))
         train = subset(dataset.train, config.train_examples, "train")

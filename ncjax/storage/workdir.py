@@ -28,7 +28,7 @@ RESULTS = "results"
 TRAINING = "results/training.json"  # written when training has come to its end
 LOCK = ".lock"
 HOLDER = ".lock_holder"  # says which process holds the lock; the content of the lock file itself is filelock's
-FREE = ("mesh", "checkpoint_minutes")  # what may change from one start of a run to the next
+FREE = ("mesh", "checkpoint_minutes", "tensorboard", "wandb")  # what may change from one start of a run to the next
 WITH_DRAFTS = (".", "features", "results", "results/clusters")
 OTHER_VERSION = "(was it written by another version of ncjax?)"
 
