@@ -10,14 +10,14 @@ Answer = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Calls the answer to a path; what is asked for is kept by the server."""
+    """Calls the answer to a path, or that to all others; what is asked for is kept by the server."""
 
     server: "Server"
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         self.server.asked.append((path, self.headers.get("Range", "")))
-        self.server.answers.get(path, missing)(self)
+        self.server.answers.get(path, self.server.answers.get("", missing))(self)
 
     def send(self, status: int, content: bytes = b"", **headers: str) -> None:
         """A whole answer, or with another `Content_Length` one that is cut off; None: none is sent."""

@@ -94,6 +94,8 @@ def _prepare(name: str, data_dir: Path | None) -> None:
 
     if not name:
         raise UserError(f"{OF_TFDS} needs the name of a set, such as {OF_TFDS}mnist")
+    if ":/" in str(data_dir):  # a path has one slash
+        raise UserError(f"--data-dir is {data_dir}, but must be a folder; prepare the set in one, and copy that")
     folder = prepare_tfds(name, str(data_dir or ""))
     option = f" --data.path {data_dir}" if data_dir else ""
     config = DataConfig(source="tfds", tfds_name=name, path=str(data_dir or ""))

@@ -211,7 +211,7 @@ def _adjacent(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
 
 
 def _semantic(spec: str, _: str, classes: Classes) -> Iterator[LabelMap]:
-    """CIFAR-10 in five pairs that look or live alike: airplane and ship, cat and dog, ..."""
+    """CIFAR-10 in five pairs that look or live alike, such as cat and dog."""
     of = {name: pair for pair, names in enumerate(SEMANTIC_PAIRS) for name in names}
     if set(classes.names) != set(of):
         raise UserError(f"label map semantic is for CIFAR-10, not for the classes {', '.join(classes.names[:3])}, ...")

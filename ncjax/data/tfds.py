@@ -27,12 +27,13 @@ FORMAT = "array_record"  # in which sets are prepared
 REMOTE = "://"  # in the address of a bucket
 
 
-def open_tfds(name: str, data_dir: str) -> Any:
+def open_tfds(name: str, data_dir: str, cache: Path) -> Any:
     """The builder of a prepared set with the splits `train` and `test` and the features `image` and `label`.
 
     Args:
         name: of the set.
         data_dir: a folder or an address such as `gs://BUCKET/FOLDER`; empty: that of TFDS.
+        cache: folder that what lies at an address is copied into.
 
     Raises:
         UserError: tensorflow-datasets is not installed, the set is unknown or not prepared, or lacks a split or a
@@ -43,6 +44,8 @@ def open_tfds(name: str, data_dir: str) -> Any:
         builder = tfds.builder(name, data_dir=data_dir or None)
         if not builder.is_prepared():
             raise FileNotFoundError(f"no prepared set in {os.fspath(builder.data_path)}")
+        if REMOTE in data_dir:
+            builder = tfds.builder_from_directory(_copied(builder.data_path, cache))
         if has_random_access(builder):
             builder.as_data_source()
     except Exception as error:
@@ -161,12 +164,11 @@ def tfds_classes(builder: Any) -> tuple[str, ...]:
 def _unreadable(name: str, data_dir: str, error: Exception) -> str:
     if REMOTE in data_dir and isinstance(error, ImportError):
         return f"data.path {data_dir} needs a reader of such addresses: pip install 'ncjax[gcs]' ({first_line(error)})"
-    where = f" in {data_dir}" if data_dir else ""
     option = f" --data-dir {data_dir}" if data_dir else ""
-    return (
-        f"TFDS set {name!r} cannot be read{where} ({first_line(error)}); prepare it with: "
-        f"ncjax data fetch tfds:{name}{option}"
-    )
+    where, advice = f" in {data_dir}" if data_dir else "", f"prepare it with: ncjax data fetch tfds:{name}{option}"
+    if REMOTE in data_dir:
+        advice = "check name and address; a set is prepared in a folder, and then copied to such an address"
+    return f"TFDS set {name!r} cannot be read{where} ({first_line(error)}); {advice}"
 
 
 def _split(builder: Any, split: str, image_size: int) -> Split:
@@ -210,24 +212,19 @@ def _rows_by_tensorflow(builder: Any, split: str, image_size: int) -> Iterator[t
 def _open(config: DataConfig) -> Any:
     if not config.tfds_name:
         raise UserError("data.tfds_name is empty, but data.source tfds needs the name of the set, such as cifar10")
-    if REMOTE in config.path:
-        return _copied(open_tfds(config.tfds_name, config.path), source_cache(config) / "tfds")
-    return open_tfds(config.tfds_name, str(user_path(config.path)) if config.path else "")
+    data_dir = config.path if REMOTE in config.path or not config.path else str(user_path(config.path))
+    return open_tfds(config.tfds_name, data_dir, source_cache(config) / "tfds")
 
 
-def _copied(builder: Any, cache: Path) -> Any:
-    """The same set in the cache: each file of a bucket is copied once, and again when its size changes."""
-    remote = builder.data_path
-    folder = cache / hashlib.sha256(os.fspath(remote).encode()).hexdigest()[:16] / builder.info.name / remote.name
-    try:
-        for file in remote.iterdir():
-            target = folder / file.name
-            if not target.exists() or target.stat().st_size != file.stat().length:
-                with atomic_path(target) as draft, file.open("rb") as content, draft.open("wb") as copy:
-                    shutil.copyfileobj(content, copy)
-    except Exception as error:  # of the client of the bucket
-        raise UserError(f"{os.fspath(remote)} cannot be copied into {folder} ({first_line(error)})") from error
-    return _import_tfds().builder_from_directory(folder)
+def _copied(remote: Any, cache: Path) -> Path:
+    """The folder in the cache with the files of a bucket: each is copied once, and again when its size changes."""
+    folder = cache / hashlib.sha256(os.fspath(remote).encode()).hexdigest()[:16] / remote.parent.name / remote.name
+    for file in remote.iterdir():
+        target = folder / file.name
+        if not target.exists() or target.stat().st_size != file.stat().length:
+            with atomic_path(target) as draft, file.open("rb") as content, draft.open("wb") as copy:
+                shutil.copyfileobj(content, copy)
+    return folder
 
 
 def _read(config: DataConfig) -> Dataset:
@@ -249,5 +246,5 @@ TFDS = Source(
     read=_read,
     stream=_stream,
     summary="any set of TensorFlow Datasets with image and label",
-    needs="--data.tfds-name NAME, after `ncjax data fetch tfds:NAME`; --data.path is its data_dir, also gs://...",
+    needs="--data.tfds-name NAME, after `ncjax data fetch tfds:NAME`; --data.path is its data_dir, also gs://BUCKET/FOLDER",
 )

@@ -2,6 +2,8 @@
 """The memory that the members of a run take at least, estimated from shapes before anything is allocated."""
 
 import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,22 +28,38 @@ def check_memory_of_members(spec: Spec, members: int) -> None:
     Raises:
         UserError: they do not fit.
     """
-    devices, shape = spec.mesh.local_devices, spec.mesh.shape
+    memory, shape = memory_of(spec.mesh.local_devices), spec.mesh.shape
     on_a_device = padded_count(members, spec.mesh) // shape["member"] * member_bytes(spec)
-    if spec.config.mesh.shard_params:
-        on_a_device = math.ceil(on_a_device / shape["data"])
-    if devices[0].platform == "cpu":  # all of them have the memory of the machine
-        wanted, limit, where = on_a_device * len(devices), machine_bytes(), "this machine"
-    else:
-        limit = (devices[0].memory_stats() or {}).get("bytes_limit", 0)
-        wanted, where = on_a_device, f"a device ({devices[0].device_kind})"
-    if limit and wanted > limit:
-        network, needed, there = spec.functions.network, *(f"{count / 2**30:,.1f} GiB" for count in (wanted, limit))
+    wanted = on_a_device * memory.devices // (shape["data"] if spec.config.mesh.shard_params else 1)
+    if memory.limit and wanted > memory.limit:
+        network, needed, there = spec.functions.network, *(f"{n / 2**30:,.1f} GiB" for n in (wanted, memory.limit))
         width = f" with model.width {spec.config.model.width}" if network.width else ""
         raise UserError(
             f"{members} members of {network.name}{width} take {needed} or more for weights, gradients and optimizer, "
-            f"but {where} has {there}; take a smaller network, or fewer members"
+            f"but {memory.where} has {there}; take a smaller network, or fewer members"
         )
+
+
+class Memory(NamedTuple):
+    """A memory that devices of this process use.
+
+    Attributes:
+        limit: bytes; 0: not known.
+        devices: how many of them share it.
+        where: for messages.
+    """
+
+    limit: int
+    devices: int
+    where: str
+
+
+def memory_of(devices: Sequence[Any]) -> Memory:
+    """The memory of each of some devices of one kind; that of processors is the machine's."""
+    if devices[0].platform == "cpu":
+        return Memory(machine_bytes(), len(devices), "this machine")
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit", 0)
+    return Memory(limit, 1, f"a device ({devices[0].device_kind})")
 
 
 def member_bytes(spec: Spec) -> int:

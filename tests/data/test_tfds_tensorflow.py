@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What TFDS itself prepares and TensorFlow reads, in processes of their own; what is decoded needs neither again."""
 
-import sys
+import shutil
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 from ncjax.config import DataConfig
-from ncjax.data import load_dataset
+from ncjax.data import load_dataset, tfds
 from ncjax.errors import UserError
 from tests.animals import NAMES, images_of, labels_of
 from tests.runs import ended, start
 
 pytestmark = pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
-KNOWN = "import tests.animals"
+KNOWN = "import tests.animals_builder"
 AS_TFRECORD = """
 import sys
-import tests.animals
+import tests.animals_builder
 import tensorflow_datasets
 builder = tensorflow_datasets.builder("animals", data_dir=sys.argv[1])
 builder.download_and_prepare(download_config=tensorflow_datasets.download.DownloadConfig(try_download_gcs=False))
@@ -30,7 +30,10 @@ TINY += ["--optim.batch", 5, "--evaluate.epochs", 1]
 
 @pytest.fixture(autouse=True)
 def without_tensorflow_here(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    def refuse(why):
+        raise UserError(f"{why}: not in this process")
+
+    monkeypatch.setattr(tfds, "_import_tensorflow", refuse)
 
 
 def ncjax(*arguments, before=KNOWN, **environment):
@@ -70,11 +73,19 @@ def assert_is_animals_streamed(tmp_path):
     assert_is_animals(load_dataset(config_of(tmp_path, streamed=True)))
 
 
-def test_a_set_in_tfrecord_files_is_decoded_once(tmp_path):
+@pytest.fixture(scope="module")
+def tfrecords(tmp_path_factory):
+    """A data_dir with the set as TFDS prepares it where nothing else is asked for."""
+    folder = tmp_path_factory.mktemp("tfrecords") / "sets"
+    assert ncjax(folder, before=AS_TFRECORD)[0] == 0
+    return folder
+
+
+def test_a_set_in_tfrecord_files_is_decoded_once(tfrecords, tmp_path):
+    shutil.copytree(tfrecords, tmp_path / "sets")
     config, options = config_of(tmp_path), ["--data.source", "tfds", "--data.tfds-name", "animals"]
     options += ["--data.path", config.path, "--data.cache-dir", config.cache_dir]
-    assert ncjax(config.path, before=AS_TFRECORD)[0] == 0
-    with pytest.raises(UserError, match=r"is in tfrecord files, which only TensorFlow reads: pip install 'ncjax\[t"):
+    with pytest.raises(UserError, match="is in tfrecord files, which only TensorFlow reads: not in this process"):
         load_dataset(config)
     assert ncjax("train", "digits_demo", *TINY, *options, "--workdir", tmp_path / "run", before="")[0] == 0
     dataset = load_dataset(config)  # from the cache
@@ -83,9 +94,10 @@ def test_a_set_in_tfrecord_files_is_decoded_once(tmp_path):
     np.testing.assert_array_equal(streamed.train.images, dataset.train.images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["short", "byte"])
-def test_a_damaged_tfrecord_file_is_one_line(tmp_path, damage):
-    assert ncjax(tmp_path / "sets", before=AS_TFRECORD)[0] == 0
+def test_a_damaged_tfrecord_file_is_one_line(tfrecords, tmp_path, damage):
+    shutil.copytree(tfrecords, tmp_path / "sets")
     (file,) = (tmp_path / "sets" / "animals" / "1.0.0").glob("animals-test.tfrecord-*")
     content = file.read_bytes()
     file.write_bytes(content[:-50] if damage == "short" else content[:300] + b"xxx" + content[303:])

@@ -2,7 +2,6 @@
 """Networks that cannot fit are refused from their shapes; the estimate is what the arrays take."""
 
 import dataclasses
-import math
 from types import SimpleNamespace
 
 import jax
@@ -15,8 +14,9 @@ from ncjax.models import NETWORKS
 from ncjax.training import memory
 from ncjax.training.functions import OwnFunctions
 from ncjax.training.loop import prepare
-from ncjax.training.memory import check_memory_of_members, member_bytes
+from ncjax.training.memory import Memory, check_memory_of_members, member_bytes, memory_of
 from ncjax.training.state import init_state
+from tests.own import Net
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -37,24 +37,6 @@ def test_networks_of_an_impossible_width_are_refused_before_anything_is_made(dat
         prepare(config, dataset)
 
 
-@pytest.fixture
-def prepared(config, dataset):
-    return prepare(config, dataset)
-
-
-def spec_on(prepared, shape, *devices, shard=False):
-    """The spec on a mesh that does not exist."""
-    config = dataclasses.replace(prepared.config, mesh=MeshConfig(shard_params=shard))
-    sizes = dict(zip(("member", "data"), shape, strict=True))
-    mesh = SimpleNamespace(local_devices=devices, shape=sizes, size=math.prod(shape))
-    return dataclasses.replace(prepared.spec, config=config, mesh=mesh)
-
-
-def device(platform, limit=None):
-    statistics = None if limit is None else {"bytes_limit": limit}
-    return SimpleNamespace(platform=platform, device_kind="H9000", memory_stats=lambda: statistics)
-
-
 def fits(spec, members):
     try:
         check_memory_of_members(spec, members)
@@ -64,37 +46,40 @@ def fits(spec, members):
 
 
 @pytest.mark.parametrize(
-    ("shape", "shard", "members", "share"),
-    [((1, 1), False, 6, 6), ((2, 1), False, 6, 3), ((4, 1), False, 6, 2), ((1, 3), False, 6, 6), ((1, 3), True, 6, 2)],
+    ("member", "data", "shard", "share"), [(1, 1, False, 6), (2, 1, False, 3), (4, 1, False, 2), (1, 2, True, 3)]
 )
-def test_an_accelerator_must_hold_its_share(prepared, shape, shard, members, share):
-    need = share * member_bytes(prepared.spec)
-    assert fits(spec_on(prepared, shape, device("gpu", need), shard=shard), members)
-    assert not fits(spec_on(prepared, shape, device("gpu", need - 1), shard=shard), members)
+def test_a_device_must_hold_its_share_of_six_members(config, dataset, monkeypatch, member, data, shard, share):
+    mesh = MeshConfig(member=member, data=data, shard_params=shard)
+    spec = prepare(dataclasses.replace(config, mesh=mesh), dataset).spec
+    for limit in (share * member_bytes(spec), share * member_bytes(spec) - 1):
+        monkeypatch.setattr(memory, "memory_of", lambda _, limit=limit: Memory(limit, 1, "a device"))
+        assert fits(spec, 6) is (limit == share * member_bytes(spec))
 
 
-def test_what_is_refused_says_where_and_how_much(prepared):
-    spec = spec_on(prepared, (1, 1), device("gpu", 2**20))
-    with pytest.raises(UserError, match=r"a device \(H9000\) has 0\.0 GiB; take a smaller network, or fewer members"):
-        check_memory_of_members(spec, 10_000)
-
-
-def test_devices_that_do_not_say_are_not_checked(prepared):
-    assert fits(spec_on(prepared, (1, 1), device("tpu")), 10**9)
-
-
-def test_processors_share_the_memory_of_the_machine(prepared, monkeypatch):
-    need = 4 * member_bytes(prepared.spec)
-    spec = spec_on(prepared, (2, 1), device("cpu"), device("cpu"))
-    for machine in (need, need - 1):
+def test_processors_share_the_memory_of_the_machine(config, dataset, monkeypatch):
+    spec = prepare(dataclasses.replace(config, mesh=MeshConfig(member=2)), dataset).spec
+    for machine in (4 * member_bytes(spec), 4 * member_bytes(spec) - 1):
         monkeypatch.setattr(memory, "machine_bytes", lambda machine=machine: machine)
-        assert fits(spec, 4) is (machine == need)
+        assert fits(spec, 4) is (machine == 4 * member_bytes(spec))
+
+
+def device(platform, statistics):
+    return SimpleNamespace(platform=platform, device_kind="H9000", memory_stats=lambda: statistics)
+
+
+def test_accelerators_say_how_much_they_have():
+    assert memory_of([device("gpu", {"bytes_limit": 5})] * 3) == Memory(5, 1, "a device (H9000)")
+    assert memory_of([device("tpu", None)]).limit == 0
+
+
+def test_devices_that_do_not_say_are_not_checked(config, dataset, monkeypatch):
+    spec = prepare(config, dataset).spec
+    monkeypatch.setattr(memory, "memory_of", lambda _: Memory(0, 1, "a device"))
+    assert fits(spec, 10**9)
 
 
 def test_networks_of_ones_own_are_named(config, dataset, monkeypatch):
     monkeypatch.setattr(memory, "machine_bytes", lambda: 1000)
-    from tests.own import Net
-
     own = OwnFunctions(network=from_nnx(Net, name="ours"))
-    with pytest.raises(UserError, match=r"members of ours take 0\.0 GiB or more"):
+    with pytest.raises(UserError, match=r"members of ours take 0\.0 GiB or more .* this machine has 0\.0 GiB; take a"):
         prepare(config, dataset, own)
