@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ordinary training that the coarse run is compared with: `coarse_cifar10` on all ten classes.
 
-Command: `ncjax run configs/fine_cifar10.py --data.path FOLDER`. Hardware: one accelerator.
+Commands: `ncjax data fetch cifar10`, then `ncjax run fine_cifar10`. Hardware: one accelerator.
 Expected: not measured by ncjax yet; ResNet-18 trained so is known to reach about 95 % on the test set.
 """
 

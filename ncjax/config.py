@@ -17,6 +17,7 @@ from ncjax.typed_json import structure, unstructure
 
 C = TypeVar("C")
 MOST_COUNT = 2**31 - 1
+MOST_SEEDS = 100_000
 MOST_FLOAT = 3.4e38
 
 
@@ -215,7 +216,9 @@ class Config:
     """Label maps, each makes members of its own [fine, mod:C, adjacent:C, semantic, superclass, random:C:SEED,
     pairings, file:PATH, split:PARTS:SEED, shuffled:MAP:SEED]."""
     seeds: int = 1
-    """Seeds per label map and hyper-parameter setting: 0, 1, ... [members]."""
+    """Seeds per label map and hyper-parameter setting: seed, seed + 1, ... [members]."""
+    seed: int = 0
+    """The first of the seeds, of initial weights, order and augmentation [from 0]."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -230,12 +233,16 @@ class Config:
     """Epochs between checkpoints for analysis; all are kept [epochs; 0: none but the last]."""
     tensorboard: bool = False
     """Write TensorBoard events beside metrics.jsonl; needs the extra tensorboard [yes or no]."""
+    wandb: str = ""
+    """Log to this Weights & Biases project beside metrics.jsonl; needs the extra wandb [PROJECT or ENTITY/PROJECT;
+    empty: none]."""
 
     def __post_init__(self) -> None:
         """Checks types and ranges, and that the parts fit together."""
         _check_types(self)
         _require(bool(self.labels), "labels", self.labels, "one or more label maps in a tuple")
-        _whole("seeds", self.seeds, 1, 100_000)
+        _whole("seeds", self.seeds, 1, MOST_SEEDS)
+        _whole("seed", self.seed, 0, MOST_COUNT - MOST_SEEDS)
         _whole("chunk_steps", self.chunk_steps, 1, 1_000_000)
         _whole("checkpoint_epochs", self.checkpoint_epochs, 0)
         minutes = self.checkpoint_minutes

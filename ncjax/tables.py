@@ -5,11 +5,12 @@ A table is a plain dict from a name to a function or a small frozen record. A pa
 the group in `TABLES`; these are looked up only when a name is not in the table, so importing ncjax loads none of them.
 """
 
+import inspect
 from collections.abc import Mapping
 from importlib import metadata
 from typing import NamedTuple, TypeVar, cast
 
-from ncjax.errors import UserError, first_line
+from ncjax.errors import UserError, did_you_mean, first_line
 
 T = TypeVar("T")
 OWN = "own:"  # begins the name of a function that was passed as an argument
@@ -57,7 +58,9 @@ def find_named(table: Mapping[str, T], name: str, field: str) -> T:
         )
     found = find_entry_point(name, field)
     if found is None:
-        raise UserError(f"{field} is {name!r}, but must be one of {', '.join(names_of(table, field)) or '(none)'}")
+        known = names_of(table, field)
+        listed = ", ".join(known) or "(none)"
+        raise UserError(f"{field} is {name!r}, but must be one of {listed}{did_you_mean(name, known)}")
     return cast(T, found)
 
 
@@ -81,3 +84,9 @@ def find_entry_point(name: str, field: str) -> object | None:
 def names_of(table: Mapping[str, object], field: str) -> tuple[str, ...]:
     """The names of a table, then those that installed packages add."""
     return tuple(dict.fromkeys((*table, *sorted(metadata.entry_points(group=TABLES[field].group).names))))
+
+
+def summary_of(entry: object) -> str:
+    """What an entry of a table says of itself in one line: its `summary`, else the first line of its docstring."""
+    summary = getattr(entry, "summary", "") or (inspect.getdoc(entry) if inspect.isroutine(entry) else "")
+    return (summary or "").partition("\n")[0].rstrip(".")

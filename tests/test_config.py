@@ -51,6 +51,8 @@ def test_the_experiments_of_the_issue_are_there():
     ("make", "message"),
     [
         (lambda: Config(seeds=0), "seeds is 0, but must be from 1 to 100000"),
+        (lambda: Config(seed=-1), "seed is -1, but must be from 0 to 2147383647"),
+        (lambda: Config(seed=2**31 - 1), "seed is 2147483647, but must be from 0"),
         (lambda: Config(labels=()), "labels is (), but must be one or more label maps"),
         (lambda: Config(chunk_steps=-1), "chunk_steps is -1"),
         (lambda: Config(checkpoint_epochs=-1), "checkpoint_epochs is -1, but must be 0 or more"),

@@ -258,6 +258,10 @@ def with_data(**changes):
 
 
 REFUSED = {
+    "seed": (
+        dataclasses.replace(TINY, seed=1),
+        r"\(seed: 0 there, 1 now\): member .*seed=0 is there, and none is taken",
+    ),
     "seeds": (with_seeds(TINY, 1), r"\(seeds: 2 there, 1 now\): member .*seed=1 is there, and none is taken away"),
     "labels": (
         dataclasses.replace(TINY, labels=("fine",)),

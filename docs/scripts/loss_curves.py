@@ -32,7 +32,7 @@ OPTIONS = TorchOptions(channels_last=True)
 def main() -> None:
     """Train on both sides, compare."""
     config = load_config(CONFIG)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=sys.argv[1]))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, source="image_folder", path=sys.argv[1]))
     run = prepare(config, load_dataset(config.data))
     state = init_state(run.spec, run.ensemble)
     networks = {str(dtype): network_of(run, state, 0).to(dtype) for dtype in (torch.float32, torch.float64)}

@@ -1,24 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verbs that begin with a config: it is found by path or by name, and its values are the defaults of the overrides."""
 
+import functools
+import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
-from ncjax.cli.parsing import asks_help, flags_of, parse
+from ncjax.cli.parsing import asks_help, flags_of, options_in, parse
 from ncjax.config import Config, load_config_of
-from ncjax.errors import UserError
+from ncjax.errors import UserError, did_you_mean
 from ncjax.paths import user_path
 from ncjax.tables import names_of
 
 C = TypeVar("C")
 T = TypeVar("T")
+READ_BY = {  # fields that some names of another field alone read
+    "data.tfds_name": ("data.source", ("tfds",)),
+    "model.dense_blocks": ("model.name", ("densenet",)),
+    "loss.label_smoothing": ("loss.name", ("cross_entropy",)),
+    "loss.true_weight": ("loss.name", ("squared_error",)),
+    "loss.true_value": ("loss.name", ("squared_error",)),
+    "optim.momentum": ("optim.name", ("sgd",)),
+    "optim.nesterov": ("optim.name", ("sgd",)),
+    "optim.beta1": ("optim.name", ("adamw",)),
+    "optim.beta2": ("optim.name", ("adamw",)),
+}
 FIELD = re.compile(r"[a-z_]+(?:\.[a-z_]+)*")
 
 
@@ -81,7 +94,8 @@ def find_config(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     known = ", ".join(shipped)
-    raise UserError(f"no config file at {name}, and no shipped config of this name; shipped are: {known}")
+    close = did_you_mean(name, shipped)
+    raise UserError(f"no config file at {name}, and no shipped config of this name{close}; shipped are: {known}")
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -112,13 +126,45 @@ def config_and_workdir(begun: Start[Config]) -> tuple[Config, Path]:
 
 
 def parse_config(begun: Start[Config], options: Callable[..., T]) -> T:
-    """`parse` for a function with an experiment among its arguments; the help ends with the names that tables know.
+    """`parse` for a function with an argument `config`, an experiment; the help ends with the names that tables know.
 
     Raises:
-        UserError: as `parse`; of a field, with its option.
+        UserError: as `parse`; of a field, with its option. Or an option was set that the experiment does not read.
     """
+    flags = {name.replace("_", "-").replace(".no-", ".") for name, *_ in options_in(begun.rest)}
+
+    @functools.wraps(options)
+    def checked(*values: Any, config: Config, **named: Any) -> T:
+        check_applies(config, flags)
+        return options(*values, config=config, **named)
+
     with naming_flags(Config):
-        return parse(begun.verb, options, begun.rest, known_names if asks_help(begun.rest) else None)
+        return parse(begun.verb, checked, begun.rest, known_names if asks_help(begun.rest) else None)
+
+
+def check_applies(config: Config, flags: Collection[str]) -> None:
+    """Refuses options that the chosen source, network, loss or optimizer of ncjax does not read.
+
+    Args:
+        config: the experiment.
+        flags: the options that were set.
+
+    Raises:
+        UserError: one was set in vain; it is named, and what would read it.
+    """
+    for field, (chooser, readers) in READ_BY.items():
+        flag, chosen = f"--{field.replace('_', '-')}", operator.attrgetter(chooser)(config)
+        if flag in flags and chosen not in readers and chosen in _table(chooser):
+            raise UserError(f"{flag} does not apply: {chooser} {chosen} does not read it, but {', '.join(readers)}")
+    if "--data.path" in flags and config.data.source in (table := _table("data.source")):
+        source = table[config.data.source]
+        if not getattr(source, "needs", True):
+            raise UserError(f"--data.path does not apply: data.source {config.data.source} reads no files")
+
+
+def _table(field: str) -> Mapping[str, object]:
+    """The table of ncjax that resolves the names of a field."""
+    return {chooser: table for chooser, (table, _) in tables().items()}[field]
 
 
 def workdir_of(name: str, workdir: Path | None) -> Path:
@@ -149,6 +195,13 @@ def _fields(text: str) -> list[str]:
 
 def known_names() -> str:
     """Returns the names that fields take, from the tables that resolve them."""
+    named = {field: names_of(table, kind) for field, (table, kind) in tables().items()}
+    lines = [f"  --{field:17}  {', '.join(names)}" for field, names in named.items() if names]
+    return "\n".join(["known names:", *lines])
+
+
+def tables() -> dict[str, tuple[Mapping[str, object], str]]:
+    """Returns, for each field that takes a name, the table that resolves it and its key in `ncjax.tables.TABLES`."""
     from ncjax.data import SOURCES
     from ncjax.data.label_maps import LABEL_MAPS
     from ncjax.evaluation.views import VIEWS
@@ -158,16 +211,14 @@ def known_names() -> str:
     from ncjax.training.optimizers import OPTIMIZERS
     from ncjax.training.schedules import SCHEDULES
 
-    tables: dict[str, Iterable[str]] = {
-        "data.source": names_of(SOURCES, "data.source"),
-        "data.augment": names_of(AUGMENTATIONS, "data.augment"),
-        "labels": names_of(LABEL_MAPS, "label map"),
-        "model.name": names_of(NETWORKS, "model.name"),
-        "loss.name": names_of(LOSSES, "loss.name"),
-        "optim.name": names_of(OPTIMIZERS, "optim.name"),
-        "optim.schedule": names_of(SCHEDULES, "optim.schedule"),
-        "evaluate.variants": names_of(VIEWS, "view"),
-        "evaluate.headline": names_of(VIEWS, "view"),
+    return {
+        "data.source": (SOURCES, "data.source"),
+        "data.augment": (AUGMENTATIONS, "data.augment"),
+        "labels": (LABEL_MAPS, "label map"),
+        "model.name": (NETWORKS, "model.name"),
+        "loss.name": (LOSSES, "loss.name"),
+        "optim.name": (OPTIMIZERS, "optim.name"),
+        "optim.schedule": (SCHEDULES, "optim.schedule"),
+        "evaluate.variants": (VIEWS, "view"),
+        "evaluate.headline": (VIEWS, "view"),
     }
-    lines = [f"  --{field:17}  {', '.join(names)}" for field, names in tables.items() if names]
-    return "\n".join(["known names:", *lines])

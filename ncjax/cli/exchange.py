@@ -58,7 +58,7 @@ def export_verb(arguments: Sequence[str]) -> None:
         Args:
             workdir: Work directory of a run [path].
             member: Number of the member [from 0].
-            output: File to write; its suffix chooses the format [.pt or .safetensors; none: WORKDIR/member_N.pt].
+            output: File to write; its suffix chooses the format [.pt, .pth or .safetensors; none: WORKDIR/member_N.pt].
         """
         return workdir, member, output or workdir / f"member_{member}.pt"
 

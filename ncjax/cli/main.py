@@ -2,11 +2,14 @@
 """The command line: it calls one verb, and ends with an exit code; the last line on stderr explains it."""
 
 import errno
+import platform
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import metadata
 
+from ncjax import __version__
 from ncjax.cli.progress import show_progress
 from ncjax.cli.verbs import QUIET, VERBS, dispatch, shows_overview
 from ncjax.distributed.signals import AGAIN, INTERRUPTED, STOPPED, ends_on_signals
@@ -22,6 +25,9 @@ def main() -> None:
     command goes on with.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != QUIET]
+    if arguments[:1] == ["--version"]:
+        print(version())
+        return
     if not shows_overview(arguments):
         from ncjax.distributed.threads import reserve_threads
         from ncjax.storage.caches import keep_compiled_programs
@@ -35,6 +41,11 @@ def main() -> None:
             print(f"ncjax: {why}", file=sys.stderr, flush=True)
             _leave(code, why)
             raise SystemExit(code)
+
+
+def version() -> str:
+    """Returns the version of ncjax, and of what its numbers depend on."""
+    return f"ncjax {__version__} (JAX {metadata.version('jax')}, Python {platform.python_version()})"
 
 
 def _outcome(arguments: Sequence[str], *, quiet: bool) -> tuple[int, str]:

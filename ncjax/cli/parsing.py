@@ -7,7 +7,6 @@ was raised from, the arguments that it does not know, and which option fails whe
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import inspect
 import io
@@ -20,7 +19,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import tyro
 
-from ncjax.errors import UserError
+from ncjax.errors import UserError, did_you_mean
 from ncjax.paths import user_path
 
 T = TypeVar("T")
@@ -120,7 +119,7 @@ def _reason(verb: str, options: Callable[..., object], arguments: Sequence[str],
     """Why a parse failed, by what is certain first."""
     if (error := _user_error(stop)) is not None:
         raise error
-    for name, *values in _groups(arguments):
+    for name, *values in options_in(arguments):
         if not _parses(verb, options, [STAND_IN, name, *values]):
             return _misfit(name, values, flags_of(options))
     parameters = inspect.signature(options).parameters.values()
@@ -135,8 +134,8 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
-def _groups(arguments: Sequence[str]) -> Iterator[list[str]]:
-    """Each option with its values."""
+def options_in(arguments: Sequence[str]) -> Iterator[list[str]]:
+    """Yields each option with its values."""
     starts = [i for i, argument in enumerate(arguments) if argument.startswith("--") and len(argument) > 2]
     for start, end in itertools.pairwise([*starts, len(arguments)]):
         name, *joined = arguments[start].split("=", 1)
@@ -180,5 +179,4 @@ def _unknown(unknown: Sequence[str], flags: Mapping[str, object]) -> str:
     options = [argument.split("=", 1)[0] for argument in unknown if argument.startswith("-")]
     if not options:
         return f"unexpected argument {unknown[0]!r}"
-    close = difflib.get_close_matches(options[0].replace("_", "-"), flags, n=1)
-    return f"unknown option {options[0]}" + (f" (did you mean {close[0]}?)" if close else "")
+    return f"unknown option {options[0]}{did_you_mean(options[0].replace('_', '-'), flags)}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from ncjax.errors import UserError
+from ncjax.errors import UserError, did_you_mean
 
 
 class Verb(NamedTuple):
@@ -56,7 +56,14 @@ VERBS = {
         "the synthetic setting: a sweep of Gaussian mixtures and shallow networks",
         "theory.theory_verb",
     ),
-    "bench": Verb("NAME", "measure speed; ncjax bench --help lists the benchmarks", "benchmarks.bench_verb"),
+    "bench": Verb("NAME", "measure speed", "benchmarks.bench_verb"),
+    "data": Verb("", "list the sources of images: what is there, and what each needs", "datasets.data_verb"),
+    "list": Verb(
+        "[KIND]", "list experiments, sources, networks, label maps and views, one line each", "listing.list_verb"
+    ),
+}
+OF_DATA = {
+    "fetch": Verb("NAME", "download a data set into the cache folder, or prepare one of TFDS", "datasets.fetch_verb"),
 }
 BENCHMARKS = {
     "train": Verb(
@@ -81,10 +88,19 @@ BENCHMARKS = {
     "theory": Verb("", "run-steps/s of the synthetic setting, and of PyTorch", "benchmarks.bench_theory_verb"),
     "startup": Verb("", "ncjax --help, and the demo on first and later starts", "benchmarks.bench_startup_verb"),
 }
+GROUPS = {
+    "experiments": ("demo", "run"),
+    "their stages, one by one": ("train", "status", "evaluate", "report", "features"),
+    "data, and what else there is": ("data", "list"),
+    "beside PyTorch": ("compare", "import", "export"),
+    "the synthetic setting": ("theory",),
+    "speed": ("bench",),
+}  # of VERBS; those in no group are listed after them
+INNER = {"bench": BENCHMARKS, "data": OF_DATA}  # tables of verbs that have verbs of their own
 OVERRIDES = """
 CONFIG is a Python file, or the name of a shipped config such as coarse_cifar10. Overrides name its fields:
 --optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each verb has --help, which lists them with their units.
-Progress is drawn on stderr; with --quiet none is."""
+Progress is drawn on stderr; with --quiet none is. ncjax --version says which version this is."""
 QUIET = "--quiet"  # of every verb
 
 
@@ -101,11 +117,11 @@ def dispatch(path: str, kind: str, verbs: Mapping[str, Verb], arguments: Sequenc
         UserError: there is no verb of this name, or the verb raises it.
     """
     if shows_overview(arguments):
-        print(overview(path, kind, verbs))
+        print(overview(path, kind, verbs, GROUPS if verbs is VERBS else {}))
         return
     name, *rest = arguments
     if name not in verbs:
-        raise UserError(f"unknown {kind} {name!r}; known: {', '.join(verbs)}")
+        raise UserError(f"unknown {kind} {name!r}{did_you_mean(name, verbs)}; known: {', '.join(verbs)}")
     module, function = verbs[name].function.split(".")
     call: Callable[[list[str]], None] = getattr(import_module(f"ncjax.cli.{module}"), function)
     call(rest)
@@ -116,9 +132,24 @@ def shows_overview(arguments: Sequence[str]) -> bool:
     return not arguments or arguments[0] in ("-h", "--help")
 
 
-def overview(path: str, kind: str, verbs: Mapping[str, Verb]) -> str:
-    """Returns a line for each verb."""
-    usages = {f"{path} {name} {verb.usage}".strip(): verb.summary for name, verb in verbs.items()}
-    width = max(map(len, usages))
-    lines = [f"  {usage:{width}}  {summary}" for usage, summary in usages.items()]
-    return "\n".join([f"usage: {path} {kind.upper()} ...", "", *lines, OVERRIDES])
+def overview(path: str, kind: str, verbs: Mapping[str, Verb], groups: Mapping[str, Sequence[str]]) -> str:
+    """Returns a line for each verb, and for each of the verbs that a verb has, under the titles of groups."""
+    grouped = {name for names in groups.values() for name in names}
+    parts = {title: [name for name in names if name in verbs] for title, names in groups.items()}
+    parts["others" if groups else ""] = [name for name in verbs if name not in grouped]
+    lines = {
+        title: [line for name in names for line in _lines(path, name, verbs[name])] for title, names in parts.items()
+    }
+    width = max(len(usage) for found in lines.values() for usage, _ in found)
+    text = [f"usage: {path} {kind.upper()} ..."]
+    for title, found in lines.items():
+        if found:
+            text += ["", *([f"{title}:"] if title else []), *(f"  {usage:{width}}  {what}" for usage, what in found)]
+    return "\n".join([*text, OVERRIDES])
+
+
+def _lines(path: str, name: str, verb: Verb) -> list[tuple[str, str]]:
+    """The usage and the summary of a verb, then those of its own verbs."""
+    inner = INNER.get(name, {}) if path == "ncjax" else {}
+    own = [(f"{path} {name} {verb.usage}".strip(), verb.summary)]
+    return own + [(f"{path} {name} {one} {found.usage}".strip(), found.summary) for one, found in inner.items()]

@@ -224,5 +224,13 @@ def _read(kind: str, config: DataConfig) -> Dataset:
     return read_cifar(files, kind, with_options(key, config))
 
 
-CIFAR10 = Source(read=partial(_read, "cifar10"))
-CIFAR100 = Source(read=partial(_read, "cifar100"))
+CIFAR10 = Source(
+    read=partial(_read, "cifar10"),
+    summary="CIFAR-10: 50,000 + 10,000 colour images of 32 x 32, 10 classes",
+    needs="nothing after `ncjax data fetch cifar10`; or the folder of its files, pickled or binary",
+)
+CIFAR100 = Source(
+    read=partial(_read, "cifar100"),
+    summary="CIFAR-100: 50,000 + 10,000 colour images of 32 x 32, 100 classes in 20 super-classes",
+    needs="nothing after `ncjax data fetch cifar100`; or the folder of its files, pickled or binary",
+)

@@ -67,5 +67,9 @@ def _read_shifted(_: DataConfig) -> Dataset:
     return shifted_digits()
 
 
-DIGITS = Source(read=_read)
-SHIFTED_DIGITS = Source(read=_read_shifted)
+DIGITS = Source(read=_read, summary="scikit-learn's 1,797 digits: grey images of 8 x 8, 10 classes", needs="")
+SHIFTED_DIGITS = Source(
+    read=_read_shifted,
+    summary="the digits at random places of pictures of 12 x 12, four of each: pixels say little of their class",
+    needs="",
+)

@@ -229,4 +229,10 @@ def _stream(config: DataConfig) -> Dataset:
     return dataclasses.replace(dataset, notes=listing.notes)
 
 
-IMAGE_FOLDER = Source(read=_read, stream=_stream, splits=True)
+IMAGE_FOLDER = Source(
+    read=_read,
+    stream=_stream,
+    splits=True,
+    summary="image files, a folder for each class",
+    needs="the folder with train/<class>/ and test/<class>/",
+)

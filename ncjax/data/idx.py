@@ -15,6 +15,10 @@ from ncjax.data.source import Source, source_folder
 from ncjax.errors import UserError
 from ncjax.storage.bounded import check_inflated, check_memory
 
+FASHION_CLASSES = (  # of 0 to 9; source: README of zalandoresearch/fashion-mnist
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
 NAMES = ("train-images", "train-labels", "t10k-images", "t10k-labels")
 
 
@@ -34,8 +38,16 @@ def list_idx(root: Path) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def read_idx(root: Path, files: tuple[Path, ...], fingerprint: str) -> Dataset:
+def read_idx(
+    name: str, files: tuple[Path, ...], fingerprint: str, class_names: tuple[str, ...] | None = None
+) -> Dataset:
     """Decode what `list_idx` found.
+
+    Args:
+        name: of the data set.
+        files: four.
+        fingerprint: of the data set.
+        class_names: None: classes have numbers.
 
     Raises:
         UserError: a file is truncated, corrupt or not IDX; the file is named.
@@ -43,7 +55,7 @@ def read_idx(root: Path, files: tuple[Path, ...], fingerprint: str) -> Dataset:
     train, test = (
         Arrays(_read_file(images, 3), _read_file(labels, 1), str(images)) for images, labels in (files[:2], files[2:])
     )
-    return join_splits(train, test, None, root.name, fingerprint)
+    return join_splits(train, test, class_names, name, fingerprint)
 
 
 def _read_file(file: Path, dimensions: int) -> np.ndarray:
@@ -73,7 +85,22 @@ def _read_file(file: Path, dimensions: int) -> np.ndarray:
 def _read(config: DataConfig) -> Dataset:
     root = source_folder(config)
     files = list_idx(root)
-    return read_idx(root, files, with_options(fingerprint(root, files), config))
+    return read_idx(root.name, files, with_options(fingerprint(root, files), config))
 
 
-IDX = Source(read=_read)
+def _read_fashion(config: DataConfig) -> Dataset:
+    root = source_folder(config)
+    files = list_idx(root)
+    return read_idx("fashion_mnist", files, with_options(fingerprint(root, files), config), FASHION_CLASSES)
+
+
+IDX = Source(
+    read=_read,
+    summary="the MNIST family: four IDX files, gzipped or not",
+    needs="the folder of the files {train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]",
+)
+FASHION_MNIST = Source(
+    read=_read_fashion,
+    summary="Fashion-MNIST: 60,000 + 10,000 grey images of 28 x 28, 10 classes",
+    needs="nothing after `ncjax data fetch fashion_mnist`; or the folder of its four IDX files",
+)

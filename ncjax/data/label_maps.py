@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from ncjax.data.hierarchy import read_hierarchy
-from ncjax.errors import UserError
+from ncjax.errors import UserError, did_you_mean
 from ncjax.paths import user_path
 from ncjax.tables import find_entry_point
 
@@ -182,7 +182,8 @@ def _parse(spec: str, classes: Classes) -> Iterator[LabelMap]:
     added = find_entry_point(head, "label map")
     if added is not None:
         return cast(Make, added)(spec, rest, classes)
-    raise UserError(f"unknown label map {spec!r}; use {_known()}")
+    close = did_you_mean(head, [form.partition(":")[0] for form in LABEL_MAPS])
+    raise UserError(f"unknown label map {spec!r}{close}; use {_known()}")
 
 
 def _known() -> str:
@@ -191,22 +192,26 @@ def _known() -> str:
 
 
 def _fine(spec: str, _: str, classes: Classes) -> Iterator[LabelMap]:
+    """All classes as they are."""
     yield LabelMap.merge(range(len(classes.names)), spec)
 
 
 def _mod(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
+    """Class number modulo C: C super-classes."""
     fine = len(classes.names)
     count = _integer(spec, rest, 1, fine)
     yield LabelMap.merge([label % count for label in range(fine)], spec)
 
 
 def _adjacent(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
+    """Neighbours in the order of the classes: C super-classes of the same size."""
     fine = len(classes.names)
     count = _groups(spec, rest, fine)
     yield LabelMap.merge([label * count // fine for label in range(fine)], spec)
 
 
 def _semantic(spec: str, _: str, classes: Classes) -> Iterator[LabelMap]:
+    """CIFAR-10 in five pairs that look or live alike, such as cat and dog."""
     of = {name: pair for pair, names in enumerate(SEMANTIC_PAIRS) for name in names}
     if set(classes.names) != set(of):
         raise UserError(f"label map semantic is for CIFAR-10, not for the classes {', '.join(classes.names[:3])}, ...")
@@ -214,6 +219,7 @@ def _semantic(spec: str, _: str, classes: Classes) -> Iterator[LabelMap]:
 
 
 def _superclass(spec: str, _: str, classes: Classes) -> Iterator[LabelMap]:
+    """The super-classes that the data set brings, such as the 20 of CIFAR-100."""
     if not classes.super_classes:
         raise UserError(
             "label map superclass needs super-classes: a data set such as cifar100, or with superclasses.csv in its "
@@ -224,6 +230,7 @@ def _superclass(spec: str, _: str, classes: Classes) -> Iterator[LabelMap]:
 
 
 def _random(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
+    """C super-classes of the same size, drawn at random by SEED."""
     fine, (groups, seed) = len(classes.names), _two(spec, rest)
     count = _groups(spec, groups, fine)
     order = np.random.default_rng(_integer(spec, seed, 0)).permutation(np.arange(fine) * count // fine)
@@ -231,6 +238,7 @@ def _random(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
 
 
 def _all_pairings(_: str, __: str, classes: Classes) -> Iterator[LabelMap]:
+    """All ways of pairing the classes, each a label map of its own: 945 of ten classes."""
     fine = len(classes.names)
     if fine % 2:
         raise UserError(f"label map pairings needs an even number of classes, not {fine}")
@@ -239,10 +247,12 @@ def _all_pairings(_: str, __: str, classes: Classes) -> Iterator[LabelMap]:
 
 
 def _file(_: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
+    """Super-classes of a JSON or CSV file."""
     yield LabelMap.from_json(rest, classes.names)
 
 
 def _split(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
+    """Each class split into PARTS at random, image by image, by SEED: finer than the classes."""
     fine, (first, second) = len(classes.names), _two(spec, rest)
     parts, seed = _integer(spec, first, 2), _integer(spec, second, 0)
     merged = tuple(range(fine))
@@ -250,6 +260,7 @@ def _split(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
 
 
 def _shuffled(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
+    """The labels of another label map, permuted over the images by SEED: a control."""
     inner, seed = _two(spec, rest)
     of = LabelMap.parse(inner, *classes)
     if of.super_class is None:

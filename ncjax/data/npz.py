@@ -104,4 +104,9 @@ def _read(config: DataConfig) -> Dataset:
     return read_npz(file, with_options(fingerprint(file.parent, [file]), config), config.test_fraction)
 
 
-NPZ = Source(read=_read, splits=True)
+NPZ = Source(
+    read=_read,
+    splits=True,
+    summary="arrays of your own in one npz file",
+    needs="the npz file with x_train, y_train, x_test, y_test",
+)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ncjax.config import DataConfig
 from ncjax.data.dataset import Dataset
+from ncjax.data.fetch import DOWNLOADS, fetched_folder
 from ncjax.errors import UserError
 from ncjax.paths import user_path
 from ncjax.storage.caches import cache_folder
@@ -18,22 +19,27 @@ class Source:
 
     Attributes:
         read: reads all images; may use the cache. `load_dataset` checks the result and takes subsets.
-        stream: opens the data set without holding its images, and takes the subsets; None: such sets are always read.
+        stream: opens the data set without holding its images, and takes the subsets; None, or a function that returns
+            None: it is read.
         splits: whether it makes a test split by `data.test_fraction` where there is none.
+        summary: what it is, in one line, for `ncjax list`.
+        needs: what `data.path` must be, for `ncjax data`; empty: it reads no files.
     """
 
     read: Callable[[DataConfig], Dataset]
-    stream: Callable[[DataConfig], Dataset] | None = None
+    stream: Callable[[DataConfig], Dataset | None] | None = None
     splits: bool = False
+    summary: str = ""
+    needs: str = "the path of its files"
 
 
 def source_folder(config: DataConfig) -> Path:
-    """The folder `data.path`.
+    """The folder `data.path`; where that is empty, the one that `fetch` made.
 
     Raises:
-        UserError: it is not set, or there is none.
+        UserError: there is none.
     """
-    root = _source_path(config)
+    root = _source_path(config) if config.path or config.source not in DOWNLOADS else _fetched(config)
     if not root.is_dir():
         raise UserError(f"data.path {root} is not a folder; give the folder of the data")
     return root.absolute()
@@ -55,6 +61,18 @@ def _source_path(config: DataConfig) -> Path:
     if not config.path:
         raise UserError(f"data.path is empty, but data.source {config.source} needs the path of its files")
     return user_path(config.path)
+
+
+def _fetched(config: DataConfig) -> Path:
+    name, cache = config.source, source_cache(config)
+    folder = fetched_folder(name, cache)
+    if not folder.is_dir():
+        other = f" --cache-dir {config.cache_dir}" if config.cache_dir else ""
+        raise UserError(
+            f"data.path is empty, and {name} is not in {folder}; get it with: ncjax data fetch {name}{other}, or name "
+            "the folder of its files"
+        )
+    return folder
 
 
 def source_cache(config: DataConfig) -> Path:

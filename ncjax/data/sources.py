@@ -13,7 +13,7 @@ from ncjax.data.dataset import Dataset, Split, check_classes, check_dataset, sub
 from ncjax.data.digits import DIGITS, SHIFTED_DIGITS
 from ncjax.data.folder import IMAGE_FOLDER
 from ncjax.data.hierarchy import find_hierarchy
-from ncjax.data.idx import IDX
+from ncjax.data.idx import FASHION_MNIST, IDX
 from ncjax.data.npz import NPZ
 from ncjax.data.pictures import resize
 from ncjax.data.source import Source
@@ -28,6 +28,7 @@ SOURCES: dict[str, Source] = {
     "image_folder": IMAGE_FOLDER,
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,
+    "fashion_mnist": FASHION_MNIST,
     "idx": IDX,
     "npz": NPZ,
     "tfds": TFDS,
@@ -62,8 +63,9 @@ def load_dataset(config: DataConfig | str) -> Dataset:
 
 
 def _read(source: Source, config: DataConfig) -> Dataset:
-    if config.streamed and source.stream is not None:
-        return check_dataset(source.stream(config))
+    streamed = source.stream(config) if config.streamed and source.stream else None
+    if streamed is not None:
+        return check_dataset(streamed)
     dataset = check_dataset(_resized(source.read(config), config.image_size))
     train = subset(dataset.train, config.train_examples, "train")
     test = subset(dataset.test, config.test_examples, "test")

@@ -5,6 +5,7 @@ Which view the original paper clustered is not confirmed, so several are measure
 and one line of `VIEWS`.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -51,6 +52,11 @@ class View(NamedTuple):
     embed: Callable[[Group], Embedded] | None = None
     plane: Callable[[Float32[np.ndarray, "q d"]], Float[np.ndarray, "q 2"]] | None = None
     power: int = 0
+
+    @property
+    def summary(self) -> str:
+        """What is clustered, in one line: the first of the docstring of its function."""
+        return (inspect.getdoc(self.embed or self.plane) or self.info.label).partition("\n")[0].rstrip(".")
 
 
 def raw(group: Group) -> Embedded:

@@ -25,10 +25,12 @@ class Architecture:
             `dtype`. It is called as `module(images [b h w ch], train)` and returns named float32 tensors `[b ...]`: at
             least `logits` and `features` (the input of the final linear layer, which is `module.head.linear`), and its
             inner stages, averaged over positions. Raises `UserError` where the images do not suit the network.
+        summary: what it is, in one line.
         spatial: as in `Network`.
     """
 
     make: Make
+    summary: str
     spatial: bool = True
 
     def __call__(self, config: ModelConfig, dtype: jnp.dtype) -> Network:

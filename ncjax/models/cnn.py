@@ -38,4 +38,4 @@ def _make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp
     return CNN(config.width, image_shape[2], classes, dtype=dtype, rngs=rngs)
 
 
-NETWORK = Architecture(_make)
+NETWORK = Architecture(_make, "three convolutions with BatchNorm, for small images")

@@ -86,4 +86,4 @@ def _make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp
     return DenseNet(blocks, config.width, channels, classes, dtype=dtype, rngs=rngs)
 
 
-NETWORK = Architecture(_make)
+NETWORK = Architecture(_make, "DenseNet-BC (Huang et al. 2017); width is the growth rate")

@@ -36,4 +36,4 @@ def _make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp
     return MLP(config.width, math.prod(image_shape), classes, dtype=dtype, rngs=rngs)
 
 
-NETWORK = Architecture(_make, spatial=False)
+NETWORK = Architecture(_make, "two hidden layers of the same width, on the pixels", spatial=False)

@@ -93,13 +93,16 @@ class ResNet(nnx.Module):
         return stages | self.head(x.mean(axis=(1, 2)))
 
 
-def _network(block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...]) -> Architecture:
+def _network(name: str, block: type[BasicBlock] | type[Bottleneck]) -> Architecture:
+    counts = STAGES[name]
+
     def make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> ResNet:
         return ResNet(block, counts, config.width, image_shape[2], classes, dtype=dtype, rngs=rngs)
 
-    return Architecture(make)
+    blocks = f"{sum(counts)} {'basic' if block is BasicBlock else 'bottleneck'} blocks"
+    return Architecture(make, f"ResNet-{name.removeprefix('resnet')} (He et al. 2016): {blocks}")
 
 
-RESNET18 = _network(BasicBlock, STAGES["resnet18"])
-RESNET34 = _network(BasicBlock, STAGES["resnet34"])
-RESNET50 = _network(Bottleneck, STAGES["resnet50"])
+RESNET18 = _network("resnet18", BasicBlock)
+RESNET34 = _network("resnet34", BasicBlock)
+RESNET50 = _network("resnet50", Bottleneck)

@@ -48,11 +48,13 @@ class VGG(nnx.Module):
         return outputs | self.head(x.mean(axis=(1, 2)))
 
 
-def _network(counts: tuple[int, ...]) -> Architecture:
+def _network(name: str) -> Architecture:
+    counts = STAGES[name]
+
     def make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> VGG:
         return VGG(counts, config.width, image_shape[2], classes, dtype=dtype, rngs=rngs)
 
-    return Architecture(make)
+    return Architecture(make, f"VGG-{name.removeprefix('vgg')} with BatchNorm (Simonyan and Zisserman 2015)")
 
 
-VGG11, VGG16 = (_network(STAGES[name]) for name in ("vgg11", "vgg16"))
+VGG11, VGG16 = map(_network, ("vgg11", "vgg16"))

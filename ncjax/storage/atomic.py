@@ -48,6 +48,23 @@ def replace_folder(draft: Path, folder: Path) -> None:
     shutil.rmtree(older, ignore_errors=True)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside a folder: it takes its place when the block ends, and is deleted where the block fails.
+
+    What was there is deleted. For the holder of a lock alone: there is one draft, whoever makes it.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        replace_folder(draft, path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
 def remove_drafts(folders: Iterable[Path]) -> None:
     """Delete the drafts that killed processes left directly in some folders; for the holder of a lock alone.
 

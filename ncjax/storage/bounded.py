@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Limits on what a file of a stranger may take: they are checked before its content is read or inflated."""
 
-import os
 import stat
 from pathlib import Path
 
 from ncjax.errors import UserError
+from ncjax.storage.memory import machine_bytes
 
 DEFLATE = 1032  # bytes that a byte of a deflate stream can become at most
 
@@ -53,7 +53,7 @@ def check_memory(wanted: int, what: str, remedy: str) -> None:
     Raises:
         UserError: `wanted` is more than the machine has.
     """
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = machine_bytes()
     if wanted > machine:
         needed, there = (f"{count / 2**30:,.1f} GiB" for count in (wanted, machine))
         raise UserError(f"{what} takes {needed}, but this machine has {there}; {remedy}")

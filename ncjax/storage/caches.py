@@ -60,6 +60,11 @@ def _temporary_cache(reason: str) -> Path:
     return _TEMPORARY[0].path
 
 
+def is_temporary(folder: Path) -> bool:
+    """Returns whether a cache folder is one that is deleted at the end of this process."""
+    return any(folder == one.path for one in _TEMPORARY)
+
+
 def keep_compiled_programs() -> None:
     """Caches compiled programs, for this process, those that it starts, and all later ones.
 

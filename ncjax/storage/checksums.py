@@ -72,9 +72,10 @@ def _written(content: object) -> _Written | None:
 
 def _digests(folder: Path, part: str) -> Mapping[str, str]:
     files = sorted(path for path in (folder / part).rglob("*") if path.is_file() and path.name != CHECKSUMS)
-    return {str(file.relative_to(folder)): _digest(file) for file in files}
+    return {str(file.relative_to(folder)): sha256_of(file) for file in files}
 
 
-def _digest(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """SHA-256 of one file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

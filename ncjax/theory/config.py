@@ -151,7 +151,9 @@ class TheoryConfig:
     name: str = "theory"
     """Name of the sweep; the default work directory is runs/NAME [text]."""
     seeds: int = 8
-    """Runs of each setting, that differ in means, inputs and weights: 0, 1, ... [runs]."""
+    """Runs of each setting, that differ in means, inputs and weights: seed, seed + 1, ... [runs]."""
+    seed: int = 0
+    """The first of the seeds [from 0]."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     descent: DescentConfig = field(default_factory=DescentConfig)
@@ -163,6 +165,7 @@ class TheoryConfig:
     def __post_init__(self) -> None:
         """Checks ranges, and that the parts fit together."""
         _whole("seeds", self.seeds, 1)
+        _whole("seed", self.seed, 0, 2**31 - 1)
         _require(self.memory_gib > 0, "memory_gib", self.memory_gib, "above 0")
         _one_of("prediction", self.prediction, PredictionName)
         mixture, network = self.mixture, self.network

@@ -117,7 +117,7 @@ def group_inputs(config: TheoryConfig, group: RunGroup) -> tuple[Settings, UInt3
     """The settings and seeds of the runs of a group."""
     table = np.array(settings_of(config), np.float32)
     setting, seed = np.divmod(np.arange(group.first, group.first + group.runs), config.seeds)
-    return Settings(*table[setting].T), seed.astype(np.uint32)
+    return Settings(*table[setting].T), (config.seed + seed).astype(np.uint32)
 
 
 def run_sweep(config: TheoryConfig, parts: Path) -> Iterator[Path]:
@@ -188,6 +188,6 @@ def runs_of(config: TheoryConfig) -> dict[str, np.ndarray]:
     setting = np.arange(count) // config.seeds
     columns = {name: np.repeat(shapes[:, i], count) for i, name in enumerate(Shape._fields)}
     columns |= {name: np.tile(settings[setting, i], len(shapes)) for i, name in enumerate(Settings._fields)}
-    columns["seed"] = np.tile(np.arange(count) % config.seeds, len(shapes))
+    columns["seed"] = np.tile(config.seed + np.arange(count) % config.seeds, len(shapes))
     columns["setting"] = np.repeat(np.arange(len(shapes) * len(settings)), config.seeds)
     return columns

@@ -23,7 +23,7 @@ from ncjax.paths import user_path
 from ncjax.results import TrainingSummary
 from ncjax.storage.atomic import write_json
 from ncjax.storage.workdir import CHECKPOINTS, locked, open_workdir
-from ncjax.torch_port.files import read_state_dict, write_state_dict
+from ncjax.torch_port.files import check_suffix, read_state_dict, write_state_dict
 from ncjax.torch_port.foreign import to_torchvision_names
 from ncjax.torch_port.networks import find_twin
 from ncjax.torch_port.weights import from_state_dict, to_state_dict
@@ -40,11 +40,12 @@ def export_member(workdir: str | Path, member: int, path: str | Path) -> None:
     Args:
         workdir: of a run.
         member: its number, from 0.
-        path: of the new file; `.safetensors` chooses that format.
+        path: of the new file; its suffix is the format: `.pt`, `.pth` or `.safetensors`.
 
     Raises:
-        UserError: there is no such member or no checkpoint, or the file cannot be written.
+        UserError: the suffix is another one, there is no such member or no checkpoint, or the file cannot be written.
     """
+    check_suffix(path)
     run = Run.open(workdir)
     config = run.config
     find_twin(config.model.name)

@@ -16,6 +16,7 @@ from ncjax.storage.arrays import tensor_to_numpy
 from ncjax.storage.atomic import atomic_path
 from ncjax.torch_port.twin import StateDict
 
+SUFFIXES = (".pt", ".pth", ".safetensors")
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")
 OPTIMIZERS = ("optimizer", "optimizer_state_dict", "optim", "scheduler", "scaler")  # beside the weights
 DEEPEST = 4  # wrappers around wrappers
@@ -25,15 +26,15 @@ PREFIXES = ("model", "net", "network", "encoder", "backbone")
 
 
 def write_state_dict(path: str | Path, state: StateDict) -> None:
-    """Write a `state_dict` that `load_state_dict` accepts: safetensors by that suffix, else `torch.save`'s format.
+    """Write a `state_dict` that `load_state_dict` accepts: `.safetensors`, or `.pt` and `.pth` as `torch.save` has it.
 
     The file is written whole or not at all. BatchNorm's `num_batches_tracked`, which PyTorch does not use with a fixed
     momentum, is written as 0.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file has another suffix, or cannot be written.
     """
-    path = user_path(path)
+    path = check_suffix(path)
     tensors = {name: torch.from_numpy(array) for name, array in state.items()}
     means = [name for name in tensors if name.endswith(".running_mean")]
     tensors |= {name.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for name in means}
@@ -42,6 +43,18 @@ def write_state_dict(path: str | Path, state: StateDict) -> None:
             save_file(tensors, draft) if path.suffix == ".safetensors" else torch.save(tensors, draft)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot write {path}: {first_line(error)}") from error
+
+
+def check_suffix(path: str | Path) -> Path:
+    """The path of a file that `write_state_dict` can write.
+
+    Raises:
+        UserError: its suffix is another one.
+    """
+    path = user_path(path)
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path} must end with {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}: the suffix is the format")
+    return path
 
 
 def read_state_dict(path: str | Path) -> StateDict:

@@ -77,7 +77,7 @@ def fit(prepared: PreparedRun, dataset: Dataset, workdir: Path, options: TorchOp
         histories = [train_member(prepared, i, network, options, advance) for i, network in enumerate(networks)]
     wall_secs = 0.0
     (workdir / "metrics.jsonl").unlink(missing_ok=True)
-    with open_metrics(workdir, tensorboard=prepared.config.tensorboard) as write:
+    with open_metrics(workdir, prepared.config) as write:
         for epoch, records in enumerate(zip(*(history.epochs for history in histories), strict=True), start=1):
             *numbers, step_secs = zip(*records, strict=True)
             wall_secs += sum(step_secs)

@@ -30,6 +30,7 @@ from ncjax.training import checkpoints as checkpoint
 from ncjax.training.forward import LOGITS, forward, forward_batches, mean_loss_and_accuracy
 from ncjax.training.functions import NO_OWN, OwnFunctions, find_functions
 from ncjax.training.members import Ensemble, Images, Member, list_members, make_ensemble, put_images
+from ncjax.training.memory import check_memory_of_members
 from ncjax.training.metrics import open_metrics
 from ncjax.training.monitor import Observe, make_observer
 from ncjax.training.state import Spec, StepMetrics, TrainState, init_state, make_spec
@@ -82,21 +83,22 @@ def prepare(
         outputs: of the network; 0: as many as the classes of the member that has most.
 
     Raises:
-        UserError: a name, the mesh, the batch or a label map does not fit, or a function of `own` is not what it has to
-            be.
+        UserError: a name, the mesh, the batch or a label map does not fit, the members do not fit the memory, or a
+            function of `own` is not what it has to be.
     """
     find_functions(config, own)
     members = members or list_members(config, dataset)
     mesh = make_mesh(config.mesh, config.optim.batch)
     classes = max(outputs, *(member.label_map.classes for member in members))
     shape, examples = dataset.train.images.shape[1:], dataset.train.images.shape[0]
+    spec = make_spec(config, shape, classes, examples, mesh, own)
+    check_memory_of_members(spec, len(members))
     ensemble = make_ensemble(members, dataset, mesh, classes)
     images = put_images(dataset, mesh, streamed=config.data.streamed)
     feed = None
     if config.data.streamed:
         sizes = {"batch": config.optim.batch, "chunk_steps": config.chunk_steps}
         feed = make_feed(dataset.train.images, to_host(ensemble.seed), mesh, **sizes)
-    spec = make_spec(config, shape, classes, examples, mesh, own)
     images = images if feed is None else images._replace(streamed=chunk_shapes(feed))
     if own != NO_OWN:
         _check_own(spec, images, ensemble)
@@ -148,7 +150,7 @@ def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         earlier_secs = keep_until(workdir / "metrics.jsonl", at) if is_main_process() else 0.0
         started = time.perf_counter() - earlier_secs
         is_due, steps = _clock(run.config.checkpoint_minutes), 1 if run.feed is None else run.config.chunk_steps
-        writer, images = open_metrics(workdir, tensorboard=run.config.tensorboard), chunk_images(run, at)
+        writer, images = open_metrics(workdir, run.config), chunk_images(run, at)
         with writer as write, _progress(run, at) as advance, closing(images):
             while at < spec.total_steps:
                 with patience(), watched(f"the steps after step {at}"):

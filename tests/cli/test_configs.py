@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configs by path and by name, overrides on top of them, and flags in errors about their fields."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from ncjax.cli.configs import (
+    READ_BY,
+    Start,
+    check_applies,
     config_and_workdir,
     find_config,
     known_names,
@@ -13,8 +17,10 @@ from ncjax.cli.configs import (
     shipped_configs,
     start,
     start_of,
+    tables,
 )
-from ncjax.config import Config, LossConfig, load_config
+from ncjax.cli.parsing import flags_of
+from ncjax.config import Config, LossConfig, OptimConfig, load_config
 from ncjax.errors import UserError
 from ncjax.theory.config import TheoryConfig
 
@@ -71,6 +77,11 @@ def test_options_alone_are_those_of_the_default_config():
             Config,
             "no config file at nowhere, and no shipped config of this name; shipped are: coarse_",
         ),
+        (
+            ["coarse_cifar"],
+            Config,
+            "of this name (did you mean coarse_cifar10?); shipped are: coarse_",
+        ),
         (["theory_frozen"], Config, "get_config() returns TheoryConfig, not ncjax.config.Config"),
         (["digits_demo"], TheoryConfig, "get_config() returns Config, not ncjax.theory.config.TheoryConfig"),
     ],
@@ -113,3 +124,54 @@ def test_help_of_configs_lists_the_names_in_the_tables(capsys):
     assert "one_cycle" in lines["--optim.schedule"]
     assert "residual_pca" in lines["--evaluate.variants"]
     assert "mod" in lines["--labels"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--data.path here", "--data.path does not apply: data.source digits reads no files"),
+        ("--data.tfds-name mnist", "--data.tfds-name does not apply: data.source digits does not read it, but tfds"),
+        (
+            "--model.dense-blocks 2 2",
+            "--model.dense-blocks does not apply: model.name cnn does not read it, but de",
+        ),
+        ("--loss.true-value 2", "--loss.true-value does not apply: loss.name cross_entropy does not read it, but squ"),
+        ("--loss.name squared_error --loss.label-smoothing=0.1", "--loss.label-smoothing does not apply: loss.name sq"),
+        ("--optim.beta1 0.5", "--optim.beta1 does not apply: optim.name sgd does not read it, but adamw"),
+        ("--optim.name adamw --optim.no-nesterov", "--optim.nesterov does not apply: optim.name adamw"),
+        ("--optim.name adamw --optim.momentum 0", "--optim.momentum does not apply: optim.name adamw"),
+    ],
+)
+def test_options_that_nothing_reads_are_refused(options, message):
+    with pytest.raises(UserError) as refusal:
+        config_and_workdir(start("train", ["digits_demo", *options.split()]))
+    assert str(refusal.value).startswith(message)
+
+
+def test_the_demo_takes_no_path():
+    with pytest.raises(UserError, match=r"^--data\.path does not apply: data\.source digits reads no files"):
+        config_and_workdir(Start("demo", load_config(find_config("digits_demo")), ["--data.path", "here"]))
+
+
+def test_options_that_are_read_are_taken():
+    options = ["--data.source", "tfds", "--data.tfds-name", "mnist", "--data.path", "a", "--optim.no-nesterov"]
+    config, _ = config_and_workdir(start("train", ["digits_demo", *options]))
+    assert (config.data.tfds_name, config.data.path, config.optim.nesterov) == ("mnist", "a", False)
+
+
+def test_names_of_others_read_any_option():
+    options = ["--optim.name", "lion", "--optim.beta1", "0.5", "--data.source", "theirs", "--data.path", "a"]
+    assert config_and_workdir(start("train", ["digits_demo", *options]))[0].optim.beta1 == 0.5
+
+
+def test_what_a_config_file_sets_is_not_refused():
+    """Its fields may be meant for another choice."""
+    config = dataclasses.replace(load_config(find_config("digits_demo")), optim=OptimConfig(name="adamw", momentum=0.5))
+    check_applies(config, {"--optim.lr"})
+
+
+@pytest.mark.parametrize("field", READ_BY)
+def test_what_reads_an_option_is_in_the_tables(field):
+    chooser, readers = READ_BY[field]
+    assert f"--{field.replace('_', '-')}" in flags_of(Config)
+    assert set(readers) < set(tables()[chooser][0])

@@ -361,5 +361,5 @@ def test_npz_that_is_none_is_named(npz, tmp_path):
 def test_tfds_errors_say_what_to_install_or_prepare(tmp_path):
     refused(DataConfig(source="tfds"), "data.tfds_name is empty")
     config = DataConfig(source="tfds", tfds_name="mnist", path=str(tmp_path))
-    with pytest.raises(UserError, match=r"pip install 'ncjax\[tfds\]'|needs TensorFlow"):
+    with pytest.raises(UserError, match=r"pip install 'ncjax\[tfds\]'|ncjax data fetch tfds:mnist"):
         load_dataset(config)

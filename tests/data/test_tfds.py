@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tfds source against sets prepared here, in the format of `tfds build --file_format=array_record`."""
+"""The tfds source against sets prepared here in array_record files, as `ncjax data fetch tfds:NAME` writes them."""
 
 import dataclasses
 import os
@@ -14,6 +14,7 @@ from PIL import Image
 
 from ncjax.config import DataConfig
 from ncjax.data import load_dataset
+from ncjax.data.tfds import prepare_tfds, prepared_sets
 from ncjax.errors import UserError
 
 NAMES = ["ant", "bee", "cow"]
@@ -87,6 +88,7 @@ def test_reading_imports_no_tensorflow(animals, tmp_path):
 import sys
 from ncjax.config import DataConfig
 from ncjax.data import load_dataset
+from ncjax.data.tfds import prepare_tfds, prepared_sets
 assert load_dataset({config!r}).train.images.shape == (10, 5, 4, 3)
 assert "tensorflow" not in sys.modules
 """
@@ -139,20 +141,34 @@ def test_broken_description_is_explained(animals, file, damage):
     (folder / file).unlink()
     if damage == "text":
         (folder / file).write_text("{")
-    refused(config, "TFDS set 'animals'", config.path, "prepare it as array_record", "needs TensorFlow")
+    refused(config, "TFDS set 'animals'", f"prepare it with: ncjax data fetch tfds:animals --data-dir {config.path}")
 
 
 @pytest.mark.parametrize("name", ["animals", "mnist", "cifar10:3.0.2", "no such name"])
 def test_set_that_is_not_prepared_is_explained(tmp_path, name):
     config = config_of(tmp_path, name)
-    refused(config, f"TFDS set {name!r}", config.path, "needs TensorFlow", "tfds build", "--file_format=array_record")
+    refused(config, f"TFDS set {name!r}", f"prepare it with: ncjax data fetch tfds:{name} --data-dir {config.path}")
 
 
-def test_set_in_another_format_is_explained(animals):
+def test_set_that_needs_tensorflow_names_the_extra(animals, monkeypatch):
     config, folder, _ = animals
     info = folder / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    refused(config, "TFDS set 'animals'", "tfrecord", "--file_format=array_record")
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    advice = "is in tfrecord files, which only TensorFlow reads: pip install 'ncjax[tensorflow]'"
+    refused(config, f"TFDS set 'animals' {advice}")
+    with pytest.raises(UserError, match=r"^preparing a TFDS set needs TensorFlow: pip install 'ncjax\[tensorflow\]'"):
+        prepare_tfds("animals", config.path)
+
+
+def test_prepared_sets_are_found_without_tfds(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert prepared_sets() == ()
+    for folder in ("mnist/3.0.1", "cifar10_corrupted/fog_1/1.0.0", "downloads/manual"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("mnist/3.0.1", "cifar10_corrupted/fog_1/1.0.0"):
+        (tmp_path / folder / "dataset_info.json").write_text("{}")
+    assert prepared_sets() == ("cifar10_corrupted/fog_1/1.0.0", "mnist/3.0.1")
 
 
 def test_set_without_a_test_split_is_refused(tmp_path):

@@ -15,7 +15,17 @@ ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 OF_THE_REPOSITORY = "repository"  # tests of what is not a module
 OTHERS = sorted(path for folder in ("docs", "tests") for path in (ROOT / folder).rglob("*.py"))
 SCRIPTS = [*sorted((ROOT / "launch").glob("*.sh")), ROOT / ".ci" / "run"]
-HEAVY = {"torch", "tensorflow", "tensorflow_datasets", "altair", "vl_convert", "openTSNE", "tensorboardX", "jinja2"}
+HEAVY = {
+    "torch",
+    "tensorflow",
+    "tensorflow_datasets",
+    "altair",
+    "vl_convert",
+    "openTSNE",
+    "tensorboardX",
+    "jinja2",
+    "wandb",
+}
 FUNCTION_LINES = 40
 FILE_LINES = 400
 

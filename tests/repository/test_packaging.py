@@ -31,6 +31,7 @@ IMPORT_NAMES = {
     "pillow": "PIL",
     "scikit-learn": "sklearn",
     "tensorflow-datasets": "tensorflow_datasets",
+    "importlib-resources": "importlib_resources",
 }
 
 
@@ -84,9 +85,20 @@ def test_metadata(wheel: Path) -> None:
         metadata = email.message_from_bytes(archive.read(name))
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] in (">=3.11,<3.14", "<3.14,>=3.11")
-    assert {"cuda", "tpu", "stream", "tfds", "tensorboard", "torch", "tsne", "test", "dev"} <= set(
-        metadata.get_all("Provides-Extra", [])
-    )
+    assert {
+        "cuda",
+        "tpu",
+        "stream",
+        "tfds",
+        "tensorflow",
+        "gcs",
+        "tensorboard",
+        "wandb",
+        "torch",
+        "tsne",
+        "test",
+        "dev",
+    } <= set(metadata.get_all("Provides-Extra", []))
     (version,) = re.findall(r'^__version__ = "(.*)"', (ROOT / "ncjax" / "__init__.py").read_text(), re.MULTILINE)
     assert metadata["Version"] == version
 
@@ -116,7 +128,7 @@ def test_imports_are_declared_and_declarations_are_imported() -> None:
     needed = {IMPORT_NAMES.get(name, name) for name in names}
     extras = [
         line
-        for name in ("stream", "tfds", "torch", "tsne", "tensorboard")
+        for name in ("stream", "tfds", "tensorflow", "gcs", "torch", "tsne", "tensorboard", "wandb")
         for line in PROJECT["optional-dependencies"][name]
     ]
     optional = {IMPORT_NAMES.get(name, name) for name in (re.split(r"[\[<>=]", line)[0] for line in extras)}

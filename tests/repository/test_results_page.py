@@ -36,11 +36,15 @@ def test_runs_of_a_config_are_of_the_config_as_it_is(name: str) -> None:
 
 
 def deciding(config: Config) -> Config:
-    """What decides the numbers: the config without when it is checkpointed, what is watched on the way, and where."""
+    """What decides the numbers: the config without when it is checkpointed, what is watched on the way, and where.
+
+    The images of a run may have been in another kind of files.
+    """
     labels = config.evaluate.labels or config.labels[0]  # where it was written before it could be empty
     evaluate = dataclasses.replace(config.evaluate, observe_epochs=0, observe_images=1, labels=labels)
     kept = {"checkpoint_epochs": 0, "checkpoint_minutes": 0.0}
-    return dataclasses.replace(config, evaluate=evaluate, mesh=MeshConfig(), **kept)
+    data = dataclasses.replace(config.data, source="", path="")
+    return dataclasses.replace(config, data=data, evaluate=evaluate, mesh=MeshConfig(), **kept)
 
 
 def test_tables_of_the_pytorch_features_are_those_of_the_raw_results() -> None:

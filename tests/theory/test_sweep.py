@@ -25,6 +25,7 @@ from ncjax.theory.sweep import (
     make_program,
     read_means,
     run_bytes,
+    runs_of,
     step_bytes,
 )
 
@@ -55,6 +56,12 @@ def test_a_run_is_the_same_alone_and_vectorized_on_one_device_and_on_eight(monke
         for i, run in zip((0, 7), alone, strict=True):
             np.testing.assert_allclose(run.metrics[name], values[i], rtol=2e-3, atol=2e-5, err_msg=name)
     assert np.ptp(found[0].metrics["train_loss"][:, -1]) > 0
+
+
+def test_seeds_begin_at_the_first():
+    (shape,) = shapes_of(small())
+    seeds = group_inputs(small(seed=7), RunGroup(shape, 0, 12))[1]
+    assert seeds.tolist() == runs_of(small(seed=7))["seed"].tolist() == [7, 8, 9] * 4
 
 
 def test_means_of_a_file_are_used(tmp_path):

@@ -313,6 +313,12 @@ def test_export_of_what_holds_no_checkpoint_is_one_line_and_leaves_nothing(train
     assert "ncjax export needs WORKDIR" in refused(capsys, "export")
 
 
+def test_export_in_another_format_is_refused_before_the_run_is_opened(tmp_path, capsys):
+    line = refused(capsys, "export", tmp_path / "none", "--output", tmp_path / "weights.onnx")
+    assert "weights.onnx must end with .pt, .pth or .safetensors" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_export_to_a_place_that_cannot_be_written_is_one_line(trained, tmp_path, capsys):
     (tmp_path / "file").write_text("kept")
     output = tmp_path / "file" / "weights.pt"

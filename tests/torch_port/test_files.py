@@ -86,6 +86,13 @@ def test_extreme_numbers_survive_bit_for_bit(suffix, tmp_path):
     assert_same_bits(read_state_dict(tmp_path / f"weights{suffix}"), state)
 
 
+@pytest.mark.parametrize("name", ["weights.npz", "weights.onnx", "weights", "weights.PT", ".pt"])
+def test_other_suffixes_are_not_written(name, tmp_path):
+    with pytest.raises(UserError, match=rf"{name} must end with \.pt, \.pth or \.safetensors: the suffix"):
+        write_state_dict(tmp_path / name, {"fc.bias": np.ones(2, np.float32)})
+    assert not list(tmp_path.iterdir())
+
+
 def test_writing_replaces_a_file_and_makes_folders(cnn, tmp_path):
     path = tmp_path / "new" / "folder" / "weights.pt"
     write_state_dict(path, {"fc.bias": np.ones(2, np.float32)})

@@ -57,3 +57,10 @@ def test_default_label_map_merges_classes(config, dataset):
     split = dataclasses.replace(config, evaluate=EvaluateConfig(labels="split:2:0"))
     with pytest.raises(UserError, match=r"^evaluate\.labels is split:2:0, but must merge classes, such as mod:5$"):
         default_label_map(split, dataset.class_names)
+
+
+def test_seeds_begin_at_the_first(config, dataset):
+    members = list_members(dataclasses.replace(config, seed=2**31 - 100_001, seeds=3), dataset)
+    assert [member.seed for member in members] == [2**31 - 100_001 + i for i in range(3)]
+    (fifth,) = list_members(dataclasses.replace(config, seed=5), dataset)
+    assert fifth == list_members(dataclasses.replace(config, seeds=6), dataset)[5]
