@@ -9,18 +9,16 @@ from jaxtyping import UInt8
 
 from ncjax.config import DataConfig
 from ncjax.data.cache import cached, fingerprint, with_options
+from ncjax.data.cuts import Cut, cut_array, evaluation_cut, training_cut
 from ncjax.data.dataset import Dataset, Reader, Split
-from ncjax.data.pictures import resize
 from ncjax.data.source import Source, source_cache
 from ncjax.data.streamed import stream_dataset
 from ncjax.errors import UserError, first_line
 from ncjax.paths import user_path
 
-SPLITS = ("train", "test")
 
-
-def open_tfds(name: str, data_dir: str) -> Any:
-    """The builder of a prepared set with the splits `train` and `test` and the features `image` and `label`.
+def open_tfds(name: str, data_dir: str, test_split: str = "test") -> Any:
+    """The builder of a prepared set with these splits and the features `image` and `label`.
 
     Raises:
         UserError: tensorflow-datasets is not installed, the set is unknown or not prepared as array_record, or lacks a
@@ -38,9 +36,10 @@ def open_tfds(name: str, data_dir: str) -> Any:
     except Exception as error:
         raise UserError(_not_prepared(name, data_dir, error)) from error
     info = builder.info
-    for split in SPLITS:
+    for split in ("train", test_split):
         if split not in info.splits:
-            raise UserError(f"TFDS set {name!r} has no split {split!r}; its splits are {', '.join(info.splits)}")
+            splits = ", ".join(info.splits)
+            raise UserError(f"TFDS set {name!r} has no split {split!r}; its splits are {splits}: set data.test_split")
     features = dict(info.features)
     image, label = features.get("image"), features.get("label")
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
@@ -55,30 +54,38 @@ def list_tfds(builder: Any) -> tuple[Path, ...]:
     return tuple(sorted(file for file in Path(builder.data_path).iterdir() if file.is_file()))
 
 
-def open_rows(builder: Any, split: str, image_size: int = 0) -> Reader:
+def open_rows(builder: Any, split: str, config: DataConfig) -> Reader:
     """Reader of a split, in the order of the prepared files; it raises a `UserError` with the file that is damaged."""
     name, source = builder.info.name, builder.as_data_source(split)
-    shards = builder.info.splits[split].file_instructions
-    ends = np.cumsum([shard.take for shard in shards])
+    shards, cut = builder.info.splits[split].file_instructions, evaluation_cut(config)
+    files, ends = [shard.filename for shard in shards], np.cumsum([shard.take for shard in shards])
 
-    def read(row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
+    def taken(row: int, cut: Cut) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
         try:
             found = source[row]
-            return resize(found["image"], image_size), int(found["label"])
+            return cut_array(found["image"], cut), int(found["label"])
         except Exception as error:  # a damaged file can raise anything
-            file, reason = shards[int(np.searchsorted(ends, row, side="right"))].filename, first_line(error)
+            file, reason = files[int(np.searchsorted(ends, row, side="right"))], first_line(error)
             raise UserError(f"TFDS set {name!r}: {file} cannot be read ({reason}); prepare the set again") from error
 
-    return Reader(name=f"TFDS set {name!r}, split {split}", count=int(ends[-1]), read=read)
+    def crop(row: int, rng: np.random.Generator) -> UInt8[np.ndarray, "h w ch"]:
+        return taken(row, training_cut(config, rng))[0]
+
+    return Reader(
+        name=f"TFDS set {name!r}, split {split}",
+        count=int(ends[-1]),
+        read=lambda row: taken(row, cut),
+        crop=crop if config.crop_scale else None,
+    )
 
 
-def read_tfds(builder: Any, fingerprint: str, image_size: int = 0) -> Dataset:
-    """Decode the splits `train` and `test`, in the order of the prepared files.
+def read_tfds(builder: Any, fingerprint: str, config: DataConfig) -> Dataset:
+    """Decode both splits, in the order of the prepared files.
 
     Raises:
         UserError: a record file is missing, truncated or corrupt (it is named), or images differ in size.
     """
-    train, test = (_split(builder, split, image_size) for split in SPLITS)
+    train, test = (_split(open_rows(builder, split, config)) for split in ("train", config.test_split))
     return Dataset(
         name=builder.info.name, train=train, test=test, class_names=tfds_classes(builder), fingerprint=fingerprint
     )
@@ -98,8 +105,7 @@ def _not_prepared(name: str, data_dir: str, error: Exception) -> str:
     )
 
 
-def _split(builder: Any, split: str, image_size: int) -> Split:
-    reader = open_rows(builder, split, image_size)
+def _split(reader: Reader) -> Split:
     images, labels = zip(*map(reader.read, range(reader.count)), strict=True)
     shapes = sorted({image.shape for image in images})
     if len(shapes) > 1:
@@ -113,18 +119,19 @@ def _split(builder: Any, split: str, image_size: int) -> Split:
 def _open(config: DataConfig) -> Any:
     if not config.tfds_name:
         raise UserError("data.tfds_name is empty, but data.source tfds needs the name of the set, such as cifar10")
-    return open_tfds(config.tfds_name, str(user_path(config.path)) if config.path else "")
+    return open_tfds(config.tfds_name, str(user_path(config.path)) if config.path else "", config.test_split)
 
 
 def _read(config: DataConfig) -> Dataset:
     builder = _open(config)
     key = with_options(fingerprint(Path(builder.data_path), list_tfds(builder)), config)
-    return cached(source_cache(config), key, lambda: read_tfds(builder, key, config.image_size))
+    return cached(source_cache(config), key, lambda: read_tfds(builder, key, config))
 
 
 def _stream(config: DataConfig) -> Dataset:
     builder = _open(config)
-    readers = {split: open_rows(builder, split, config.image_size) for split in SPLITS}
+    splits = {"train": "train", "test": config.test_split}
+    readers = {split: open_rows(builder, name, config) for split, name in splits.items()}
     root, files = Path(builder.data_path), list_tfds(builder)
     return stream_dataset(config, builder.info.name, tfds_classes(builder), readers, root, files)
 
