@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from jaxtyping import Int32, UInt8
 
 from ncjax.config import DataConfig
 from ncjax.data.cache import cached, fingerprint, with_options
-from ncjax.data.cuts import evaluation_cut, training_cut
+from ncjax.data.cuts import Cut, evaluation_cut, training_cut
 from ncjax.data.dataset import Dataset, Reader, Split
 from ncjax.data.held_out import held_out_note, hold_out
 from ncjax.data.hierarchy import NAMES as HIERARCHIES
@@ -182,28 +183,43 @@ def open_folder(listing: Listing, config: DataConfig) -> dict[str, Reader]:
         UserError: a file is no picture that can be read, or differs in size from the first; the file is named. The
             readers raise the same.
     """
-    first = listing.files["train"][0]
-    channels, cut = 1 if all(map(is_grey, listing.all_files)) else 3, evaluation_cut(config)
+    first, cut = listing.files["train"][0], evaluation_cut(config)
+    channels = 1 if all(map(is_grey, listing.all_files)) else 3
     shape = decode(first, channels, cut).shape
 
     def reader(split: str) -> Reader:
-        names, labels = np.array([os.fsencode(file) for file in listing.files[split]]), listing.labels[split]
-
-        def read(row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
-            file = Path(os.fsdecode(names[row]))
-            pixels = decode(file, channels, cut)
-            if pixels.shape != shape:
-                sizes = f"{pixels.shape[1]} x {pixels.shape[0]} pixels, but {first} is {shape[1]} x {shape[0]}"
-                raise UserError(f"{file} is {sizes}; make all images one size, or set data.image_size")
-            return pixels, int(labels[row])
-
-        def crop(row: int, rng: np.random.Generator) -> UInt8[np.ndarray, "h w ch"]:
-            return decode(Path(os.fsdecode(names[row])), channels, training_cut(config, rng))
-
-        crops = crop if config.crop_scale else None
-        return Reader(name=split, count=len(names), read=read, shape=shape, crop=crops)
+        names = np.array([os.fsencode(file) for file in listing.files[split]])
+        pictures = _Pictures(names, listing.labels[split], channels, shape, first)
+        crop = partial(_crop, pictures, config) if config.crop_scale else None
+        return Reader(name=split, count=len(names), read=partial(_read_row, pictures, cut), shape=shape, crop=crop)
 
     return {split: reader(split) for split in SPLITS}
+
+
+class _Pictures(NamedTuple):
+    """What reads the pictures of a split; quick to pickle."""
+
+    names: np.ndarray  # of the files, as bytes
+    labels: Int32[np.ndarray, "_"]
+    channels: int
+    shape: tuple[int, ...]  # of every image that is read
+    first: Path  # the file that has it
+
+    def file(self, row: int) -> Path:
+        return Path(os.fsdecode(self.names[row]))
+
+
+def _read_row(pictures: _Pictures, cut: Cut, row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
+    file, shape = pictures.file(row), pictures.shape
+    pixels = decode(file, pictures.channels, cut)
+    if pixels.shape != shape:
+        sizes = f"{pixels.shape[1]} x {pixels.shape[0]} pixels, but {pictures.first} is {shape[1]} x {shape[0]}"
+        raise UserError(f"{file} is {sizes}; make all images one size, or set data.image_size")
+    return pixels, int(pictures.labels[row])
+
+
+def _crop(pictures: _Pictures, config: DataConfig, row: int, rng: np.random.Generator) -> UInt8[np.ndarray, "h w ch"]:
+    return decode(pictures.file(row), pictures.channels, training_cut(config, rng))
 
 
 def read_folder(root: Path, listing: Listing, fingerprint: str, config: DataConfig) -> Dataset:

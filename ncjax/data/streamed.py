@@ -4,6 +4,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,23 +81,26 @@ def stream_split(reader: Reader, rows: Int64[np.ndarray, "n"], cache: Path, key:
 def _scan(reader: Reader, first: np.int64, rows: Int64[np.ndarray, "part"], workers: int) -> Mapping[str, np.ndarray]:
     """Labels of some rows and how often each value occurs in their images; all are as large as row `first`."""
     shape = reader.read(int(first))[0].shape
-
-    def block(start: int) -> tuple[np.ndarray, np.ndarray]:
-        found = [reader.read(int(row)) for row in rows[start : start + BLOCK]]
-        for row, (image, _) in zip(rows[start : start + BLOCK], found, strict=True):
-            if image.shape != shape:
-                raise UserError(
-                    f"{reader.name}: image {row} is {image.shape}, image {first} is {shape} (height, width, channels); "
-                    "make them one size, or set data.image_size"
-                )
-        return np.array([label for _, label in found], np.int32), channel_counts(
-            np.stack([image for image, _ in found])
-        )
-
-    blocks = list(in_order(block, range(0, len(rows), BLOCK), 8, workers))
+    read = partial(_scan_block, reader, int(first), shape, rows)
+    blocks = list(in_order(read, range(0, len(rows), BLOCK), 8, workers))
     labels = np.concatenate([np.zeros(0, np.int32), *(labels for labels, _ in blocks)])
     counts = sum((counts for _, counts in blocks), np.zeros((shape[2], 256), np.int64))
     return {"shape": np.array(shape), "labels": labels, "counts": counts}
+
+
+def _scan_block(
+    reader: Reader, first: int, shape: tuple[int, ...], rows: Int64[np.ndarray, "part"], start: int
+) -> tuple[Int32[np.ndarray, "_"], Int64[np.ndarray, "ch 256"]]:
+    """Labels and counts of `BLOCK` rows."""
+    found = [reader.read(int(row)) for row in rows[start : start + BLOCK]]
+    for row, (image, _) in zip(rows[start : start + BLOCK], found, strict=True):
+        if image.shape != shape:
+            raise UserError(
+                f"{reader.name}: image {row} is {image.shape}, image {first} is {shape} (height, width, channels); "
+                "make them one size, or set data.image_size"
+            )
+    labels = np.array([label for _, label in found], np.int32)
+    return labels, channel_counts(np.stack([image for image, _ in found]))
 
 
 def _gather(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """TensorFlow Datasets through their data sources: reading a prepared set needs no TensorFlow."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -56,27 +57,37 @@ def list_tfds(builder: Any) -> tuple[Path, ...]:
 
 def open_rows(builder: Any, split: str, config: DataConfig) -> Reader:
     """Reader of a split, in the order of the prepared files; it raises a `UserError` with the file that is damaged."""
-    name, source = builder.info.name, builder.as_data_source(split)
-    shards, cut = builder.info.splits[split].file_instructions, evaluation_cut(config)
-    files, ends = [shard.filename for shard in shards], np.cumsum([shard.take for shard in shards])
-
-    def taken(row: int, cut: Cut) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
-        try:
-            found = source[row]
-            return cut_array(found["image"], cut), int(found["label"])
-        except Exception as error:  # a damaged file can raise anything
-            file, reason = files[int(np.searchsorted(ends, row, side="right"))], first_line(error)
-            raise UserError(f"TFDS set {name!r}: {file} cannot be read ({reason}); prepare the set again") from error
-
-    def crop(row: int, rng: np.random.Generator) -> UInt8[np.ndarray, "h w ch"]:
-        return taken(row, training_cut(config, rng))[0]
-
+    shards = builder.info.splits[split].file_instructions
+    ends = np.cumsum([shard.take for shard in shards])
+    rows = _Rows(builder.info.name, builder.as_data_source(split), [shard.filename for shard in shards], ends)
     return Reader(
-        name=f"TFDS set {name!r}, split {split}",
+        name=f"TFDS set {rows.name!r}, split {split}",
         count=int(ends[-1]),
-        read=lambda row: taken(row, cut),
-        crop=crop if config.crop_scale else None,
+        read=partial(_read_row, rows, evaluation_cut(config)),
+        crop=partial(_crop, rows, config) if config.crop_scale else None,
     )
+
+
+class _Rows(NamedTuple):
+    """What reads the rows of a split."""
+
+    name: str  # of the set
+    source: Any
+    files: list[str]
+    ends: np.ndarray  # row after the last of each file
+
+
+def _read_row(rows: _Rows, cut: Cut, row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
+    try:
+        found = rows.source[row]
+        return cut_array(found["image"], cut), int(found["label"])
+    except Exception as error:  # a damaged file can raise anything
+        file, reason = rows.files[int(np.searchsorted(rows.ends, row, side="right"))], first_line(error)
+        raise UserError(f"TFDS set {rows.name!r}: {file} cannot be read ({reason}); prepare the set again") from error
+
+
+def _crop(rows: _Rows, config: DataConfig, row: int, rng: np.random.Generator) -> UInt8[np.ndarray, "h w ch"]:
+    return _read_row(rows, training_cut(config, rng), row)[0]
 
 
 def read_tfds(builder: Any, fingerprint: str, config: DataConfig) -> Dataset:

@@ -37,6 +37,7 @@ def in_order(read: Callable[[int], T], numbers: range, ahead: int, workers: int 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads) if threads else 0)
     source = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step).map(read).to_iter_dataset(options)
     if workers:
+        _read_no_flags()
         each = grain.multiprocessing.MultiprocessingOptions(workers, max(1, ahead // workers))
         source = source.mp_prefetch(each, partial(_start_worker, _random_settings()))
     iterator = iter(source)
@@ -51,6 +52,14 @@ def in_order(read: Callable[[int], T], numbers: range, ahead: int, workers: int 
         ) from error
     finally:
         iterator.close()
+
+
+def _read_no_flags() -> None:
+    """Grain has flags of absl, which are for programs that parse them: here they have their defaults."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
 
 
 def processors() -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int32, Integer, UInt8
+from jaxtyping import Array, Int32, Int64, Integer, UInt8
 
 from ncjax.data import Streamed
 from ncjax.data.workers import in_order
@@ -21,6 +21,7 @@ from ncjax.distributed.sharding import put
 from ncjax.storage.read_ahead import read_ahead
 from ncjax.training.members import StreamedChunk, example_order
 
+Pixels = UInt8[np.ndarray, "n h w ch"] | Streamed
 Index = tuple[slice, ...]  # the shard of one device
 IdsOf = Callable[[int, Index], Integer[np.ndarray, "..."]]  # what entry `number` has in a shard; from any thread
 Read = Callable[[int, Integer[np.ndarray, "m"]], UInt8[np.ndarray, "m h w ch"]]  # images of an entry by their ids
@@ -160,7 +161,7 @@ def batches(
 
 
 def _most(images: UInt8[np.ndarray, "n h w ch"] | Streamed) -> int:
-    """Images that are read at a go: few where they are decoded, so that every thread or process has some."""
+    """Pixels that are read at a go: few where they are decoded, so that every thread or process has some."""
     return DECODED if isinstance(images, Streamed) else len(images)
 
 
@@ -169,25 +170,40 @@ def _training_images(feed: Feed) -> tuple[IdsOf, Read]:
 
     Both can be pickled. A crop has the id `sequence * n + row`: it is a function of the seed, the epoch and the row.
     """
-    images, batch, per_epoch, seeds, n = feed.images, feed.batch, feed.steps_per_epoch, feed.seeds, len(feed.images)
     devices = feed.sharding.addressable_devices_indices_map(feed.shape).values()
-    needed = np.unique(np.concatenate([seeds[part[1]].reshape(-1) for part in devices if part]))
-    cropped = isinstance(images, Streamed) and images.reader.crop is not None
+    needed = np.unique(np.concatenate([feed.seeds[part[1]].reshape(-1) for part in devices if part]))
+    cropped = isinstance(feed.images, Streamed) and feed.images.reader.crop is not None
+    order = _Order(needed, feed.seeds, feed.batch, feed.steps_per_epoch, len(feed.images))
+    return partial(_ids, order, cropped), partial(_read_crops if cropped else _read_rows, feed.images, order)
 
-    def ids(step: int, part: Index) -> Integer[np.ndarray, "p g b"]:
-        epoch, number = divmod(step, per_epoch)
-        chosen = np.arange(number * batch, (number + 1) * batch)[part[3]]
-        sequence = np.searchsorted(needed, seeds[part[1]])[..., None]
-        rows = _orders(tuple(needed.tolist()), epoch, n)[sequence, chosen].astype(np.int64)
-        return rows + n * sequence if cropped else rows
 
-    def read(step: int, ids: Integer[np.ndarray, "m"]) -> UInt8[np.ndarray, "m h w ch"]:
-        if not cropped:
-            return images[ids]
-        assert isinstance(images, Streamed)
-        return images.random_crops(ids % n, needed[ids // n], step // per_epoch)
+class _Order(NamedTuple):
+    """What gives the training images of a step."""
 
-    return ids, read
+    needed: Int32[np.ndarray, "seeds"]  # of the sequences of this process, each once
+    seeds: Int32[np.ndarray, "p g"]
+    batch: int
+    per_epoch: int
+    examples: int
+
+
+def _ids(order: _Order, cropped: bool, step: int, part: Index) -> Int64[np.ndarray, "p g b"]:
+    epoch, number = divmod(step, order.per_epoch)
+    chosen = np.arange(number * order.batch, (number + 1) * order.batch)[part[3]]
+    sequence = np.searchsorted(order.needed, order.seeds[part[1]])[..., None]
+    rows = _orders(tuple(order.needed.tolist()), epoch, order.examples)[sequence, chosen].astype(np.int64)
+    return rows + order.examples * sequence if cropped else rows
+
+
+def _read_rows(images: Pixels, order: _Order, step: int, ids: Int64[np.ndarray, "m"]) -> UInt8[np.ndarray, "m h w ch"]:
+    return images[ids]
+
+
+def _read_crops(
+    images: Streamed, order: _Order, step: int, ids: Int64[np.ndarray, "m"]
+) -> UInt8[np.ndarray, "m h w ch"]:
+    seeds = order.needed[ids // order.examples]
+    return images.random_crops(ids % order.examples, seeds, step // order.per_epoch)
 
 
 def _orders(seeds: tuple[int, ...], epoch: int, examples: int) -> Int32[np.ndarray, "seeds n"]:
@@ -232,11 +248,6 @@ def _put(
         shards += [] if index in shards else [index]
     parts = -(-len(shards) * math.prod(sharding.shard_shape(shape)[1:-3]) // most)
 
-    def read_part(at: int) -> UInt8[np.ndarray, "_ h w ch"]:
-        number, part = divmod(at, parts)
-        distinct = np.unique(np.concatenate([ids(number, shard).reshape(-1) for shard in shards]))
-        return read(number, np.array_split(distinct, parts)[part])
-
     def entry(number: int, images: Iterator[np.ndarray]) -> _Entry:
         wanted = [ids(number, shard) for shard in shards]
         _, flat = np.unique(np.concatenate([one.reshape(-1) for one in wanted]), return_inverse=True)
@@ -253,13 +264,22 @@ def _put(
 
     def arrays() -> Generator[Array, None, None]:
         at, places = numbers.start, range(parts * numbers.start, parts * numbers.stop)
-        with closing(in_order(read_part, places, parts * shape[0], workers)) as images:
+        with closing(
+            in_order(partial(_read_part, read, ids, shards, parts), places, parts * shape[0], workers)
+        ) as images:
             while at < numbers.stop:
                 block = [entry(number, images) for number in range(at, end(at))]
                 yield jax.make_array_from_callback(shape, sharding, partial(content, block))
                 at = end(at)
 
     return read_ahead(arrays())
+
+
+def _read_part(read: Read, ids: IdsOf, shards: list[Index], parts: int, place: int) -> UInt8[np.ndarray, "_ h w ch"]:
+    """One of the `parts` parts of an entry."""
+    number, part = divmod(place, parts)
+    distinct = np.unique(np.concatenate([ids(number, shard).reshape(-1) for shard in shards]))
+    return read(number, np.array_split(distinct, parts)[part])
 
 
 def _fill(

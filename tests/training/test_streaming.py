@@ -156,6 +156,7 @@ def test_random_crops_follow_from_seed_epoch_and_row_on_any_mesh_from_any_step(i
     assert step == 10
 
 
+@pytest.mark.slow
 def test_workers_read_what_threads_read(images, streamed):
     def read(row, rng):
         return crop(images, row, rng)

@@ -36,7 +36,7 @@ def write(root, pictures, classes, least, most):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
-    write(root, 120, 8, 40, 90)
+    write(root, 120, 8, 20, 60)
     return root
 
 
@@ -46,7 +46,7 @@ def config_of(root, kind, **data):
     return Config(
         labels=("superclass", "fine") if kind == "folder" else ("mod:2", "fine"),
         data=DataConfig(**where, **(cuts | data)),
-        model=ModelConfig(name="resnet18", width=2, stem="imagenet"),
+        model=ModelConfig(name="cnn", width=4),
         loss=LossConfig(label_smoothing=0.1),
         optim=OptimConfig(batch=16, epochs=2, warmup_epochs=1, schedule="cosine"),
         chunk_steps=4,
@@ -75,7 +75,10 @@ def test_a_folder_and_records_of_the_same_pictures_give_the_same_crops(root):
     np.testing.assert_array_equal(*(split.images.random_crops(rows, seeds, 3) for split in found))
 
 
-@pytest.mark.parametrize(("kind", "workers"), [("folder", 0), ("folder", 2), ("records", 2)])
+@pytest.mark.parametrize(
+    ("kind", "workers"),
+    [("folder", 0), *(pytest.param(kind, 2, marks=pytest.mark.slow) for kind in ("folder", "records"))],
+)
 def test_what_a_step_trains_on_is_the_crop_of_its_seed_epoch_and_row(root, kind, workers):
     config = config_of(root, kind, workers=workers)
     run = prepare(config, load_dataset(config.data))
@@ -92,6 +95,7 @@ def test_what_a_step_trains_on_is_the_crop_of_its_seed_epoch_and_row(root, kind,
             np.testing.assert_array_equal(pixels[1, i], wanted)  # members of one seed see the same
 
 
+@pytest.mark.slow
 def test_the_set_trains(root, tmp_path):
     config = config_of(root, "folder")
     run = prepare(config, load_dataset(config.data))
