@@ -12,11 +12,14 @@ import argparse
 import io
 import math
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 WAVELENGTHS = 4  # of each orientation
+SURFACES, SURFACE = 16, 1024  # how many, and their side in pixels
 
 
 def main() -> None:
@@ -51,20 +54,33 @@ def _picture(rng: np.random.Generator, label: int, least: int, most: int) -> byt
     from PIL import Image
 
     height, width = rng.integers(least, most + 1, 2).tolist()
-    surface = np.zeros((height, width, 3))
-    for octave in range(1, 9):
-        small = rng.normal(size=(2**octave + 1, 2**octave + 1, 3)) * 2.0**-octave
-        bands = [Image.fromarray(small[..., i].astype(np.float32)) for i in range(3)]
-        surface += np.stack([np.asarray(band.resize((width, height), Image.Resampling.BICUBIC)) for band in bands], -1)
     orientation, wavelength = divmod(label, WAVELENGTHS)
     angle = math.pi * orientation / 5 + rng.normal() * 0.05
-    rows, columns = np.mgrid[:height, :width] / min(height, width)
-    phase = (columns * math.cos(angle) + rows * math.sin(angle)) * 2 * math.pi * 3 * 1.6**wavelength
-    grating = np.sin(phase + rng.uniform(0, 2 * math.pi))[..., None] * rng.uniform(0.3, 1, 3)
-    pixels = np.clip(128 + 60 * surface + 40 * grating, 0, 255).astype(np.uint8)
+    rows, columns = np.ogrid[:height, :width]
+    phase = (columns * math.cos(angle) + rows * math.sin(angle)) * (
+        2 * math.pi * 3 * 1.6**wavelength / min(height, width)
+    )
+    grating = np.sin(phase.astype(np.float32) + rng.uniform(0, 2 * math.pi))[..., None] * rng.uniform(12, 40, 3)
+    left, top = rng.integers(0, SURFACE // 2, 2).tolist()
+    box = (left, top, left + SURFACE // 2, top + SURFACE // 2)
+    surface = _surface(int(rng.integers(SURFACES))).resize((width, height), Image.Resampling.BICUBIC, box)
+    pixels = np.clip(np.asarray(surface) + grating, 0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=90)
     return file.getvalue()
+
+
+@cache
+def _surface(number: int) -> Any:
+    """Noise of all sizes, of which the coarse is the strongest."""
+    from PIL import Image
+
+    rng, total = np.random.default_rng([SURFACES, number]), np.full((SURFACE, SURFACE, 3), 128, np.float32)
+    for side in (2**octave for octave in range(1, 10)):
+        noise = Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+        enlarged = np.asarray(noise.resize((SURFACE, SURFACE), Image.Resampling.BICUBIC), np.float32)
+        total += (enlarged - 128) * 0.8 * side**-0.4
+    return Image.fromarray(np.clip(total, 0, 255).astype(np.uint8))
 
 
 def class_names(classes: int) -> list[str]:

@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
@@ -31,6 +31,7 @@ DATA = {  # of a config: shape of an image, training and test images, outputs of
     "coarse_cifar10": ((32, 32, 3), (50_000, 10_000), 5),
     "coarse_imagenet": ((224, 224, 3), (1_281_167, 50_000), 1000),
 }
+CONFIGS = Path(__file__).parents[2] / "configs"
 COLLECTIVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
 
 
@@ -103,6 +104,7 @@ def _train(options: argparse.Namespace, devices: Any) -> Any:
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+    from ncjax.config import load_config
     from ncjax.distributed.mesh import MEMBER, REPLICATED
     from ncjax.distributed.sharding import member_sharding
     from ncjax.ops.xla import compiler_options
@@ -111,7 +113,7 @@ def _train(options: argparse.Namespace, devices: Any) -> Any:
     from ncjax.training.step import train_chunk
 
     replace, shape = dataclasses.replace, _shape
-    config, s = import_module(f"ncjax.configs.{options.config}").get_config(), options.members or options.member
+    config, s = load_config(CONFIGS / f"{options.config}.py"), options.members or options.member
     image, (n, m), classes = DATA[options.config]
     batch = options.batch or config.optim.batch
     config = replace(

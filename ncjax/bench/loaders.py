@@ -64,8 +64,8 @@ def torch_batches(config: Config) -> Iterator[Any]:
     crop = transforms.RandomResizedCrop(data.image_size, (data.crop_scale, 1.0), ASPECT_RATIOS)
     folder = os.fspath(user_path(data.path) / "train")
     pictures = datasets.ImageFolder(folder, transforms.Compose([crop, transforms.PILToTensor()]))
-    options = {"num_workers": processors(), "shuffle": True, "drop_last": True, "persistent_workers": True}
-    loader = DataLoader(pictures, config.optim.batch, **options)
+    workers, batch = processors(), config.optim.batch
+    loader = DataLoader(pictures, batch, True, num_workers=workers, drop_last=True, persistent_workers=True)
     while True:
         yield from loader
 

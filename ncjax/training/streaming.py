@@ -124,7 +124,8 @@ def chunks(feed: Feed, first: int, total: int) -> Generator[StreamedChunk, None,
 def _rows(feed: Feed, ids: IdsOf, steps: range) -> Int32[Array, "t p g b"]:
     """Which of the training images stand in the steps of a chunk."""
 
-    def content(index: Index) -> Int32[np.ndarray, "t p g b"]:
+    def content(index: Index | None) -> Int32[np.ndarray, "t p g b"]:
+        assert index is not None
         found = [ids(step, index) % len(feed.images) for step in steps]
         return np.pad(np.stack(found).astype(np.int32), ((0, feed.chunk_steps - len(steps)), (0, 0), (0, 0), (0, 0)))
 
@@ -172,9 +173,10 @@ def _training_images(feed: Feed) -> tuple[IdsOf, Read]:
     """
     devices = feed.sharding.addressable_devices_indices_map(feed.shape).values()
     needed = np.unique(np.concatenate([feed.seeds[part[1]].reshape(-1) for part in devices if part]))
-    cropped = isinstance(feed.images, Streamed) and feed.images.reader.crop is not None
     order = _Order(needed, feed.seeds, feed.batch, feed.steps_per_epoch, len(feed.images))
-    return partial(_ids, order, cropped), partial(_read_crops if cropped else _read_rows, feed.images, order)
+    if isinstance(feed.images, Streamed) and feed.images.reader.crop is not None:
+        return partial(_ids, order, True), partial(_read_crops, feed.images, order)
+    return partial(_ids, order, False), partial(_read_rows, feed.images)
 
 
 class _Order(NamedTuple):
@@ -195,7 +197,7 @@ def _ids(order: _Order, cropped: bool, step: int, part: Index) -> Int64[np.ndarr
     return rows + order.examples * sequence if cropped else rows
 
 
-def _read_rows(images: Pixels, order: _Order, step: int, ids: Int64[np.ndarray, "m"]) -> UInt8[np.ndarray, "m h w ch"]:
+def _read_rows(images: Pixels, step: int, ids: Int64[np.ndarray, "m"]) -> UInt8[np.ndarray, "m h w ch"]:
     return images[ids]
 
 
