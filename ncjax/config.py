@@ -37,6 +37,19 @@ class DataConfig:
     """Cache of decoded arrays [path; empty: ncjax/ in the user's cache folder]."""
     image_size: int = 0
     """Scale the square in the middle of each image to this height and width [pixels; 0: images as they are]."""
+    resize: int = 0
+    """Scale the shorter side to this first, then cut the square of image_size out of the middle, such as 256 for 224
+    [pixels; 0: image_size]."""
+    crop_scale: float = 0.0
+    """Random-resized crop of training images: least share of the area that is cut out and scaled to image_size, such as
+    0.08; needs streamed files [0 to 1; 0: none]."""
+    workers: int = 0
+    """Processes that decode streamed files, on each host process [processes; 0: threads instead]."""
+    test_split: str = "test"
+    """Split that members are tested on, such as validation [name of a TFDS split, or of a folder; tfds and image_folder
+    only]."""
+    classes: str = ""
+    """Keep the classes of this label map alone: file:PATH or breeds:NAME:FOLDER [label map; empty: all]."""
     test_fraction: float = 0.0
     """Make a test split of this share of each class, where the data have none [0 to below 1; 0: they have one]."""
     train_examples: int = 0
@@ -54,6 +67,14 @@ class DataConfig:
         """Checks types and ranges."""
         _check_types(self, "data.")
         _whole("data.image_size", self.image_size, 0, 4096)
+        fits = self.resize == 0 or 0 < self.image_size <= self.resize
+        _require(fits, "data.resize", self.resize, f"0, or data.image_size ({self.image_size}; above 0) or more")
+        _whole("data.resize", self.resize, 0, 8192)
+        _require(0 <= self.crop_scale <= 1, "data.crop_scale", self.crop_scale, "from 0 to 1")
+        cuts = self.crop_scale == 0 or (self.streamed and self.image_size > 0)
+        _require(cuts, "data.crop_scale", self.crop_scale, "0 without data.streamed and data.image_size")
+        _whole("data.workers", self.workers, 0, 4096)
+        _require(bool(self.test_split), "data.test_split", repr(self.test_split), "the name of a split")
         _require(0 <= self.test_fraction < 1, "data.test_fraction", self.test_fraction, "from 0 to below 1")
         _whole("data.train_examples", self.train_examples, 0)
         _whole("data.test_examples", self.test_examples, 0)
@@ -68,6 +89,9 @@ class ModelConfig:
     """Architecture [name]."""
     width: int = 64
     """Channels of the first stage, growth rate of densenet, hidden units of mlp [channels or units]."""
+    stem: Literal["auto", "cifar", "imagenet"] = "auto"
+    """First layers of a resnet: a 3x3 convolution, or 7x7 of stride 2 and pooling; auto: imagenet for images of 128
+    pixels a side or more, else cifar [name; resnet only]."""
     dense_blocks: tuple[int, ...] = (6, 12, 24, 16)
     """Layers of each block of densenet; the default with width 32 is DenseNet-121 [layers; one or more blocks]."""
 
@@ -125,6 +149,8 @@ class OptimConfig:
     """Length of the schedule; after it the learning rate stays what it was at its last step [epochs; 0: epochs]."""
     batch: int = 128
     """Global batch of one member [images]."""
+    warmup_epochs: int = 0
+    """Linear warm-up: the rate of the schedule is multiplied by a factor that rises to 1 in this time [epochs]."""
     epochs: int = 200
     """Length of training [passes over the training split]."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -140,6 +166,7 @@ class OptimConfig:
         _whole("optim.batch", self.batch, 1, MOST_COUNT)
         _whole("optim.epochs", self.epochs, 1, 1_000_000)
         _whole("optim.schedule_epochs", self.schedule_epochs, 0, 1_000_000)
+        _whole("optim.warmup_epochs", self.warmup_epochs, 0, 1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +241,7 @@ class Config:
     """Name of the run; the default work directory is runs/NAME [text]."""
     labels: tuple[str, ...] = ("mod:5",)
     """Label maps, each makes members of its own [fine, mod:C, adjacent:C, semantic, superclass, random:C:SEED,
-    pairings, file:PATH, split:PARTS:SEED, shuffled:MAP:SEED]."""
+    pairings, file:PATH, breeds:NAME:FOLDER, split:PARTS:SEED, shuffled:MAP:SEED]."""
     seeds: int = 1
     """Seeds per label map and hyper-parameter setting: seed, seed + 1, ... [members]."""
     seed: int = 0

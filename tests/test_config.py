@@ -84,6 +84,16 @@ def test_the_experiments_of_the_issue_are_there():
         (lambda: EvaluateConfig(layers=()), "evaluate.layers"),
         (lambda: EvaluateConfig(restarts=0), "evaluate.restarts is 0"),
         (lambda: EvaluateConfig(observe_images=0), "evaluate.observe_images is 0"),
+        (lambda: DataConfig(resize=256), "data.resize is 256, but must be 0, or data.image_size (0; above 0) or more"),
+        (lambda: DataConfig(resize=200, image_size=224), "data.resize is 200, but must be 0, or data.image_size (224"),
+        (
+            lambda: DataConfig(crop_scale=0.1, image_size=32),
+            "data.crop_scale is 0.1, but must be 0 without data.streamed and data.image_size",
+        ),
+        (lambda: DataConfig(crop_scale=1.5), "data.crop_scale is 1.5, but must be from 0 to 1"),
+        (lambda: DataConfig(test_split=""), "data.test_split is '', but must be the name of a split"),
+        (lambda: ModelConfig(stem="none"), "model.stem is 'none', but must be auto or cifar or imagenet"),
+        (lambda: OptimConfig(warmup_epochs=-1), "optim.warmup_epochs is -1"),
         (lambda: DataConfig(crop_padding=-1), "data.crop_padding is -1, but must be from 0 to 128"),
         (lambda: DataConfig(test_examples=-1), "data.test_examples is -1, but must be 0 or more"),
     ],
@@ -143,6 +153,7 @@ WRONG |= {
     kind.__name__: ["3", "None", "{}", "'a'", "(1,)", "[]", "True", "0.5", "object()", "Config"] for kind in KINDS
 }
 WRONG |= {"Literal['float32', 'bfloat16']": ["'float64'", "None", "3", "True", "('float32',)", "''", "['float32']"]}
+WRONG |= {"Literal['auto', 'cifar', 'imagenet']": ["'none'", "None", "3", "True", "('auto',)", "''", "['auto']"]}
 
 
 def wrong_values():

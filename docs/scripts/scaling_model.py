@@ -37,46 +37,73 @@ def all_reduce(count: float, size: int, axes: int = 1) -> float:
     return moved + 2 * (size - 1) * HOP / 2 * axes
 
 
-class ResNet18(NamedTuple):
-    """ResNet-18 with the CIFAR stem: numbers of a member, for images of 32 x 32."""
+Layers = tuple[tuple[int, int, int, int], ...]  # of each convolution: kernel, inputs, outputs and rows of the output
 
-    width: int = 64
-    classes: int = 5
 
-    def layers(self) -> list[tuple[int, int, int, int]]:
-        """Kernel, inputs, outputs and rows of the output of each convolution."""
-        w, found = self.width, [(3, 3, self.width, 32)]
-        for stage, rows in enumerate((32, 16, 8, 4)):
-            inputs, outputs = w * 2 ** max(stage - 1, 0), w * 2**stage
-            found += [(3, inputs, outputs, rows)] + [(3, outputs, outputs, rows)] * 3
-            found += [(1, inputs, outputs, rows)] if stage else []
-        return found
+def resnet18_layers(width: int) -> Layers:
+    """ResNet-18 with the stem of CIFAR, for images of 32 x 32."""
+    found = [(3, 3, width, 32)]
+    for stage, rows in enumerate((32, 16, 8, 4)):
+        inputs, outputs = width * 2 ** max(stage - 1, 0), width * 2**stage
+        found += [(3, inputs, outputs, rows)] + [(3, outputs, outputs, rows)] * 3
+        found += [(1, inputs, outputs, rows)] if stage else []
+    return tuple(found)
+
+
+def resnet50_layers(width: int) -> Layers:
+    """ResNet-50 with the stem of ImageNet, for images of 224 x 224."""
+    found, inputs = [(7, 3, width, 112)], width
+    for stage, (blocks, rows) in enumerate(zip((3, 4, 6, 3), (56, 28, 14, 7), strict=True)):
+        filters = width * 2**stage
+        for block in range(blocks):
+            before = rows * 2 if stage and not block else rows  # the 3x3 convolution carries the stride
+            found += [(1, inputs, filters, before), (3, filters, filters, rows), (1, filters, 4 * filters, rows)]
+            found += [] if block else [(1, inputs, 4 * filters, rows)]
+            inputs = 4 * filters
+    return tuple(found)
+
+
+class Network(NamedTuple):
+    """Numbers of a member."""
+
+    layers: Layers
+    classes: int
 
     def parameters(self) -> int:
         """Weights, scales and offsets."""
-        convolutions = sum(k * k * i * o + 2 * o for k, i, o, _ in self.layers())
-        return convolutions + (8 * self.width + 1) * self.classes
+        convolutions = sum(k * k * i * o + 2 * o for k, i, o, _ in self.layers)
+        return convolutions + (self.layers[-1][2] + 1) * self.classes
 
     def operations(self) -> float:
         """Forward and backward pass of one image."""
-        return 3 * 2.0 * sum(k * k * i * o * rows**2 for k, i, o, rows in self.layers())
+        return 3 * 2.0 * sum(k * k * i * o * rows**2 for k, i, o, rows in self.layers)
 
     def activations(self) -> int:
         """Outputs of convolutions, of one image."""
-        return sum(o * rows**2 for _, _, o, rows in self.layers())
+        return sum(o * rows**2 for _, _, o, rows in self.layers)
 
     def norm_bytes(self) -> int:
         """What BatchNorm adds up over the chips of a member in a step: two sums a channel, forward and backward."""
-        return 2 * 2 * 4 * sum(o for _, _, o, _ in self.layers())
+        return 2 * 2 * 4 * sum(o for _, _, o, _ in self.layers)
+
+
+def resnet18(width: int = 64) -> Network:
+    """Of the main experiment: CIFAR-10 in five super-classes."""
+    return Network(resnet18_layers(width), 5)
+
+
+def resnet50(width: int = 64) -> Network:
+    """Of ImageNet."""
+    return Network(resnet50_layers(width), 1000)
 
 
 def training(member_chips: int, data_chips: int, members: int, batch: int = 128, width: int = 64) -> Step:
     """A step of `members` members of ResNet-18 in bfloat16 on a mesh of `member_chips` x `data_chips`."""
-    net, share = ResNet18(width), members / member_chips
+    net, share = resnet18(width), members / member_chips
     images = share * batch / data_chips
     read = CROSSINGS * 2 * net.activations() * images + share * net.parameters() * 4 * 6
     gradient = all_reduce(share * net.parameters() * 2, data_chips)
-    norms = 2 * len(net.layers()) * all_reduce(share * net.norm_bytes() / (2 * len(net.layers())), data_chips)
+    norms = 2 * len(net.layers) * all_reduce(share * net.norm_bytes() / (2 * len(net.layers)), data_chips)
     return Step(net.operations() * images / PEAK / MATRIX_SHARE, read / HBM_RATE, gradient + norms)
 
 
@@ -84,7 +111,7 @@ def training_memory(
     member_chips: int, data_chips: int, members: int, batch: int = 128, width: int = 64
 ) -> dict[str, float]:
     """Bytes on a chip."""
-    net, share = ResNet18(width), members / member_chips
+    net, share = resnet18(width), members / member_chips
     return {
         "state": share * net.parameters() * 4 * 2,
         "images": 60_000 * 32 * 32 * 3,
@@ -106,10 +133,10 @@ def k_means_step(chips: int, n: float, d: int, k: int, restarts: int) -> Step:
 
 def main() -> None:
     """Print the tables of docs/scaling.md."""
-    net = ResNet18()
+    net = resnet18()
     print(f"ResNet-18: {net.parameters():,} parameters, {net.operations() / 1e9:.2f} GFLOP an image and step,")
     print(
-        f"{net.activations():,} activations, {len(net.layers())} normalisations, {net.norm_bytes():,} bytes of theirs\n"
+        f"{net.activations():,} activations, {len(net.layers)} normalisations, {net.norm_bytes():,} bytes of theirs\n"
     )
     print("| member x data | members | arithmetic, ms | memory, ms | communication, ms | step, ms | images/s | GB |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")

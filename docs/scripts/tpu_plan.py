@@ -2,11 +2,12 @@
 """Compiles training, k-means or the evaluator for a TPU slice, or for fake CPU devices: its memory and collectives.
 
     PYTHONPATH=LIBTPU python docs/scripts/tpu_plan.py train --topology v5e:16x16 --member 16 --data 16
+    PYTHONPATH=LIBTPU python docs/scripts/tpu_plan.py train --config coarse_imagenet --topology v5e:4x4 --data 16
     PYTHONPATH=LIBTPU python docs/scripts/tpu_plan.py kmeans --topology v5e:16x16 --points 1000000000
     PYTHONPATH=LIBTPU python docs/scripts/tpu_plan.py evaluate --topology v5e:2x2 --points 50000
     python docs/scripts/tpu_plan.py train --cpu 8 --data 8 --width 16
 
-No device is needed. The first three want libtpu in a folder of its own, where no other command sees it:
+No device is needed. The first four want libtpu in a folder of its own, where no other command sees it:
 `pip install --no-deps --target LIBTPU libtpu`.
 """
 
@@ -20,11 +21,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 Collective = dict[str, str | int | None]
+DATA = {  # of a config: shape of an image, training and test images, outputs of the network
+    "coarse_cifar10": ((32, 32, 3), (50_000, 10_000), 5),
+    "coarse_imagenet": ((224, 224, 3), (1_281_167, 50_000), 1000),
+}
+CONFIGS = Path(__file__).parents[2] / "configs"
 COLLECTIVES = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
 
 
@@ -79,8 +86,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--member", type=int, default=1, help="mesh axis of training")
     parser.add_argument("--data", type=int, default=1, help="mesh axis of training")
     parser.add_argument("--members", type=int, default=0, help="0: one for each device on the member axis")
-    parser.add_argument("--width", type=int, default=64, help="of ResNet-18")
-    parser.add_argument("--batch", type=int, default=128, help="global batch of a member")
+    parser.add_argument("--config", default="coarse_cifar10", choices=list(DATA), help="of training")
+    parser.add_argument("--width", type=int, default=64, help="of the network")
+    parser.add_argument("--batch", type=int, default=0, help="global batch of a member; 0: that of the config")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--points", type=int, default=10**6)
     parser.add_argument("--dims", type=int, default=512)
@@ -90,44 +98,56 @@ def _options() -> argparse.Namespace:
 
 
 def _train(options: argparse.Namespace, devices: Any) -> Any:
-    """The chunk of training steps, on shapes alone: ResNet-18 and the 50,000 + 10,000 images of CIFAR-10."""
+    """The chunk of training steps, on shapes alone; images of ImageNet are streamed."""
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from jax.sharding import Mesh, NamedSharding
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from ncjax.configs.coarse_cifar10 import get_config
-    from ncjax.distributed.mesh import REPLICATED
+    from ncjax.config import load_config
+    from ncjax.distributed.mesh import MEMBER, REPLICATED
     from ncjax.distributed.sharding import member_sharding
     from ncjax.ops.xla import compiler_options
-    from ncjax.training.members import Ensemble, Images
+    from ncjax.training.members import Ensemble, Images, StreamedChunk
     from ncjax.training.state import init_state, make_spec
     from ncjax.training.step import train_chunk
 
     replace, shape = dataclasses.replace, _shape
-    config, s = get_config(), options.members or options.member
+    config, s = load_config(CONFIGS / f"{options.config}.py"), options.members or options.member
+    image, (n, m), classes = DATA[options.config]
+    batch = options.batch or config.optim.batch
     config = replace(
         config,
         model=replace(config.model, width=options.width),
-        optim=replace(config.optim, batch=options.batch, dtype=options.dtype),
+        optim=replace(config.optim, batch=batch, dtype=options.dtype),
     )
     grid = np.array(devices)[: options.member * options.data].reshape(options.member, options.data)
     mesh = Mesh(grid, ("member", "data"))
-    spec = make_spec(config, (32, 32, 3), 5, 50_000, mesh)
+    spec = make_spec(config, image, classes, n, mesh)
     numbers, rates = shape((s,), jnp.int32), shape((s,), jnp.float32)
-    targets = [shape((s, n), jnp.int32) for n in (50_000, 10_000)]
-    ensemble = Ensemble(numbers, rates, rates, shape((s, 5), bool), *targets)
-    train, test = (shape((n, 32, 32, 3), jnp.uint8) for n in (50_000, 10_000))
+    targets = [shape((s, count), jnp.int32) for count in (n, m)]
+    ensemble = Ensemble(numbers, rates, rates, shape((s, classes), bool), *targets)
+    resident = [0 if config.data.streamed else count for count in (n, m)]
+    train, test = (shape((count, *image), jnp.uint8) for count in resident)
     images = Images(train, test, shape((3,), jnp.float32), shape((3,), jnp.float32))
     state = jax.eval_shape(partial(init_state, spec), ensemble)
     everywhere = NamedSharding(mesh, REPLICATED)
+
+    def chunk() -> Any:
+        """Images of one sequence on each row of the mesh: members with one seed."""
+        where = NamedSharding(mesh, PartitionSpec(None, "member", None, "data"))
+        rows = (config.chunk_steps, options.member, 1, batch)
+        pixels, rows = shape((*rows, *image), jnp.uint8, sharding=where), shape(rows, jnp.int32, sharding=where)
+        return StreamedChunk(pixels, rows, shape((s,), jnp.int32, sharding=NamedSharding(mesh, MEMBER)))
 
     def lay(tree: Any, shardings: Any) -> Any:
         return jax.tree.map(lambda x, where: shape(x.shape, x.dtype, sharding=where), tree, shardings)
 
     arguments = (
         lay(state, member_sharding(state, mesh)),
-        lay(images, jax.tree.map(lambda _: everywhere, images)),
+        lay(images, jax.tree.map(lambda _: everywhere, images))._replace(
+            streamed=chunk() if resident == [0, 0] else None
+        ),
         lay(ensemble, member_sharding(ensemble, mesh)),
         shape((), jnp.int32, sharding=everywhere),
     )

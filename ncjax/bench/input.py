@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from ncjax.bench.interleave import Peer, Timer, interleave
+from ncjax.bench.loaders import loader_peers
 from ncjax.bench.result import BenchResult, Pair, bench_result, row_of
 from ncjax.bench.speed import UNIT, title
 from ncjax.bench.training import MEASURED_SECS, leave_memory, our_peer, step_timer
@@ -29,14 +30,15 @@ def bench_input(config: Config, command: str, *, rounds: int) -> BenchResult:
 
     leave_memory()
     resident, streamed = (_with(config, streamed=flag) for flag in (False, True))
-    count = len(list_members(config, load_dataset(streamed.data)))
+    members = list_members(config, load_dataset(streamed.data))
     inputs = Peer(partial(input_timer, streamed), ("ncjax.training.loop", "grain"))
     whole = Peer(partial(streamed_timer, streamed), ("ncjax.training.loop", "grain"))
-    peers = {INPUT: inputs, STEP: our_peer(resident), WHOLE: whole}
+    loaders, notes = loader_peers(streamed, len(members) / len({member.seed for member in members}))
+    peers = {INPUT: inputs, **loaders, STEP: our_peer(resident), WHOLE: whole}
     rows = [row_of(name, UNIT, found) for name, found in interleave(peers, rounds=rounds).items()]
-    pairs = ((INPUT, STEP), (WHOLE, STEP))
-    compared = [Pair(title(config, count), *pair) for pair in pairs]
-    notes = ["A measurement of the input alone starts with nothing read; the files may lie in the system's cache."]
+    pairs = [(INPUT, STEP), (WHOLE, STEP), *((INPUT, name) for name in loaders)]
+    compared = [Pair(title(config, len(members)), *pair) for pair in pairs]
+    notes.append("A measurement of the input alone starts with nothing read; the files may lie in the system's cache.")
     return bench_result(command, rows, compared, notes, to_dict(config))
 
 
@@ -96,4 +98,5 @@ def streamed_timer(config: Config) -> Timer:
 
 
 def _with(config: Config, *, streamed: bool) -> Config:
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, streamed=streamed))
+    data = dataclasses.replace(config.data, streamed=streamed, crop_scale=config.data.crop_scale if streamed else 0.0)
+    return dataclasses.replace(config, data=data)

@@ -38,7 +38,9 @@ def fingerprint(root: Path, files: Iterable[Path]) -> str:
 def with_options(key: str, config: DataConfig) -> str:
     """The key of what the options that change decoded arrays make of the files with this key."""
     options = (config.image_size, float(config.test_fraction))
-    return key if options == (0, 0.0) else hashlib.sha256(f"{key} {options}".encode()).hexdigest()
+    more = (config.resize, config.test_split, config.classes)
+    told = f"{options}" if more == (0, "test", "") else f"{options} {more}"
+    return key if told == "(0, 0.0)" else hashlib.sha256(f"{key} {told}".encode()).hexdigest()
 
 
 def cached(folder: Path, key: str, decode: Callable[[], Dataset]) -> Dataset:

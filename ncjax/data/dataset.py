@@ -14,6 +14,8 @@ from ncjax.data.labels import number_classes
 from ncjax.errors import UserError, first_line
 from ncjax.storage.arrays import is_tensor, tensor_to_numpy
 
+CROPS = 0x6E636A61  # begins the seeds of random crops
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
@@ -23,6 +25,7 @@ class Reader:
     count: int
     read: Callable[[int], tuple[UInt8[np.ndarray, "h w ch"], int]]  # image and fine label of a row, from any thread
     shape: tuple[int, ...] = ()  # height, width and channels of every image; empty: not known before reading
+    crop: Callable[[int, np.random.Generator], UInt8[np.ndarray, "h w ch"]] | None = None  # a random crop of a row's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,21 @@ class Streamed:
         return len(self.rows)
 
     def __getitem__(self, rows: np.ndarray | slice) -> UInt8[np.ndarray, "b h w ch"]:
-        return np.stack([self.reader.read(int(row))[0] for row in self.rows[rows]])
+        chosen = self.rows[rows]
+        images = np.empty((len(chosen), *self.shape[1:]), np.uint8)
+        for image, row in zip(images, chosen.tolist(), strict=True):
+            image[:] = self.reader.read(row)[0]
+        return images
+
+    def random_crops(
+        self, rows: Int64[np.ndarray, "b"], seeds: Integer[np.ndarray, "b"], epoch: int
+    ) -> UInt8[np.ndarray, "b h w ch"]:
+        """A random crop of each of these rows: a function of its seed, the epoch and the row."""
+        assert self.reader.crop is not None
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for image, row, seed in zip(images, rows.tolist(), seeds.tolist(), strict=True):
+            image[:] = self.reader.crop(int(self.rows[row]), np.random.default_rng([CROPS, seed, epoch, row]))
+        return images
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +15,11 @@ from jaxtyping import Int32, UInt8
 
 from ncjax.config import DataConfig
 from ncjax.data.cache import cached, fingerprint, with_options
+from ncjax.data.cuts import Cut, evaluation_cut, training_cut
 from ncjax.data.dataset import Dataset, Reader, Split
 from ncjax.data.held_out import held_out_note, hold_out
 from ncjax.data.hierarchy import NAMES as HIERARCHIES
+from ncjax.data.label_maps import kept_classes
 from ncjax.data.pictures import decode, is_grey, is_picture
 from ncjax.data.source import Source, source_cache, source_folder
 from ncjax.data.streamed import stream_dataset
@@ -54,57 +57,62 @@ class _Found(NamedTuple):
     skipped: tuple[Path, ...]
 
 
-def list_folder(root: Path, test_fraction: float = 0.0) -> Listing:
+def list_folder(root: Path, test_fraction: float = 0.0, test_split: str = "test", classes: str = "") -> Listing:
     """All pictures of both splits, in the order in which they are read, those in sub-folders of a class included.
 
     Args:
         root: holds `train` and `test`; with a test fraction `train` alone, or the class folders themselves.
         test_fraction: as for `hold_out`; 0: the folder has a test split.
+        test_split: name of its folder.
+        classes: those that are kept, as for `kept_classes`.
 
     Raises:
         UserError: a split or a class folder is missing, empty, or only in one split; a link leads nowhere; or there is
             a test split and a test fraction.
     """
     if test_fraction:
-        return _list_and_split(root, test_fraction)
-    found = {split: _find(root / split) for split in SPLITS}
+        return _list_and_split(root, test_fraction, classes)
+    folders = {"train": root / "train", "test": root / test_split}
+    found = {split: _find(folder, classes) for split, folder in folders.items()}
     for one, other in (SPLITS, SPLITS[::-1]):
         missing = sorted(set(found[one].pictures) - set(found[other].pictures))
         if missing:
-            raise UserError(f"class folder {root / other / missing[0]} is missing, but {one} has that class; add it")
+            lacking, has = folders[other] / missing[0], folders[one].name
+            raise UserError(f"class folder {lacking} is missing, but {has} has that class; add it")
     files = {split: tuple(p for one in found[split].pictures.values() for p in one) for split in SPLITS}
     labels = {split: _labels(found[split]) for split in SPLITS}
     skipped = tuple(path for split in SPLITS for path in found[split].skipped)
     return Listing(files, labels, tuple(found["train"].pictures), _notes(root, skipped))
 
 
-def _list_and_split(root: Path, fraction: float) -> Listing:
+def _list_and_split(root: Path, fraction: float, classes: str) -> Listing:
     if (root / "test").is_dir():
         raise UserError(f"{root} has a test split, so data.test_fraction must be 0, not {fraction}")
     base = root / "train" if (root / "train").is_dir() else root
-    found = _find(base)
+    found = _find(base, classes)
     files = tuple(path for one in found.pictures.values() for path in one)
-    labels, classes = _labels(found), tuple(found.pictures)
-    held = hold_out(labels, fraction, classes)
+    labels, names = _labels(found), tuple(found.pictures)
+    held = hold_out(labels, fraction, names)
     rows = {"train": np.flatnonzero(~held), "test": np.flatnonzero(held)}
     beside = [path for path in _entries(root) if base != root and path != base and path.is_dir()]
     unread = tuple(f"Folder {path.name} was not read, but train alone." for path in beside)
     notes = (*unread, *_notes(root, found.skipped), held_out_note(held, fraction))
     parts = {split: tuple(files[row] for row in rows[split]) for split in SPLITS}
-    return Listing(parts, {split: labels[rows[split]] for split in SPLITS}, classes, notes)
+    return Listing(parts, {split: labels[rows[split]] for split in SPLITS}, names, notes)
 
 
-def _find(folder: Path) -> _Found:
+def _find(folder: Path, classes: str) -> _Found:
     if not folder.is_dir():
         raise UserError(
             f"folder {folder} is missing; an image folder holds train/<class>/* and test/<class>/*, "
-            "and data.test_fraction, such as 0.2, makes a test split where there is none"
+            "data.test_split names another folder than test, such as val, and data.test_fraction, such as 0.2, makes a "
+            "test split where there is none"
         )
-    pictures, skipped = {}, []
-    for path in (path for path in _entries(folder) if path.name not in HIERARCHIES):
-        if path.name.startswith(".") or not path.is_dir():
-            skipped.append(path)
-            continue
+    entries = [path for path in _entries(folder) if path.name not in HIERARCHIES]
+    folders = [path for path in entries if path.is_dir() and not path.name.startswith(".")]
+    pictures, skipped = {}, [path for path in entries if path not in set(folders)]
+    kept = set(kept_classes(classes, tuple(path.name for path in folders)))
+    for path in (path for path in folders if path.name in kept):
         if not _is_text(path.name):
             raise UserError(f"the name of class folder {str(path)!r} is no text in UTF-8; rename it")
         files = [(file, _is_read(file)) for file in _walk(path, frozenset())]
@@ -164,43 +172,63 @@ def _notes(root: Path, skipped: tuple[Path, ...]) -> tuple[str, ...]:
     return (f"Files that were skipped ({reason}): {len(skipped)}, such as {example}.",)
 
 
-def open_folder(listing: Listing, image_size: int = 0) -> dict[str, Reader]:
+def open_folder(listing: Listing, config: DataConfig) -> dict[str, Reader]:
     """Readers of both splits: all pictures as grey, or where one has colours all as colour.
 
     Args:
         listing: of `list_folder`.
-        image_size: as for `resize`.
+        config: its cuts.
 
     Raises:
         UserError: a file is no picture that can be read, or differs in size from the first; the file is named. The
             readers raise the same.
     """
-    first = listing.files["train"][0]
+    first, cut = listing.files["train"][0], evaluation_cut(config)
     channels = 1 if all(map(is_grey, listing.all_files)) else 3
-    shape = decode(first, channels, image_size).shape
+    shape = decode(first, channels, cut).shape
 
     def reader(split: str) -> Reader:
-        files, labels = listing.files[split], listing.labels[split]
-
-        def read(row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
-            pixels = decode(files[row], channels, image_size)
-            if pixels.shape != shape:
-                sizes = f"{pixels.shape[1]} x {pixels.shape[0]} pixels, but {first} is {shape[1]} x {shape[0]}"
-                raise UserError(f"{files[row]} is {sizes}; make all images one size, or set data.image_size")
-            return pixels, int(labels[row])
-
-        return Reader(name=split, count=len(files), read=read, shape=shape)
+        names = np.array([os.fsencode(file) for file in listing.files[split]])
+        pictures = _Pictures(names, listing.labels[split], channels, shape, first)
+        crop = partial(_crop, pictures, config) if config.crop_scale else None
+        return Reader(name=split, count=len(names), read=partial(_read_row, pictures, cut), shape=shape, crop=crop)
 
     return {split: reader(split) for split in SPLITS}
 
 
-def read_folder(root: Path, listing: Listing, fingerprint: str, image_size: int = 0) -> Dataset:
+class _Pictures(NamedTuple):
+    """What reads the pictures of a split; quick to pickle."""
+
+    names: np.ndarray  # of the files, as bytes
+    labels: Int32[np.ndarray, "_"]
+    channels: int
+    shape: tuple[int, ...]  # of every image that is read
+    first: Path  # the file that has it
+
+    def file(self, row: int) -> Path:
+        return Path(os.fsdecode(self.names[row]))
+
+
+def _read_row(pictures: _Pictures, cut: Cut, row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
+    file, shape = pictures.file(row), pictures.shape
+    pixels = decode(file, pictures.channels, cut)
+    if pixels.shape != shape:
+        sizes = f"{pixels.shape[1]} x {pixels.shape[0]} pixels, but {pictures.first} is {shape[1]} x {shape[0]}"
+        raise UserError(f"{file} is {sizes}; make all images one size, or set data.image_size")
+    return pixels, int(pictures.labels[row])
+
+
+def _crop(pictures: _Pictures, config: DataConfig, row: int, rng: np.random.Generator) -> UInt8[np.ndarray, "h w ch"]:
+    return decode(pictures.file(row), pictures.channels, training_cut(config, rng))
+
+
+def read_folder(root: Path, listing: Listing, fingerprint: str, config: DataConfig) -> Dataset:
     """Decode the pictures that `list_folder` found; classes are numbered in alphabetical order.
 
     Raises:
         UserError: as `open_folder`, or all pictures together do not fit in memory.
     """
-    readers = open_folder(listing, image_size)
+    readers = open_folder(listing, config)
     pixels = sum(reader.count * math.prod(reader.shape) for reader in readers.values())
     check_memory(pixels, f"{root}: all images together", "set data.streamed or a smaller data.image_size")
     train, test = (_decoded(readers[split]) for split in SPLITS)
@@ -215,16 +243,16 @@ def _decoded(reader: Reader) -> Split:
 
 def _read(config: DataConfig) -> Dataset:
     root = source_folder(config)
-    listing = list_folder(root, config.test_fraction)
+    listing = list_folder(root, config.test_fraction, config.test_split, config.classes)
     key = with_options(fingerprint(root, listing.all_files), config)
-    dataset = cached(source_cache(config), key, lambda: read_folder(root, listing, key, config.image_size))
+    dataset = cached(source_cache(config), key, lambda: read_folder(root, listing, key, config))
     return dataclasses.replace(dataset, notes=listing.notes)
 
 
 def _stream(config: DataConfig) -> Dataset:
     root = source_folder(config)
-    listing = list_folder(root, config.test_fraction)
-    readers = open_folder(listing, config.image_size)
+    listing = list_folder(root, config.test_fraction, config.test_split, config.classes)
+    readers = open_folder(listing, config)
     dataset = stream_dataset(config, root.name, listing.classes, readers, root, listing.all_files)
     return dataclasses.replace(dataset, notes=listing.notes)
 

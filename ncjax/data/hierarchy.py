@@ -15,8 +15,13 @@ NAMES = ("superclasses.csv", "superclasses.json")
 LARGEST = 2**26  # bytes
 
 
-def find_hierarchy(root: Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
+def find_hierarchy(root: Path, class_names: tuple[str, ...], *, of_more: bool = False) -> tuple[str, ...]:
     """Name of the super-class of each class, from the file of `NAMES` in a folder; empty: there is none.
+
+    Args:
+        root: the folder.
+        class_names: names of the classes.
+        of_more: whether the file may name other classes too.
 
     Raises:
         UserError: both are there, or `read_hierarchy` refuses the file.
@@ -26,29 +31,28 @@ def find_hierarchy(root: Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
         raise UserError(f"{root} holds {' and '.join(NAMES)}; keep the one that is meant")
     if not found:
         return ()
-    content = read_hierarchy(found[0], class_names)
+    content = read_hierarchy(found[0], class_names, of_more=of_more)
     if not isinstance(content[0], str):
         raise UserError(f"{found[0]} must map each class name to the name of its super-class")
     return tuple(content)
 
 
-def read_hierarchy(path: Path, class_names: tuple[str, ...]) -> list[Any]:
+def read_hierarchy(path: Path, class_names: tuple[str, ...], *, of_more: bool = False) -> list[Any]:
     """What a file says of each of the classes, in their order: the name of its super-class, or its coarse label.
 
     Args:
         path: CSV with the columns class name and super-class, with or without a line of headings; or JSON: an object
             from each class name to the name of its super-class, or a list of coarse labels.
         class_names: names of the `f` fine classes.
+        of_more: whether it may name other classes too.
 
     Raises:
         UserError: the file cannot be read, or names other classes.
     """
-    try:
-        text = read_bounded(path, LARGEST).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"label map file {path} is not text in UTF-8; save it again") from error
-    content = _from_csv(path, text, class_names) if path.suffix.lower() == ".csv" else _from_json(path, text)
+    content = _read(path, class_names)
     if isinstance(content, Mapping):
+        if of_more:
+            content = {name: value for name, value in content.items() if name in set(class_names)}
         if set(content) != set(class_names):
             odd = sorted(set(content) ^ set(class_names))[0]
             raise UserError(f"label map file {path}: class {odd!r} is missing there or unknown to the data set")
@@ -58,6 +62,26 @@ def read_hierarchy(path: Path, class_names: tuple[str, ...]) -> list[Any]:
     if not isinstance(content, list) or len(content) != len(class_names) or any(isinstance(c, str) for c in content):
         raise UserError(f"label map file {path} must hold a list of {len(class_names)} coarse labels, one a class")
     return content
+
+
+def read_classes(path: Path, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes that a file of `read_hierarchy` names, in its order.
+
+    Raises:
+        UserError: the file cannot be read, or is a list of coarse labels.
+    """
+    content = _read(path, class_names)
+    if not isinstance(content, Mapping):
+        raise UserError(f"label map file {path} names no classes; give CSV or an object of class and super-class")
+    return tuple(content)
+
+
+def _read(path: Path, class_names: tuple[str, ...]) -> Any:
+    try:
+        text = read_bounded(path, LARGEST).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"label map file {path} is not text in UTF-8; save it again") from error
+    return _from_csv(path, text, class_names) if path.suffix.lower() == ".csv" else _from_json(path, text)
 
 
 def _from_json(path: Path, text: str) -> Any:

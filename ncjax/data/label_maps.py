@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 from jaxtyping import Int32
 
-from ncjax.data.hierarchy import read_hierarchy
+from ncjax.data.breeds import read_breeds
+from ncjax.data.hierarchy import read_classes, read_hierarchy
 from ncjax.errors import UserError, did_you_mean
 from ncjax.paths import user_path
 from ncjax.tables import find_entry_point
@@ -251,6 +252,49 @@ def _file(_: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
     yield LabelMap.from_json(rest, classes.names)
 
 
+def _breeds(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
+    """The super-classes of task NAME of BREEDS (Santurkar et al. 2021), from its files in FOLDER."""
+    found = _task(spec, rest)
+    odd = sorted(set(found) ^ set(classes.names))
+    if odd:
+        lacks = "the data lack" if odd[0] in found else "the task lacks"
+        raise UserError(f"label map {spec}: {lacks} class {odd[0]!r}; set data.classes to {spec} for its own")
+    number = {name: i for i, name in enumerate(dict.fromkeys(found.values()))}
+    yield LabelMap.merge([number[found[name]] for name in classes.names], spec)
+
+
+def _task(spec: str, rest: str) -> dict[str, str]:
+    name, colon, folder = rest.partition(":")
+    if not colon:
+        raise UserError(f"label map {spec!r} lacks a part; use {_known()}")
+    return read_breeds(name, user_path(folder))
+
+
+def kept_classes(spec: str, class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes that `data.classes` keeps, in their order.
+
+    Args:
+        spec: `file:PATH`, of a label map by name, or `breeds:NAME:FOLDER`; empty: all.
+        class_names: of the data.
+
+    Raises:
+        UserError: it is neither, cannot be read, or names a class that the data lack, or fewer than two.
+    """
+    kind, _, rest = spec.partition(":")
+    if not spec:
+        return class_names
+    if kind not in ("file", "breeds"):
+        raise UserError(f"data.classes is {spec!r}, but must be file:PATH or breeds:NAME:FOLDER")
+    named = read_classes(user_path(rest), class_names) if kind == "file" else tuple(_task(spec, rest))
+    missing = [name for name in named if name not in set(class_names)]
+    if missing:
+        raise UserError(f"data.classes {spec} names class {missing[0]!r}, which the data lack")
+    kept = tuple(name for name in class_names if name in set(named))
+    if len(kept) < 2:
+        raise UserError(f"data.classes {spec} names {len(kept)} class of the data, but must name two or more")
+    return kept
+
+
 def _split(spec: str, rest: str, classes: Classes) -> Iterator[LabelMap]:
     """Each class split into PARTS at random, image by image, by SEED: finer than the classes."""
     fine, (first, second) = len(classes.names), _two(spec, rest)
@@ -278,6 +322,7 @@ LABEL_MAPS: dict[str, Make] = {
     "random:C:SEED": _random,
     "pairings": _all_pairings,
     "file:PATH": _file,
+    "breeds:NAME:FOLDER": _breeds,
     "split:PARTS:SEED": _split,
     "shuffled:MAP:SEED": _shuffled,
 }

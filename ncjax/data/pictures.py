@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from ncjax.data.cuts import Cut, whole
 from ncjax.errors import UserError, first_line
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # what no other program reads for us
@@ -58,13 +59,13 @@ def is_grey(file: Path) -> bool:
         return image.mode in GREY or image.mode.startswith("I;16")
 
 
-def decode(file: Path, channels: int, size: int = 0) -> UInt8[np.ndarray, "h w ch"]:
+def decode(file: Path, channels: int, cut: Cut = whole) -> UInt8[np.ndarray, "h w ch"]:
     """A picture in 8 bits, turned as its EXIF data say, transparent pixels on white.
 
     Args:
         file: of one of `FORMATS`.
         channels: 1 for grey, 3 for colour.
-        size: as for `resize`; 0: as it is.
+        cut: what is taken of it.
 
     Raises:
         UserError: it is no picture, is damaged, promises more than `MOST_PIXELS`, holds several pictures, or values
@@ -72,23 +73,14 @@ def decode(file: Path, channels: int, size: int = 0) -> UInt8[np.ndarray, "h w c
     """
     from PIL import ImageOps
 
+    mode = "L" if channels == 1 else "RGB"
     with _opened(file) as image:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise UserError(f"{file} holds {image.n_frames} pictures; save the one that is meant, or each in a file")
-        image.load()
-        flat = _on_white(_eight_bits(file, image, ImageOps.exif_transpose(image)))
-        pixels = np.asarray(flat.convert("L" if channels == 1 else "RGB"))
-    return resize(pixels.reshape(*pixels.shape[:2], channels), size)
-
-
-def resize(pixels: UInt8[np.ndarray, "h w ch"], size: int) -> UInt8[np.ndarray, "height width ch"]:
-    """The largest square in the middle, scaled to `size` x `size` (bilinear, antialiased); 0: as it is."""
-    from PIL import Image, ImageOps
-
-    if size == 0 or pixels.shape[:2] == (size, size):
-        return pixels
-    bands = (Image.fromarray(np.ascontiguousarray(pixels[..., i])) for i in range(pixels.shape[2]))
-    return np.stack([np.asarray(ImageOps.fit(band, (size, size), Image.Resampling.BILINEAR)) for band in bands], -1)
+        ImageOps.exif_transpose(image, in_place=True)
+        flat = _on_white(_eight_bits(file, image))
+        pixels = np.asarray(cut(flat if flat.mode == mode else flat.convert(mode)))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 @contextmanager
@@ -110,18 +102,18 @@ def _opened(file: Path) -> Iterator[Any]:
         ) from error
 
 
-def _eight_bits(file: Path, opened: Any, image: Any) -> Any:
-    """The picture in a mode of 8 bits; `opened` says what file it comes from."""
+def _eight_bits(file: Path, image: Any) -> Any:
+    """The picture in a mode of 8 bits."""
     from PIL import Image
 
-    deep = image.mode.startswith("I;16") or (image.mode == "I" and opened.format in SIXTEEN_BIT)
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BIT)
     if not deep and image.mode in ("I", "F"):
         kind = "32-bit whole numbers" if image.mode == "I" else "floating-point numbers"
         raise UserError(f"{file} holds {kind}, whose range is not known; save it with 8 or 16 bits")
     if not deep:
         return image
     values = (np.clip(np.asarray(image).astype(np.int32), 0, 65535) + 128) // 257
-    white_is_zero = opened.format == "TIFF" and opened.tag_v2.get(262) == 0
+    white_is_zero = image.format == "TIFF" and image.tag_v2.get(262) == 0
     return Image.fromarray((255 - values if white_is_zero else values).astype(np.uint8))
 
 

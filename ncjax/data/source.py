@@ -18,7 +18,8 @@ class Source:
     """A kind of data set; a line of `SOURCES` gives it its name.
 
     Attributes:
-        read: reads all images; may use the cache. `load_dataset` checks the result and takes subsets.
+        read: reads all images; may use the cache. `load_dataset` checks the result and takes subsets; without `stream`
+            it cuts and scales the images, too.
         stream: opens the data set without holding its images, and takes the subsets; None, or a function that returns
             None: it is read.
         splits: whether it makes a test split by `data.test_fraction` where there is none.

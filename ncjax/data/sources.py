@@ -9,13 +9,13 @@ import numpy as np
 
 from ncjax.config import DataConfig
 from ncjax.data.cifar import CIFAR10, CIFAR100
+from ncjax.data.cuts import cut_array, evaluation_cut
 from ncjax.data.dataset import Dataset, Split, check_classes, check_dataset, subset
 from ncjax.data.digits import DIGITS, SHIFTED_DIGITS
 from ncjax.data.folder import IMAGE_FOLDER
 from ncjax.data.hierarchy import find_hierarchy
 from ncjax.data.idx import FASHION_MNIST, IDX
 from ncjax.data.npz import NPZ
-from ncjax.data.pictures import resize
 from ncjax.data.source import Source
 from ncjax.data.tfds import TFDS
 from ncjax.errors import UserError
@@ -55,6 +55,12 @@ def load_dataset(config: DataConfig | str) -> Dataset:
     if config.test_fraction and not source.splits:
         able = ", ".join(name for name, one in SOURCES.items() if one.splits)
         raise UserError(f"data.test_fraction must be 0 for data.source {config.source}; it is for {able}")
+    for name, asked in (("test_split", config.test_split != "test"), ("crop_scale", config.crop_scale)):
+        if asked and source.stream is None:
+            able = ", ".join(name for name, one in SOURCES.items() if one.stream)
+            raise UserError(f"data.{name} is not for data.source {config.source}, but for {able}; leave it out")
+    if config.classes and source is not IMAGE_FOLDER:
+        raise UserError(f"data.classes is not for data.source {config.source}, but for image_folder; leave it out")
     with stage("load data", config.source):
         dataset = _read(source, config)
     for note in dataset.notes:
@@ -66,18 +72,24 @@ def _read(source: Source, config: DataConfig) -> Dataset:
     streamed = source.stream(config) if config.streamed and source.stream else None
     if streamed is not None:
         return check_dataset(streamed)
-    dataset = check_dataset(_resized(source.read(config), config.image_size))
+    dataset = source.read(config)
+    dataset = check_dataset(dataset if source.stream else _cut(dataset, config))
     train = subset(dataset.train, config.train_examples, "train")
     test = subset(dataset.test, config.test_examples, "test")
     return dataclasses.replace(dataset, train=train, test=test)
 
 
-def _resized(dataset: Dataset, size: int) -> Dataset:
-    """The data set with images of this size; 0: as they are."""
-    if size == 0 or dataset.train.images.shape[1:3] == dataset.test.images.shape[1:3] == (size, size):
+def _cut(dataset: Dataset, config: DataConfig) -> Dataset:
+    """The data set with what the config takes of its images."""
+    size, resize = config.image_size, config.resize
+    sizes = {split.images.shape[1:3] for split in (dataset.train, dataset.test)}
+    if size == 0 or (sizes == {(size, size)} and resize in (0, size)):
         return dataset
     train, test = (
-        Split(images=np.stack([resize(image, size) for image in split.images[:]]), labels=split.labels)
+        Split(
+            images=np.stack([cut_array(image, evaluation_cut(config)) for image in split.images[:]]),
+            labels=split.labels,
+        )
         for split in (dataset.train, dataset.test)
     )
     return dataclasses.replace(dataset, train=train, test=test)
@@ -86,5 +98,6 @@ def _resized(dataset: Dataset, size: int) -> Dataset:
 def _with_hierarchy(dataset: Dataset, config: DataConfig) -> Dataset:
     """The data set with the super-classes that a file in its folder gives, else with its own."""
     root = Path(config.path).expanduser()
-    found = find_hierarchy(root, dataset.class_names) if config.path and root.is_dir() else ()
+    of_more = bool(config.classes)
+    found = find_hierarchy(root, dataset.class_names, of_more=of_more) if config.path and root.is_dir() else ()
     return dataclasses.replace(dataset, super_classes=found) if found else dataset

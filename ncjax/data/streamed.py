@@ -3,9 +3,9 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int32, Int64
@@ -14,9 +14,9 @@ from ncjax.config import DataConfig
 from ncjax.data.cache import cached_arrays, with_options
 from ncjax.data.dataset import Dataset, Reader, Split, Streamed, channel_counts, chosen_rows
 from ncjax.data.source import source_cache
+from ncjax.data.workers import in_order
 from ncjax.errors import UserError
 
-T = TypeVar("T")
 BLOCK = 64  # consecutive images that one thread scans
 
 
@@ -44,12 +44,14 @@ def stream_dataset(
     examples = {"train": config.train_examples, "test": config.test_examples}
     rows = {split: chosen_rows(reader.count, examples[split], split) for split, reader in readers.items()}
     cache, key = source_cache(config), with_options(stat_fingerprint(root, files, times=True), config)
-    train, test = (stream_split(readers[split], rows[split], cache, key) for split in ("train", "test"))
+    train, test = (
+        stream_split(readers[split], rows[split], cache, key, workers=config.workers) for split in ("train", "test")
+    )
     lasting = with_options(stat_fingerprint(root, files), config)
     return Dataset(name=name, train=train, test=test, class_names=classes, fingerprint=lasting)
 
 
-def stream_split(reader: Reader, rows: Int64[np.ndarray, "n"], cache: Path, key: str) -> Split:
+def stream_split(reader: Reader, rows: Int64[np.ndarray, "n"], cache: Path, key: str, *, workers: int = 0) -> Split:
     """A split whose images stay in their files; every image is scanned once, for labels and channel statistics.
 
     Each process scans its share of the rows and caches what it found; an all-gather joins the shares.
@@ -59,6 +61,7 @@ def stream_split(reader: Reader, rows: Int64[np.ndarray, "n"], cache: Path, key:
         rows: those of the reader's rows that make up the split, in order.
         cache: folder of the cache.
         key: changes when the files do.
+        workers: as for `in_order`.
 
     Raises:
         UserError: an image cannot be read or differs from the first in size (it is named), or the cache cannot be
@@ -68,33 +71,36 @@ def stream_split(reader: Reader, rows: Int64[np.ndarray, "n"], cache: Path, key:
 
     part = rows[jax.process_index() :: jax.process_count()]
     name = hashlib.sha256(f"look {key} {reader.name}\0".encode() + part.tobytes()).hexdigest()
-    own = cached_arrays(cache, name, ("shape", "labels", "counts"), lambda: _scan(reader, rows[0], part))
+    own = cached_arrays(cache, name, ("shape", "labels", "counts"), lambda: _scan(reader, rows[0], part, workers))
     labels, counts = _gather(own["labels"], own["counts"], len(rows))
     height, width, channels = map(int, own["shape"])
     images = Streamed(reader=reader, rows=rows, shape=(len(rows), height, width, channels), counts=counts)
     return Split(images=images, labels=labels)
 
 
-def _scan(reader: Reader, first: np.int64, rows: Int64[np.ndarray, "part"]) -> Mapping[str, np.ndarray]:
+def _scan(reader: Reader, first: np.int64, rows: Int64[np.ndarray, "part"], workers: int) -> Mapping[str, np.ndarray]:
     """Labels of some rows and how often each value occurs in their images; all are as large as row `first`."""
     shape = reader.read(int(first))[0].shape
-
-    def block(start: int) -> tuple[np.ndarray, np.ndarray]:
-        found = [reader.read(int(row)) for row in rows[start : start + BLOCK]]
-        for row, (image, _) in zip(rows[start : start + BLOCK], found, strict=True):
-            if image.shape != shape:
-                raise UserError(
-                    f"{reader.name}: image {row} is {image.shape}, image {first} is {shape} (height, width, channels); "
-                    "make them one size, or set data.image_size"
-                )
-        return np.array([label for _, label in found], np.int32), channel_counts(
-            np.stack([image for image, _ in found])
-        )
-
-    blocks = list(in_order(block, range(0, len(rows), BLOCK), 8))
+    read = partial(_scan_block, reader, int(first), shape, rows)
+    blocks = list(in_order(read, range(0, len(rows), BLOCK), 8, workers))
     labels = np.concatenate([np.zeros(0, np.int32), *(labels for labels, _ in blocks)])
     counts = sum((counts for _, counts in blocks), np.zeros((shape[2], 256), np.int64))
     return {"shape": np.array(shape), "labels": labels, "counts": counts}
+
+
+def _scan_block(
+    reader: Reader, first: int, shape: tuple[int, ...], rows: Int64[np.ndarray, "part"], start: int
+) -> tuple[Int32[np.ndarray, "_"], Int64[np.ndarray, "ch 256"]]:
+    """Labels and counts of `BLOCK` rows."""
+    found = [reader.read(int(row)) for row in rows[start : start + BLOCK]]
+    for row, (image, _) in zip(rows[start : start + BLOCK], found, strict=True):
+        if image.shape != shape:
+            raise UserError(
+                f"{reader.name}: image {row} is {image.shape}, image {first} is {shape} (height, width, channels); "
+                "make them one size, or set data.image_size"
+            )
+    labels = np.array([label for _, label in found], np.int32)
+    return labels, channel_counts(np.stack([image for image, _ in found]))
 
 
 def _gather(
@@ -110,31 +116,6 @@ def _gather(
     padded = np.pad(labels, (0, longest - len(labels)))
     all_labels, halves = process_allgather((padded, counts.view(np.int32)))
     return all_labels.T.reshape(-1)[:total], np.ascontiguousarray(halves).view(np.int64).sum(axis=0)
-
-
-def in_order(read: Callable[[int], T], numbers: range, ahead: int) -> Generator[T, None, None]:
-    """`read(i)` for each number, in order; Grain's threads read up to `ahead` of them before they are asked for.
-
-    Args:
-        read: called from several threads.
-        numbers: what is read.
-        ahead: results that wait at most.
-
-    Raises:
-        UserError: Grain is not installed.
-    """
-    try:
-        import grain
-    except ImportError as error:
-        raise UserError("data.streamed needs grain: pip install 'ncjax[stream]'") from error
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))
-    source = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step).map(read)
-    iterator = iter(source.to_iter_dataset(options))
-    try:
-        yield from iterator
-    finally:
-        iterator.close()
 
 
 def stat_fingerprint(root: Path, files: tuple[Path, ...], *, times: bool = False) -> str:

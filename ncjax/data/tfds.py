@@ -4,36 +4,37 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 from ncjax.config import DataConfig
 from ncjax.data.cache import cached, fingerprint, with_options
+from ncjax.data.cuts import Cut, cut_array, evaluation_cut, training_cut
 from ncjax.data.dataset import Dataset, Reader, Split
-from ncjax.data.pictures import resize
 from ncjax.data.source import Source, source_cache
 from ncjax.data.streamed import stream_dataset
 from ncjax.errors import UserError, first_line
 from ncjax.paths import user_path
 from ncjax.storage.atomic import atomic_path
 
-SPLITS = ("train", "test")
 FORMAT = "array_record"  # in which sets are prepared
 REMOTE = "://"  # in the address of a bucket
 
 
-def open_tfds(name: str, data_dir: str, cache: Path) -> Any:
-    """The builder of a prepared set with the splits `train` and `test` and the features `image` and `label`.
+def open_tfds(name: str, data_dir: str, cache: Path, test_split: str = "test") -> Any:
+    """The builder of a prepared set with a split `train`, one for testing, and the features `image` and `label`.
 
     Args:
         name: of the set.
         data_dir: a folder or an address such as `gs://BUCKET/FOLDER`; empty: that of TFDS.
         cache: folder that what lies at an address is copied into.
+        test_split: name of the split for testing.
 
     Raises:
         UserError: tensorflow-datasets is not installed, the set is unknown or not prepared, or lacks a split or a
@@ -51,9 +52,10 @@ def open_tfds(name: str, data_dir: str, cache: Path) -> Any:
     except Exception as error:
         raise UserError(_unreadable(name, data_dir, error)) from error
     info = builder.info
-    for split in SPLITS:
+    for split in ("train", test_split):
         if split not in info.splits:
-            raise UserError(f"TFDS set {name!r} has no split {split!r}; its splits are {', '.join(info.splits)}")
+            splits = ", ".join(info.splits)
+            raise UserError(f"TFDS set {name!r} has no split {split!r}; its splits are {splits}: set data.test_split")
     features = dict(info.features)
     image, label = features.get("image"), features.get("label")
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
@@ -126,31 +128,49 @@ def list_tfds(builder: Any) -> tuple[Path, ...]:
     return tuple(sorted(file for file in Path(builder.data_path).iterdir() if file.is_file()))
 
 
-def open_rows(builder: Any, split: str, image_size: int = 0) -> Reader:
+def open_rows(builder: Any, split: str, config: DataConfig) -> Reader:
     """Reader of a split, in the order of the prepared files; it raises a `UserError` with the file that is damaged."""
-    name, source = builder.info.name, builder.as_data_source(split)
     shards = builder.info.splits[split].file_instructions
     ends = np.cumsum([shard.take for shard in shards])
-
-    def read(row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
-        try:
-            found = source[row]
-            return resize(found["image"], image_size), int(found["label"])
-        except Exception as error:  # a damaged file can raise anything
-            file, reason = shards[int(np.searchsorted(ends, row, side="right"))].filename, first_line(error)
-            raise UserError(f"TFDS set {name!r}: {file} cannot be read ({reason}); prepare the set again") from error
-
-    return Reader(name=f"TFDS set {name!r}, split {split}", count=int(ends[-1]), read=read)
+    rows = _Rows(builder.info.name, builder.as_data_source(split), [shard.filename for shard in shards], ends)
+    return Reader(
+        name=f"TFDS set {rows.name!r}, split {split}",
+        count=int(ends[-1]),
+        read=partial(_read_row, rows, evaluation_cut(config)),
+        crop=partial(_crop, rows, config) if config.crop_scale else None,
+    )
 
 
-def read_tfds(builder: Any, fingerprint: str, image_size: int = 0) -> Dataset:
-    """Decode the splits `train` and `test`, in the order of the prepared files.
+class _Rows(NamedTuple):
+    """What reads the rows of a split."""
+
+    name: str  # of the set
+    source: Any
+    files: list[str]
+    ends: np.ndarray  # row after the last of each file
+
+
+def _read_row(rows: _Rows, cut: Cut, row: int) -> tuple[UInt8[np.ndarray, "h w ch"], int]:
+    try:
+        found = rows.source[row]
+        return cut_array(found["image"], cut), int(found["label"])
+    except Exception as error:  # a damaged file can raise anything
+        file, reason = rows.files[int(np.searchsorted(rows.ends, row, side="right"))], first_line(error)
+        raise UserError(f"TFDS set {rows.name!r}: {file} cannot be read ({reason}); prepare the set again") from error
+
+
+def _crop(rows: _Rows, config: DataConfig, row: int, rng: np.random.Generator) -> UInt8[np.ndarray, "h w ch"]:
+    return _read_row(rows, training_cut(config, rng), row)[0]
+
+
+def read_tfds(builder: Any, fingerprint: str, config: DataConfig) -> Dataset:
+    """Decode both splits, in the order of the prepared files.
 
     Raises:
         UserError: a record file is missing, truncated or corrupt (it is named), images differ in size, or the files
             are such that TensorFlow is needed, and it is not installed.
     """
-    train, test = (_split(builder, split, image_size) for split in SPLITS)
+    train, test = (_split(builder, split, config) for split in ("train", config.test_split))
     return Dataset(
         name=builder.info.name, train=train, test=test, class_names=tfds_classes(builder), fingerprint=fingerprint
     )
@@ -171,12 +191,12 @@ def _unreadable(name: str, data_dir: str, error: Exception) -> str:
     return f"TFDS set {name!r} cannot be read{where} ({first_line(error)}); {advice}"
 
 
-def _split(builder: Any, split: str, image_size: int) -> Split:
+def _split(builder: Any, split: str, config: DataConfig) -> Split:
     if has_random_access(builder):
-        reader = open_rows(builder, split, image_size)
-        rows = map(reader.read, range(reader.count))
+        reader = open_rows(builder, split, config)
+        rows: Iterable[tuple[np.ndarray, int]] = map(reader.read, range(reader.count))
     else:
-        rows = _rows_by_tensorflow(builder, split, image_size)
+        rows = _rows_by_tensorflow(builder, split, config)
     images, labels = zip(*rows, strict=True)
     shapes = sorted({image.shape for image in images})
     if len(shapes) > 1:
@@ -187,9 +207,9 @@ def _split(builder: Any, split: str, image_size: int) -> Split:
     return Split(images=np.stack(images), labels=np.array(labels, np.int32))
 
 
-def _rows_by_tensorflow(builder: Any, split: str, image_size: int) -> Iterator[tuple[np.ndarray, int]]:
+def _rows_by_tensorflow(builder: Any, split: str, config: DataConfig) -> Iterator[tuple[np.ndarray, int]]:
     """Images and labels in the order of the files, which can only be read from front to back."""
-    tfds, where = _import_tfds(), f"TFDS set {builder.info.name!r}"
+    tfds, where, cut = _import_tfds(), f"TFDS set {builder.info.name!r}", evaluation_cut(config)
     _import_tensorflow(f"{where} is in {builder.info.file_format.value} files, which only TensorFlow reads")
     try:
         rows = builder.as_dataset(
@@ -199,7 +219,7 @@ def _rows_by_tensorflow(builder: Any, split: str, image_size: int) -> Iterator[t
             decoders=tfds.decode.PartialDecoding({"image": True, "label": True}),
         )
         for row in tfds.as_numpy(rows):
-            yield resize(row["image"], image_size), int(row["label"])
+            yield cut_array(row["image"], cut), int(row["label"])
     except UserError:
         raise
     except Exception as error:  # a damaged file can raise anything
@@ -213,7 +233,7 @@ def _open(config: DataConfig) -> Any:
     if not config.tfds_name:
         raise UserError("data.tfds_name is empty, but data.source tfds needs the name of the set, such as cifar10")
     data_dir = config.path if REMOTE in config.path or not config.path else str(user_path(config.path))
-    return open_tfds(config.tfds_name, data_dir, source_cache(config) / "tfds")
+    return open_tfds(config.tfds_name, data_dir, source_cache(config) / "tfds", config.test_split)
 
 
 def _copied(remote: Any, cache: Path) -> Path:
@@ -230,14 +250,15 @@ def _copied(remote: Any, cache: Path) -> Path:
 def _read(config: DataConfig) -> Dataset:
     builder = _open(config)
     key = with_options(fingerprint(Path(builder.data_path), list_tfds(builder)), config)
-    return cached(source_cache(config), key, lambda: read_tfds(builder, key, config.image_size))
+    return cached(source_cache(config), key, lambda: read_tfds(builder, key, config))
 
 
 def _stream(config: DataConfig) -> Dataset | None:
     builder = _open(config)
     if not has_random_access(builder):
         return None
-    readers = {split: open_rows(builder, split, config.image_size) for split in SPLITS}
+    splits = {"train": "train", "test": config.test_split}
+    readers = {split: open_rows(builder, name, config) for split, name in splits.items()}
     root, files = Path(builder.data_path), list_tfds(builder)
     return stream_dataset(config, builder.info.name, tfds_classes(builder), readers, root, files)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ResNets with the CIFAR stem (He et al. 2016; a 3x3 stem of stride 1 and no pooling)."""
+"""ResNets (He et al. 2016) with the stem of ImageNet, or that of CIFAR: 3x3 of stride 1, and no pooling."""
 
 from itertools import accumulate
 
@@ -13,6 +13,7 @@ from ncjax.models.architecture import Architecture
 from ncjax.models.layers import ConvNorm, Head, module_list, pooled
 from ncjax.models.network import ImageShape, Outputs
 
+IMAGENET_SIDE = 128  # pixels of the shorter side, from which on images get the stem of ImageNet
 STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}  # blocks of each stage
 
 
@@ -52,11 +53,18 @@ class Bottleneck(nnx.Module):
         return jax.nn.relu(self.third(x, train) + residual)
 
 
+def has_imagenet_stem(config: ModelConfig, image_shape: ImageShape) -> bool:
+    """Whether a ResNet starts with a 7x7 convolution of stride 2 and pooling: `model.stem`, or by the image size."""
+    return config.stem == "imagenet" or (config.stem == "auto" and min(image_shape[:2]) >= IMAGENET_SIDE)
+
+
 class ResNet(nnx.Module):
     """Stem, stages of blocks with filters `width * (1, 2, 4, 8)`, global average pooling, linear head.
 
-    At width 64, with ten classes and three input channels, ResNet-18 has 11,173,962 weights, ResNet-34 21,282,122 and
-    ResNet-50, of bottlenecks, 23,520,842. Features have `8 * width * expansion` dimensions.
+    At width 64, with ten classes, three input channels and the stem of CIFAR, ResNet-18 has 11,173,962 weights,
+    ResNet-34 21,282,122 and ResNet-50, of bottlenecks, 23,520,842. The stem of ImageNet is a 7x7 convolution and 3x3
+    max pooling, both of stride 2; with it and 1,000 classes they have 11,689,512, 21,797,672 and 25,557,032 weights, as
+    torchvision's. Features have `8 * width * expansion` dimensions.
     """
 
     def __init__(
@@ -67,11 +75,13 @@ class ResNet(nnx.Module):
         channels: int,
         classes: int,
         *,
+        imagenet_stem: bool,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ) -> None:
-        self.dtype = dtype
-        self.stem = ConvNorm(channels, width, 3, dtype=dtype, rngs=rngs)
+        self.dtype, self.pools = dtype, imagenet_stem
+        size, stride = (7, 2) if imagenet_stem else (3, 1)
+        self.stem = ConvNorm(channels, width, size, stride=stride, dtype=dtype, rngs=rngs)
         stack: list[BasicBlock | Bottleneck] = []
         channels = width
         for stage, count in enumerate(counts):
@@ -85,6 +95,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w ch"], train: bool = False) -> Outputs:
         x = jax.nn.relu(self.stem(x.astype(self.dtype), train))
+        x = nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if self.pools else x
         stages = {"stem": pooled(x)}
         for number, block in enumerate(self.blocks, start=1):
             x = block(x, train)
@@ -97,7 +108,9 @@ def _network(name: str, block: type[BasicBlock] | type[Bottleneck]) -> Architect
     counts = STAGES[name]
 
     def make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> ResNet:
-        return ResNet(block, counts, config.width, image_shape[2], classes, dtype=dtype, rngs=rngs)
+        stem = has_imagenet_stem(config, image_shape)
+        sizes = config.width, image_shape[2], classes
+        return ResNet(block, counts, *sizes, imagenet_stem=stem, dtype=dtype, rngs=rngs)
 
     blocks = f"{sum(counts)} {'basic' if block is BasicBlock else 'bottleneck'} blocks"
     return Architecture(make, f"ResNet-{name.removeprefix('resnet')} (He et al. 2016): {blocks}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our networks in PyTorch, as people write them: torchvision's names, with the CIFAR stem."""
+"""Our networks in PyTorch, as people write them: torchvision's names, for small images with the CIFAR stem."""
 
 from torch import Tensor, nn
 

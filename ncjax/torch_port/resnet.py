@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ncjax.config import ModelConfig
-from ncjax.models.resnet import STAGES
+from ncjax.models.resnet import STAGES, has_imagenet_stem
 from ncjax.torch_port.twin import ImageShape, Layer, Twin, conv, numbered, rename
 
 # Names of the widely copied pytorch-cifar networks -> torchvision's.
@@ -57,7 +57,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNet with a 3x3 stem of stride 1 and no pooling after it."""
+    """torchvision's ResNet; with the stem of CIFAR its first convolution is 3x3 of stride 1, and nothing is pooled."""
 
     def __init__(
         self,
@@ -66,9 +66,12 @@ class ResNet(nn.Module):
         width: int,
         channels: int,
         classes: int,
+        imagenet_stem: bool,
     ) -> None:
         super().__init__()
-        self.conv1, self.bn1 = conv(channels, width, 3), nn.BatchNorm2d(width)
+        size, stride = (7, 2) if imagenet_stem else (3, 1)
+        self.conv1, self.bn1 = conv(channels, width, size, stride), nn.BatchNorm2d(width)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if imagenet_stem else nn.Identity()
         channels = width
         self.stages = len(counts)
         for stage, count in enumerate(counts):
@@ -80,7 +83,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.bn1(self.conv1(x)))
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         for stage in range(self.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
         return self.fc(x.mean((2, 3)))
@@ -89,7 +92,8 @@ class ResNet(nn.Module):
 def _make(
     block: type[BasicBlock] | type[Bottleneck], config: ModelConfig, image_shape: ImageShape, classes: int
 ) -> ResNet:
-    return ResNet(block, STAGES[config.name], config.width, image_shape[2], classes)
+    stem = has_imagenet_stem(config, image_shape)
+    return ResNet(block, STAGES[config.name], config.width, image_shape[2], classes, stem)
 
 
 def _names(config: ModelConfig) -> dict[Layer, str]:

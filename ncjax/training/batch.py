@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int32
 from ncjax.distributed.mesh import MEMBER, MEMBER_BATCH
 from ncjax.errors import UserError
 from ncjax.training.augmentation import augment, normalise
-from ncjax.training.members import Ensemble, Images, Stream, step_key, streamed_pixels
+from ncjax.training.members import Ensemble, Images, Stream, step_key, streamed_images
 from ncjax.training.state import Spec
 
 
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
 
 def make_batch(
-    spec: Spec, images: Images, ensemble: Ensemble, order: Int32[Array, "s n"], step: Int32[Array, ""]
+    spec: Spec, images: Images, ensemble: Ensemble, order: Int32[Array, "s n"] | None, step: Int32[Array, ""]
 ) -> Batch:
     """Batch `step`: a function of (seed, step) alone.
 
@@ -31,16 +31,18 @@ def make_batch(
         spec: of the run.
         images: the data set; of a streamed one, the images of this step.
         ensemble: the members.
-        order: of the training images in the epoch of this step (`members.example_order`).
+        order: of the training images in the epoch of this step (`members.example_order`); None: they are streamed.
         step: its number in the run.
     """
     size, data, own = spec.config.optim.batch, spec.config.data, spec.functions.augment
-    start = (step % spec.steps_per_epoch) * size
-    chosen = lax.dynamic_slice_in_dim(order, start, size, axis=1)
-    chosen = lax.with_sharding_constraint(chosen, NamedSharding(spec.mesh, MEMBER))
-    chosen = lax.with_sharding_constraint(chosen, NamedSharding(spec.mesh, MEMBER_BATCH))
-
-    pixels = images.train[chosen] if images.streamed is None else streamed_pixels(images.streamed)
+    if images.streamed is not None:
+        chosen, pixels = streamed_images(images.streamed)
+    else:
+        assert order is not None
+        chosen = lax.dynamic_slice_in_dim(order, (step % spec.steps_per_epoch) * size, size, axis=1)
+        chosen = lax.with_sharding_constraint(chosen, NamedSharding(spec.mesh, MEMBER))
+        chosen = lax.with_sharding_constraint(chosen, NamedSharding(spec.mesh, MEMBER_BATCH))
+        pixels = images.train[chosen]
 
     def member(seed: Array, pixels: Array, indices: Array, targets: Array) -> Batch:
         key = step_key(seed, Stream.AUGMENT, step)

@@ -97,7 +97,7 @@ def prepare(
     images = put_images(dataset, mesh, streamed=config.data.streamed)
     feed = None
     if config.data.streamed:
-        sizes = {"batch": config.optim.batch, "chunk_steps": config.chunk_steps}
+        sizes = {"batch": config.optim.batch, "chunk_steps": config.chunk_steps, "workers": config.data.workers}
         feed = make_feed(dataset.train.images, to_host(ensemble.seed), mesh, **sizes)
     images = images if feed is None else images._replace(streamed=chunk_shapes(feed))
     if own != NO_OWN:

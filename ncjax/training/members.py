@@ -75,6 +75,7 @@ class StreamedChunk(NamedTuple):
     """
 
     pixels: UInt8[Array, "*t p g b h w ch"]
+    rows: Int32[Array, "*t p g b"]  # which of the training images they are
     slot: Int32[Array, "s"]  # which sequence of its shard a member trains on
 
 
@@ -183,11 +184,15 @@ def with_statistics(images: Images, mean: Sequence[float], std: Sequence[float])
     return images._replace(mean=statistics["mean"], std=statistics["std"])
 
 
-def streamed_pixels(step: StreamedChunk) -> UInt8[Array, "s b h w ch"]:
-    """The images of every member, of one step."""
-    shards = step.pixels.shape[0]
-    chosen = jax.vmap(lambda pixels, slot: pixels[slot])(step.pixels, step.slot.reshape(shards, -1))
-    return chosen.reshape(-1, *step.pixels.shape[2:])
+def streamed_images(step: StreamedChunk) -> tuple[Int32[Array, "s b"], UInt8[Array, "s b h w ch"]]:
+    """The images of every member, of one step: which of the training images they are, and their pixels."""
+
+    def of_members(sequences: Array) -> Array:
+        slots = step.slot.reshape(sequences.shape[0], -1)
+        chosen = jax.vmap(lambda sequences, slot: sequences[slot])(sequences, slots)
+        return chosen.reshape(-1, *sequences.shape[2:])
+
+    return of_members(step.rows), of_members(step.pixels)
 
 
 def example_order(seeds: Int32[Array, "s"], epoch: Int32[Array, ""], examples: int) -> Int32[Array, "s n"]:

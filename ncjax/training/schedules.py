@@ -38,10 +38,17 @@ def one_cycle(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
     return jnp.asarray(cycle(step), jnp.float32)
 
 
-def factor_at(schedule: Schedule, step: Int[Array, ""], length: int, total_steps: int) -> Float[Array, ""]:
-    """The factor of the peak rate at a step of a run; from step `length` on, that of the step before `length`."""
-    step = jnp.minimum(step, length - 1) if length < total_steps else step
-    return jnp.asarray(schedule(step, length), jnp.float32)
+def factor_at(
+    schedule: Schedule, step: Int[Array, ""], length: int, total_steps: int, warmup_steps: int = 0
+) -> Float[Array, ""]:
+    """The factor of the peak rate at a step of a run; from step `length` on, that of the step before `length`.
+
+    In the first `warmup_steps` steps it is multiplied by `(step + 1) / warmup_steps`: the linear warm-up of Goyal et
+    al. 2017, for large batches.
+    """
+    at = jnp.minimum(step, length - 1) if length < total_steps else step
+    factor = jnp.asarray(schedule(at, length), jnp.float32)
+    return factor * jnp.minimum(1.0, (step + 1) / warmup_steps).astype(jnp.float32) if warmup_steps else factor
 
 
 SCHEDULES: dict[str, Schedule] = {"constant": constant, "step": thirds, "cosine": cosine, "one_cycle": one_cycle}

@@ -40,7 +40,8 @@ class Spec:
         """The factor of every member's peak learning rate at a step."""
         optim = self.config.optim
         length = self.steps_per_epoch * (optim.schedule_epochs or optim.epochs)
-        return factor_at(self.functions.schedule, step, length, self.total_steps)
+        warmup = self.steps_per_epoch * optim.warmup_epochs
+        return factor_at(self.functions.schedule, step, length, self.total_steps, warmup)
 
 
 class StepMetrics(NamedTuple):

@@ -18,7 +18,7 @@ from ncjax.errors import UserError
 from ncjax.ops.xla import compiler_options
 from ncjax.training.batch import Batch, make_batch
 from ncjax.training.losses import mask_logits
-from ncjax.training.members import Ensemble, Images, Stream, example_order, step_key
+from ncjax.training.members import Ensemble, Images, Stream, StreamedChunk, example_order, step_key
 from ncjax.training.parallel import map_members
 from ncjax.training.state import (
     MemberState,
@@ -108,9 +108,10 @@ def train_chunk(
     spec: Spec, state: TrainState, images: Images, ensemble: Ensemble, stop: Int32[Array, ""]
 ) -> tuple[TrainState, StepMetrics]:
     """Up to `chunk_steps` steps of one epoch, ending at step `stop`; metrics `[t s]`."""
-    order = example_order(ensemble.seed, state.step // spec.steps_per_epoch, ensemble.train_targets.shape[1])
-    order = lax.with_sharding_constraint(order, NamedSharding(spec.mesh, MEMBER))
-    chunk = images.streamed
+    chunk, order = images.streamed, None
+    if chunk is None:
+        order = example_order(ensemble.seed, state.step // spec.steps_per_epoch, ensemble.train_targets.shape[1])
+        order = lax.with_sharding_constraint(order, NamedSharding(spec.mesh, MEMBER))
 
     def advance(images: Images, state: TrainState) -> tuple[TrainState, StepMetrics]:
         return train_step(spec, state, make_batch(spec, images, ensemble, order, state.step), ensemble)
@@ -119,11 +120,11 @@ def train_chunk(
         nothing = jnp.full(ensemble.lr.shape, jnp.nan, jnp.float32)
         return state, StepMetrics(nothing, nothing)
 
-    def body(state: TrainState, pixels: Array | None) -> tuple[TrainState, StepMetrics]:
-        now = images if chunk is None or pixels is None else images._replace(streamed=chunk._replace(pixels=pixels))
+    def body(state: TrainState, step: tuple[Array, Array] | None) -> tuple[TrainState, StepMetrics]:
+        now = images if chunk is None or step is None else images._replace(streamed=StreamedChunk(*step, chunk.slot))
         return lax.cond(state.step < stop, partial(advance, now), idle, state)
 
-    state, metrics = lax.scan(body, state, chunk and chunk.pixels, length=spec.config.chunk_steps)
+    state, metrics = lax.scan(body, state, chunk and (chunk.pixels, chunk.rows), length=spec.config.chunk_steps)
     return lax.with_sharding_constraint(state, state_sharding(spec, state)), metrics
 
 

@@ -3,27 +3,31 @@
 
 import math
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Array, Int32, Int64, Integer, UInt8
 
 from ncjax.data import Streamed
-from ncjax.data.streamed import in_order
+from ncjax.data.workers import in_order
 from ncjax.distributed.mesh import MEMBER
 from ncjax.distributed.sharding import put
 from ncjax.storage.read_ahead import read_ahead
 from ncjax.training.members import StreamedChunk, example_order
 
+Pixels = UInt8[np.ndarray, "n h w ch"] | Streamed
 Index = tuple[slice, ...]  # the shard of one device
-RowsOf = Callable[[int, Index], Int32[np.ndarray, "..."]]  # images of entry `number` in a shard; from any thread
+IdsOf = Callable[[int, Index], Integer[np.ndarray, "..."]]  # what entry `number` has in a shard; from any thread
+Read = Callable[[int, Integer[np.ndarray, "m"]], UInt8[np.ndarray, "m h w ch"]]  # images of an entry by their ids
 BLOCK_BYTES = 2**26  # of the batches that are on the devices at once
+DECODED = 16
+_one_order = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class Feed:
     steps_per_epoch: int
     chunk_steps: int
     mesh: Mesh
+    workers: int = 0  # processes that decode
 
     @property
     def sharding(self) -> NamedSharding:
@@ -54,6 +59,7 @@ def make_feed(
     *,
     batch: int,
     chunk_steps: int,
+    workers: int = 0,
 ) -> Feed:
     """The feed of members with these seeds, in their order.
 
@@ -63,6 +69,7 @@ def make_feed(
         mesh: of the run.
         batch: images in a step of a member.
         chunk_steps: steps whose images are sent at once.
+        workers: processes that decode, as for `in_order`.
     """
     shards = seeds.reshape(mesh.shape["member"], -1)
     distinct = [np.unique(shard) for shard in shards]
@@ -75,13 +82,15 @@ def make_feed(
         steps_per_epoch=images.shape[0] // batch,
         chunk_steps=chunk_steps,
         mesh=mesh,
+        workers=workers,
     )
 
 
 def chunk_shapes(feed: Feed) -> StreamedChunk:
     """The shapes and shardings of a chunk: for compiling."""
-    slot = put(feed.slot, NamedSharding(feed.mesh, MEMBER))
-    return StreamedChunk(jax.ShapeDtypeStruct(feed.shape, np.uint8, sharding=feed.sharding), slot)  # type: ignore[arg-type]
+    pixels = jax.ShapeDtypeStruct(feed.shape, np.uint8, sharding=feed.sharding)
+    rows = jax.ShapeDtypeStruct(feed.shape[:4], np.int32, sharding=feed.sharding)
+    return StreamedChunk(pixels, rows, put(feed.slot, NamedSharding(feed.mesh, MEMBER)))  # type: ignore[arg-type]
 
 
 def chunks(feed: Feed, first: int, total: int) -> Generator[StreamedChunk, None, None]:
@@ -102,11 +111,25 @@ def chunks(feed: Feed, first: int, total: int) -> Generator[StreamedChunk, None,
     def end(step: int) -> int:
         return min(step + feed.chunk_steps, (step // feed.steps_per_epoch + 1) * feed.steps_per_epoch, total)
 
-    slot = chunk_shapes(feed).slot
-    arrays = _put(feed.images, _rows(feed), feed.shape, feed.sharding, range(first, total), end)
+    slot, (ids, read) = chunk_shapes(feed).slot, _training_images(feed)
+    sizes = {"most": _most(feed.images), "workers": feed.workers if isinstance(feed.images, Streamed) else 0}
+    arrays = _put(read, ids, feed.shape, feed.sharding, range(first, total), end, **sizes)
+    at = first
     with closing(arrays):
         for pixels in arrays:
-            yield StreamedChunk(pixels, slot)
+            yield StreamedChunk(pixels, _rows(feed, ids, range(at, end(at))), slot)
+            at = end(at)
+
+
+def _rows(feed: Feed, ids: IdsOf, steps: range) -> Int32[Array, "t p g b"]:
+    """Which of the training images stand in the steps of a chunk."""
+
+    def content(index: Index | None) -> Int32[np.ndarray, "t p g b"]:
+        assert index is not None
+        found = [ids(step, index) % len(feed.images) for step in steps]
+        return np.pad(np.stack(found).astype(np.int32), ((0, feed.chunk_steps - len(steps)), (0, 0), (0, 0), (0, 0)))
+
+    return jax.make_array_from_callback(feed.shape[:4], feed.sharding, content)
 
 
 def batches(
@@ -131,7 +154,13 @@ def batches(
         block = block_rows(first * size, min(at_once, count - first), size, parts, len(images))
         return block[number - first][part[1]]
 
-    return _put(images, rows, shape, sharding, range(count), lambda number: min(number + at_once, count))
+    def read(number: int, rows: np.ndarray) -> np.ndarray:
+        return images[rows]
+
+    def end(number: int) -> int:
+        return min(number + at_once, count)
+
+    return _put(read, rows, shape, sharding, range(count), end, most=_most(images))
 
 
 def batches_at_once(images: UInt8[np.ndarray, "n h w ch"] | Streamed, size: int) -> int:
@@ -155,71 +184,135 @@ def block_rows(first: int, count: int, size: int, parts: int, examples: int) -> 
     return np.minimum(rows, examples - 1).astype(np.int32)
 
 
-def _rows(feed: Feed) -> RowsOf:
-    """The images of the sequences of a shard in a step."""
-    parts = feed.sharding.addressable_devices_indices_map(feed.shape).values()
-    needed = np.unique(np.concatenate([feed.seeds[part[1]].reshape(-1) for part in parts if part]))
-    order = jax.jit(example_order, static_argnums=2)
-    known: dict[int, Int32[np.ndarray, "seeds n"]] = {}
-    lock = threading.Lock()
+def _most(images: UInt8[np.ndarray, "n h w ch"] | Streamed) -> int:
+    """Pixels that are read at a go: few where they are decoded, so that every thread or process has some."""
+    return DECODED if isinstance(images, Streamed) else len(images)
 
-    def orders(epoch: int) -> Int32[np.ndarray, "seeds n"]:
-        with lock:
-            if epoch not in known:
-                if len(known) == 2:
-                    del known[min(known)]
-                known[epoch] = np.asarray(order(needed, np.int32(epoch), len(feed.images)))
-            return known[epoch]
 
-    def rows(step: int, part: Index) -> Int32[np.ndarray, "p g b"]:
-        epoch, number = divmod(step, feed.steps_per_epoch)
-        batch = np.arange(number * feed.batch, (number + 1) * feed.batch)[part[3]]
-        return orders(epoch)[np.searchsorted(needed, feed.seeds[part[1]])[..., None], batch]
+def _training_images(feed: Feed) -> tuple[IdsOf, Read]:
+    """What stands in a step of a shard, and how it is read: the rows in the order of the seed, or crops of them.
 
-    return rows
+    Both can be pickled. A crop has the id `sequence * n + row`: it is a function of the seed, the epoch and the row.
+    """
+    devices = feed.sharding.addressable_devices_indices_map(feed.shape).values()
+    needed = np.unique(np.concatenate([feed.seeds[part[1]].reshape(-1) for part in devices if part]))
+    order = _Order(needed, feed.seeds, feed.batch, feed.steps_per_epoch, len(feed.images))
+    if isinstance(feed.images, Streamed) and feed.images.reader.crop is not None:
+        return partial(_ids, order, True), partial(_read_crops, feed.images, order)
+    return partial(_ids, order, False), partial(_read_rows, feed.images)
+
+
+class _Order(NamedTuple):
+    """What gives the training images of a step."""
+
+    needed: Int32[np.ndarray, "seeds"]  # of the sequences of this process, each once
+    seeds: Int32[np.ndarray, "p g"]
+    batch: int
+    per_epoch: int
+    examples: int
+
+
+def _ids(order: _Order, cropped: bool, step: int, part: Index) -> Int64[np.ndarray, "p g b"]:
+    epoch, number = divmod(step, order.per_epoch)
+    chosen = np.arange(number * order.batch, (number + 1) * order.batch)[part[3]]
+    sequence = np.searchsorted(order.needed, order.seeds[part[1]])[..., None]
+    rows = _orders(tuple(order.needed.tolist()), epoch, order.examples)[sequence, chosen].astype(np.int64)
+    return rows + order.examples * sequence if cropped else rows
+
+
+def _read_rows(images: Pixels, step: int, ids: Int64[np.ndarray, "m"]) -> UInt8[np.ndarray, "m h w ch"]:
+    return images[ids]
+
+
+def _read_crops(
+    images: Streamed, order: _Order, step: int, ids: Int64[np.ndarray, "m"]
+) -> UInt8[np.ndarray, "m h w ch"]:
+    seeds = order.needed[ids // order.examples]
+    return images.random_crops(ids % order.examples, seeds, step // order.per_epoch)
+
+
+def _orders(seeds: tuple[int, ...], epoch: int, examples: int) -> Int32[np.ndarray, "seeds n"]:
+    """`example_order`, made once."""
+    with _one_order:
+        return _make_orders(seeds, epoch, examples)
+
+
+@lru_cache(maxsize=2)
+def _make_orders(seeds: tuple[int, ...], epoch: int, examples: int) -> Int32[np.ndarray, "seeds n"]:
+    return np.asarray(_compiled_order(np.array(seeds, np.int32), np.int32(epoch), examples))
+
+
+_compiled_order = jax.jit(example_order, static_argnums=2)
 
 
 class _Entry(NamedTuple):
     """The images of one entry of an array that this process needs, each once."""
 
-    images: UInt8[np.ndarray, "m h w ch"]
+    parts: list[UInt8[np.ndarray, "_ h w ch"]]  # in the order of their ids
     positions: list[np.ndarray]  # for each shard of this process, where its images are among them
 
 
 def _put(
-    images: UInt8[np.ndarray, "n h w ch"] | Streamed,
-    rows: RowsOf,
+    read: Read,
+    ids: IdsOf,
     shape: tuple[int, ...],
     sharding: NamedSharding,
     numbers: range,
     end: Callable[[int], int],
+    *,
+    most: int,
+    workers: int = 0,
 ) -> Generator[UInt8[Array, "t ..."], None, None]:
-    """Arrays for all numbers in order, each from a number `k` up to `end(k)`: of `images[rows(number)]`, then zeros."""
+    """Arrays for all numbers in order, each from a number `k` up to `end(k)`: what is read of these, then zeros.
+
+    Threads, or workers, read up to `most` images of an entry at a go.
+    """
     shards: list[Index] = []  # of the devices of this process
     for index in sharding.addressable_devices_indices_map(shape).values():
         assert index is not None
         shards += [] if index in shards else [index]
+    parts = -(-len(shards) * math.prod(sharding.shard_shape(shape)[1:-3]) // most)
 
-    def read(number: int) -> _Entry:
-        wanted = [rows(number, shard) for shard in shards]
-        distinct, flat = np.unique(np.concatenate([rows.reshape(-1) for rows in wanted]), return_inverse=True)
-        split = np.split(flat.reshape(-1), np.cumsum([rows.size for rows in wanted])[:-1])
-        positions = [part.reshape(rows.shape) for part, rows in zip(split, wanted, strict=True)]
-        return _Entry(images[distinct], positions)
+    def entry(number: int, images: Iterator[np.ndarray]) -> _Entry:
+        wanted = [ids(number, shard) for shard in shards]
+        _, flat = np.unique(np.concatenate([one.reshape(-1) for one in wanted]), return_inverse=True)
+        split = np.split(flat.reshape(-1), np.cumsum([one.size for one in wanted])[:-1])
+        positions = [part.reshape(one.shape) for part, one in zip(split, wanted, strict=True)]
+        return _Entry([next(images) for _ in range(parts)], positions)
 
     def content(entries: list[_Entry], index: Index) -> np.ndarray:
         which = shards.index(index)
         pixels = np.zeros((shape[0], *entries[0].positions[which].shape, *shape[-3:]), np.uint8)
-        for i, entry in enumerate(entries):
-            pixels[i] = entry.images[entry.positions[which]]
+        for target, one in zip(pixels, entries, strict=False):
+            _fill(target, one.parts, one.positions[which])
         return pixels
 
     def arrays() -> Generator[Array, None, None]:
-        at = numbers.start
-        with closing(in_order(read, numbers, shape[0])) as entries:
+        at, places = numbers.start, range(parts * numbers.start, parts * numbers.stop)
+        with closing(
+            in_order(partial(_read_part, read, ids, shards, parts), places, parts * shape[0], workers)
+        ) as images:
             while at < numbers.stop:
-                block = [next(entries) for _ in range(at, end(at))]
+                block = [entry(number, images) for number in range(at, end(at))]
                 yield jax.make_array_from_callback(shape, sharding, partial(content, block))
                 at = end(at)
 
     return read_ahead(arrays())
+
+
+def _read_part(read: Read, ids: IdsOf, shards: list[Index], parts: int, place: int) -> UInt8[np.ndarray, "_ h w ch"]:
+    """One of the `parts` parts of an entry."""
+    number, part = divmod(place, parts)
+    distinct = np.unique(np.concatenate([ids(number, shard).reshape(-1) for shard in shards]))
+    return read(number, np.array_split(distinct, parts)[part])
+
+
+def _fill(
+    target: UInt8[np.ndarray, "*b h w ch"], parts: list[UInt8[np.ndarray, "_ h w ch"]], positions: np.ndarray
+) -> None:
+    """Copies the images at these positions in all parts together."""
+    images, flat, first = target.reshape(-1, *target.shape[-3:]), positions.reshape(-1), 0
+    for part in parts:
+        here = (first <= flat) & (flat < first + len(part))
+        images[here] = part[flat[here] - first]
+        first += len(part)

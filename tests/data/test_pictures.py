@@ -5,12 +5,14 @@ import io
 import struct
 import warnings
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ncjax.data.pictures import MOST_PIXELS, decode, is_grey, is_picture, resize
+from ncjax.data.cuts import cut_array, middle
+from ncjax.data.pictures import MOST_PIXELS, decode, is_grey, is_picture
 from ncjax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -244,15 +246,9 @@ def test_resizing_takes_the_square_in_the_middle(shape):
     pixels = np.broadcast_to(column[None, :, None], shape)
     side, size = min(shape[:2]), 4
     left = (shape[1] - side) / 2
-    made = resize(np.ascontiguousarray(pixels), size)
+    made = cut_array(np.ascontiguousarray(pixels), partial(middle, size=size))
     assert made.shape == (size, size, shape[2])
     if side >= size:  # mean of each cell, of a ramp: its value in the middle
-        middle = left + (np.arange(1, size - 1) + 0.5) * side / size - 0.5
-        wanted = np.interp(middle, np.arange(shape[1]), column.astype(float))
+        centres = left + (np.arange(1, size - 1) + 0.5) * side / size - 0.5
+        wanted = np.interp(centres, np.arange(shape[1]), column.astype(float))
         np.testing.assert_allclose(made[0, 1:-1, 0], wanted, atol=3)
-
-
-def test_a_picture_of_the_right_size_stays_bit_for_bit():
-    pixels = RNG.integers(0, 256, (7, 7, 3), dtype=np.uint8)
-    assert resize(pixels, 7) is pixels
-    assert resize(COLOUR, 0) is COLOUR

@@ -46,6 +46,22 @@ def test_shapes_and_modes(name, width, features, image):
     np.testing.assert_allclose(logits, one_by_one, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("stem", "image", "imagenet"),
+    [
+        ("auto", (127, 200, 3), False),
+        ("auto", (128, 200, 3), True),
+        ("cifar", (224, 224, 3), False),
+        ("imagenet", (32, 32, 3), True),
+    ],
+)
+def test_the_stem_of_a_resnet_follows_the_image_size_or_the_config(stem, image, imagenet):
+    config = ModelConfig(name="resnet18", width=2, stem=stem)
+    model = nnx.eval_shape(lambda: make_model(config, image, 5, FLOAT32, nnx.Rngs(params=0)))
+    assert model.stem.conv.kernel.shape == ((7, 7, 3, 2) if imagenet else (3, 3, 3, 2))
+    assert (model.stem.conv.stride, model.pools) == ((2, True) if imagenet else (1, False))
+
+
 def test_training_mode_normalises_with_the_batch_and_moves_the_statistics():
     model = make_model(ModelConfig(name="cnn", width=4), (8, 8, 1), 5, FLOAT32, nnx.Rngs(params=0))
     x = 3 + 2 * jax.random.normal(jax.random.key(1), (16, 8, 8, 1))

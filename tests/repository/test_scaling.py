@@ -3,7 +3,6 @@
 
 import argparse
 import contextlib
-import importlib.util
 import io
 import json
 import math
@@ -11,7 +10,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -26,33 +24,26 @@ from ncjax.cluster.in_memory import make_options
 from ncjax.cluster.pca import SUBSAMPLE_ROWS
 from ncjax.config import ModelConfig
 from ncjax.models import make_model
+from tests.scripts import load_script
 
 DOCS = Path(__file__).parents[2] / "docs"
 LIBTPU = os.environ.get("NCJAX_LIBTPU")  # the folder that it was installed into
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, DOCS / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+model, plan = load_script("scaling_model"), load_script("tpu_plan")
 
 
-model, plan = load("scaling_model"), load("tpu_plan")
-
-
+@pytest.mark.parametrize(("name", "side"), [("resnet18", 32), ("resnet50", 224)])
 @pytest.mark.parametrize("width", [8, 64])
-def test_the_model_counts_the_parameters_and_norms_of_the_network(width: int) -> None:
-    config = ModelConfig(name="resnet18", width=width)
-    network = nnx.eval_shape(lambda: make_model(config, (32, 32, 3), 5, jnp.dtype("float32"), nnx.Rngs(params=0)))
+def test_the_model_counts_the_parameters_and_norms_of_the_network(name: str, side: int, width: int) -> None:
+    config, ours = ModelConfig(name=name, width=width), getattr(model, name)(width)
+    shape, rngs = (side, side, 3), nnx.Rngs(params=0)
+    network = nnx.eval_shape(lambda: make_model(config, shape, ours.classes, jnp.dtype("float32"), rngs))
     sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))]
     running = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.BatchStat))]
-    ours = model.ResNet18(width)
     assert ours.parameters() == sum(sizes)
     assert ours.norm_bytes() == 2 * 4 * sum(running)  # mean and variance of each channel, forward and backward
-    assert len(ours.layers()) == len(running) // 2
+    assert len(ours.layers) == len(running) // 2
 
 
 def test_the_tables_of_the_page_are_those_of_the_model() -> None:

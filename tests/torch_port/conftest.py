@@ -15,6 +15,7 @@ ARCHITECTURES = {
     "resnet18": (ModelConfig(name="resnet18", width=4), (12, 10, 3)),
     "resnet34": (ModelConfig(name="resnet34", width=2), (8, 8, 1)),
     "resnet50": (ModelConfig(name="resnet50", width=2), (9, 8, 3)),
+    "imagenet stem": (ModelConfig(name="resnet18", width=4, stem="imagenet"), (45, 38, 3)),
     "vgg11": (ModelConfig(name="vgg11", width=4), (14, 11, 1)),
     "vgg16": (ModelConfig(name="vgg16", width=2), (32, 32, 3)),
     "densenet": (ModelConfig(name="densenet", width=3, dense_blocks=(2, 3, 1)), (13, 12, 3)),

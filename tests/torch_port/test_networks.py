@@ -125,6 +125,17 @@ def test_parameter_counts_are_the_published_ones(config, published):
         assert sum(x.numel() for x in make_network(config, shape, 10).parameters()) == published
 
 
+@pytest.mark.parametrize(
+    ("name", "published"), [("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032)]
+)
+def test_with_the_stem_of_imagenet_the_counts_are_those_of_torchvision(name, published):
+    config, shape = ModelConfig(name=name), (224, 224, 3)
+    model = nnx.eval_shape(lambda: make_model(config, shape, 1000, jnp.dtype("float32"), nnx.Rngs(params=0)))
+    assert sum(x.size for x in jax.tree.leaves(arrays_of(model, nnx.Param))) == published
+    with torch.device("meta"):
+        assert sum(x.numel() for x in make_network(config, shape, 1000).parameters()) == published
+
+
 def test_every_network_has_a_twin_and_others_are_refused():
     assert list(TWINS) == list(NETWORKS)
     with pytest.raises(UserError, match=r"^model\.name is 'resnet19', but networks with a PyTorch twin are resnet18, "):

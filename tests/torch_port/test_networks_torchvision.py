@@ -25,6 +25,10 @@ def cifar_resnet(name):
     return network
 
 
+def imagenet_resnet50():
+    return torchvision.models.resnet50(num_classes=CLASSES)
+
+
 def densenet121():
     network = torchvision.models.densenet121(num_classes=CLASSES)
     network.features.conv0 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
@@ -39,18 +43,23 @@ def vgg11():
     return network
 
 
+SMALL, LARGE = (32, 32, 3), (128, 160, 3)
 NETWORKS = {
-    "resnet18": (ModelConfig(name="resnet18"), lambda: cifar_resnet("resnet18")),
-    "resnet50": (ModelConfig(name="resnet50"), lambda: cifar_resnet("resnet50")),
-    "vgg11": (ModelConfig(name="vgg11"), vgg11),
-    "densenet121": (ModelConfig(name="densenet", width=32), densenet121),
+    "resnet18": (ModelConfig(name="resnet18"), SMALL, lambda: cifar_resnet("resnet18")),
+    "resnet50": (ModelConfig(name="resnet50"), SMALL, lambda: cifar_resnet("resnet50")),
+    "resnet50 of ImageNet": (
+        ModelConfig(name="resnet50"),
+        LARGE,
+        imagenet_resnet50,
+    ),
+    "vgg11": (ModelConfig(name="vgg11"), SMALL, vgg11),
+    "densenet121": (ModelConfig(name="densenet", width=32), SMALL, densenet121),
 }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_torchvision_computes_the_same_with_our_weights(name, weights, tmp_path):
-    config, make = NETWORKS[name]
-    shape = (32, 32, 3)
+    config, shape, make = NETWORKS[name]
     params, batch_stats = weights(config, shape)
     write_state_dict(tmp_path / "net.pt", to_state_dict(config, shape, params, batch_stats))
     network = make()

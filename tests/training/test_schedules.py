@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ncjax.errors import UserError
+from ncjax.training.loop import prepare
 from ncjax.training.schedules import SCHEDULES, factor_at, find_schedule
 
 
@@ -52,3 +55,21 @@ def test_factor_stays_that_of_the_last_step_after_the_end_of_the_schedule(kind):
     assert factors[:10] == [float(schedule(jnp.asarray(step), 10)) for step in range(10)]
     assert factors[10:] == [factors[9]] * 4
     assert factors[:6] == [float(factor_at(schedule, jnp.asarray(step), 10, 6)) for step in range(6)]
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_warm_up_rises_linearly_to_the_schedule(kind):
+    schedule = SCHEDULES[kind]
+    plain = [float(factor_at(schedule, jnp.asarray(step), 20, 20)) for step in range(20)]
+    warm = [float(factor_at(schedule, jnp.asarray(step), 20, 20, 4)) for step in range(20)]
+    np.testing.assert_allclose(warm[:4], np.array([0.25, 0.5, 0.75, 1.0]) * plain[:4], rtol=1e-6)
+    assert warm[4:] == plain[4:]
+
+
+def test_a_run_warms_up_for_its_epochs(config, dataset):
+    optim = dataclasses.replace(config.optim, schedule="constant", warmup_epochs=2)
+    spec = prepare(dataclasses.replace(config, optim=optim), dataset).spec
+    rising = [float(spec.lr_factor(np.int32(step))) for step in range(spec.total_steps)]
+    steps = 2 * spec.steps_per_epoch
+    np.testing.assert_allclose(rising[:steps], np.arange(1, steps + 1) / steps, rtol=1e-6)
+    assert set(rising[steps:]) == {1.0}

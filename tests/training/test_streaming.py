@@ -12,10 +12,10 @@ import pytest
 
 from ncjax.config import MeshConfig
 from ncjax.data import Streamed
-from ncjax.data.dataset import Reader, channel_counts
+from ncjax.data.dataset import CROPS, Reader, channel_counts
 from ncjax.distributed.mesh import make_mesh
 from ncjax.errors import UserError
-from ncjax.training.members import example_order, streamed_pixels
+from ncjax.training.members import example_order, streamed_images
 from ncjax.training.streaming import chunks, make_feed
 
 BATCH, CHUNK, EXAMPLES = 8, 3, 40  # five steps an epoch: chunks of 3, 2, 3, 2, ...
@@ -54,6 +54,10 @@ def expected(images, step, seeds=SEEDS):
     return images[order[:, number * BATCH : (number + 1) * BATCH]]
 
 
+def step_of(chunk, number):
+    return chunk._replace(pixels=chunk.pixels[number], rows=chunk.rows[number])
+
+
 @pytest.mark.parametrize("mesh", [(1, 1), (2, 4), (8, 1), (1, 8), (4, 2)])
 def test_every_step_is_the_gather_of_its_order(images, mesh):
     feed = feed_of(images, *mesh)
@@ -61,8 +65,9 @@ def test_every_step_is_the_gather_of_its_order(images, mesh):
     for count, chunk in zip((3, 2, 3, 2), chunks(feed, 0, 10), strict=True):
         assert chunk.pixels.sharding.num_devices == mesh[0] * mesh[1]
         for i in range(count):
-            now = streamed_pixels(chunk._replace(pixels=chunk.pixels[i]))
+            rows, now = streamed_images(step_of(chunk, i))
             np.testing.assert_array_equal(now, expected(images, step))
+            np.testing.assert_array_equal(now, images[np.asarray(rows)])
             step += 1
         assert not np.asarray(chunk.pixels[count:]).any()
     assert step == 10
@@ -78,7 +83,7 @@ def test_any_step_can_be_the_first(images):
     feed = feed_of(images, 2, 2)
     (first,) = chunks(feed, 8, 10)
     for i in range(2):
-        np.testing.assert_array_equal(streamed_pixels(first._replace(pixels=first.pixels[i])), expected(images, 8 + i))
+        np.testing.assert_array_equal(streamed_images(step_of(first, i))[1], expected(images, 8 + i))
 
 
 def test_each_image_of_a_step_is_read_once(streamed):
@@ -90,9 +95,7 @@ def test_each_image_of_a_step_is_read_once(streamed):
 
 def test_a_device_gets_its_images_without_talking_to_another(images):
     chunk = next(chunks(feed_of(images, 4, 2), 0, 10))
-    program = (
-        jax.jit(lambda chunk: streamed_pixels(chunk._replace(pixels=chunk.pixels[1]))).lower(chunk).compile().as_text()
-    )
+    program = jax.jit(lambda chunk: streamed_images(step_of(chunk, 1))).lower(chunk).compile().as_text()
     assert not any(name in program for name in ("all-gather", "all-reduce", "collective-permute", "all-to-all"))
 
 
@@ -115,3 +118,58 @@ def test_an_image_that_cannot_be_read_ends_the_feed(streamed):
     damaged = dataclasses.replace(images, reader=dataclasses.replace(images.reader, read=broken))
     with pytest.raises(UserError, match=r"^train/bee/17\.png is not an image"):
         list(chunks(feed_of(damaged, 1, 1), 0, 5))
+
+
+def crop(images, row, rng):
+    """The image of a row, with a random number in one of its pixels."""
+    pixels = images[row].copy()
+    pixels[0, 0, 0] = rng.integers(256)
+    return pixels
+
+
+def cropped(streamed, read):
+    return dataclasses.replace(streamed, reader=dataclasses.replace(streamed.reader, crop=read))
+
+
+def expected_crops(images, step, seeds=SEEDS):
+    """`[s b h w ch]` of a step: every crop is a function of its seed, the epoch and the row."""
+    epoch, number = divmod(step, EXAMPLES // BATCH)
+    order = np.asarray(example_order(jnp.asarray(seeds), jnp.asarray(epoch), EXAMPLES))
+    rows = order[:, number * BATCH : (number + 1) * BATCH]
+    made = [
+        [crop(images, row, np.random.default_rng([CROPS, seed, epoch, row])) for row in one]
+        for seed, one in zip(seeds, rows, strict=True)
+    ]
+    return np.stack(made)
+
+
+@pytest.mark.parametrize(("mesh", "first"), [((1, 1), 0), ((2, 4), 3), ((8, 1), 7), ((4, 2), 5)])
+def test_random_crops_follow_from_seed_epoch_and_row_on_any_mesh_from_any_step(images, streamed, mesh, first):
+    data = cropped(streamed[0], lambda row, rng: crop(images, row, rng))
+    step = first
+    for chunk in chunks(feed_of(data, *mesh), first, 10):
+        for i in range(min(CHUNK, 5 - step % 5)):
+            rows, now = streamed_images(step_of(chunk, i))
+            np.testing.assert_array_equal(now, expected_crops(images, step))
+            np.testing.assert_array_equal(now[..., 1], images[np.asarray(rows)][..., 1])
+            step += 1
+    assert step == 10
+
+
+@pytest.mark.slow
+def test_workers_read_what_threads_read(images, streamed):
+    def read(row, rng):
+        return crop(images, row, rng)
+
+    data = dataclasses.replace(cropped(streamed[0], read), rows=np.arange(EXAMPLES))
+    data = dataclasses.replace(data, reader=dataclasses.replace(data.reader, read=lambda row: (images[row], 0)))
+    mesh = make_mesh(MeshConfig(member=2, data=4), BATCH)
+    feed = make_feed(data, SEEDS, mesh, batch=BATCH, chunk_steps=CHUNK, workers=2)
+    step = 3
+    for chunk in chunks(feed, step, 7):
+        for i in range(min(CHUNK, 5 - step % 5, 7 - step)):
+            rows, now = streamed_images(step_of(chunk, i))
+            np.testing.assert_array_equal(now, expected_crops(images, step))
+            np.testing.assert_array_equal(now[..., 1], images[np.asarray(rows)][..., 1])
+            step += 1
+    assert step == 7
