@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ncjax import collapse as collapse
+    from ncjax import reproduce as reproduce
     from ncjax.cluster import choose_num_clusters as choose_num_clusters
     from ncjax.cluster import kmeans as kmeans
     from ncjax.cluster.estimator import KMeans as KMeans
@@ -61,6 +62,7 @@ _MODULES = {
     "from_linen": "ncjax.models",
     "from_nnx": "ncjax.models",
     "kmeans": "ncjax.cluster",
+    "reproduce": "",  # a module
     "train": "ncjax.pipeline",
 }
 __all__ = ["__version__", *_MODULES]

@@ -38,6 +38,9 @@ class DataConfig:
     """Scale the square in the middle of each image to this height and width [pixels; 0: images as they are]."""
     test_fraction: float = 0.0
     """Make a test split of this share of each class, where the data have none [0 to below 1; 0: they have one]."""
+    validation_fraction: float = 0.0
+    """Hold out this share of each class of the training split, and test on it in place of the test split, which is
+    not used: to choose a recipe [0 to below 1; 0: train on all, test on the test split]."""
     train_examples: int = 0
     """Size of a fixed random subset of the training split [images; 0: all]."""
     test_examples: int = 0
@@ -54,8 +57,12 @@ class DataConfig:
         _check_types(self, "data.")
         _whole("data.image_size", self.image_size, 0, 4096)
         _require(0 <= self.test_fraction < 1, "data.test_fraction", self.test_fraction, "from 0 to below 1")
+        held = self.validation_fraction
+        _require(0 <= held < 1, "data.validation_fraction", held, "from 0 to below 1")
         _whole("data.train_examples", self.train_examples, 0)
         _whole("data.test_examples", self.test_examples, 0)
+        unused = "0 where data.validation_fraction is not: the test split is not used then"
+        _require(not (held and self.test_examples), "data.test_examples", self.test_examples, unused)
         _whole("data.crop_padding", self.crop_padding, 0, 128)
 
 
@@ -215,7 +222,9 @@ class Config:
     """Label maps, each makes members of its own [fine, mod:C, adjacent:C, semantic, superclass, random:C:SEED,
     pairings, file:PATH, split:PARTS:SEED, shuffled:MAP:SEED]."""
     seeds: int = 1
-    """Seeds per label map and hyper-parameter setting: 0, 1, ... [members]."""
+    """Seeds per label map and hyper-parameter setting [members]."""
+    seed: int = 0
+    """The first of the seeds; the others follow it: 0, 1, ... [from 0]."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -236,6 +245,7 @@ class Config:
         _check_types(self)
         _require(bool(self.labels), "labels", self.labels, "one or more label maps in a tuple")
         _whole("seeds", self.seeds, 1, 100_000)
+        _whole("seed", self.seed, 0, MOST_COUNT - self.seeds)
         _whole("chunk_steps", self.chunk_steps, 1, 1_000_000)
         _whole("checkpoint_epochs", self.checkpoint_epochs, 0)
         minutes = self.checkpoint_minutes

@@ -18,7 +18,7 @@ EXPECTED = {
     *("Config", "DataConfig", "ModelConfig", "OptimConfig", "EvaluateConfig", "MeshConfig", "Dataset", "LabelMap"),
     *("train", "Run", "extract_features", "FeatureSet", "evaluate", "Evaluation", "cluster_and_linear_probe"),
     *("fit_linear_probe", "kmeans", "KMeans", "choose_num_clusters", "collapse", "LossConfig"),
-    *("Network", "Variables", "from_nnx", "from_linen"),
+    *("Network", "Variables", "from_nnx", "from_linen", "reproduce"),
 }
 
 

@@ -51,6 +51,9 @@ VERBS = {
         "the synthetic setting: a sweep of Gaussian mixtures and shallow networks",
         "theory.theory_verb",
     ),
+    "reproduce": Verb(
+        "[NAME ...]", "the experiments of the results page: their cost, or run them", "reproduce.reproduce_verb"
+    ),
     "bench": Verb("NAME", "measure speed; ncjax bench --help lists the benchmarks", "benchmarks.bench_verb"),
 }
 BENCHMARKS = {

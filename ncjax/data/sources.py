@@ -12,6 +12,7 @@ from ncjax.data.cifar import CIFAR10, CIFAR100
 from ncjax.data.dataset import Dataset, Split, check_classes, check_dataset, subset
 from ncjax.data.digits import DIGITS
 from ncjax.data.folder import IMAGE_FOLDER
+from ncjax.data.held_out import name_validation, split_off_validation
 from ncjax.data.hierarchy import find_hierarchy
 from ncjax.data.idx import IDX
 from ncjax.data.npz import NPZ
@@ -33,7 +34,7 @@ SOURCES: dict[str, Source] = {
 
 
 def load_dataset(config: DataConfig | str) -> Dataset:
-    """Reads a data set, checks it and takes the subsets that the config asks for.
+    """Reads a data set, checks it and takes the subsets and the validation split that the config asks for.
 
     Example:
         >>> dataset = load_dataset("digits")
@@ -59,6 +60,10 @@ def load_dataset(config: DataConfig | str) -> Dataset:
         train = subset(dataset.train, config.train_examples, "train")
         test = subset(dataset.test, config.test_examples, "test")
         dataset = dataclasses.replace(dataset, train=train, test=test)
+        if config.validation_fraction:
+            dataset = split_off_validation(dataset, config.validation_fraction)
+    if config.validation_fraction:
+        dataset = name_validation(dataset, config.validation_fraction)
     for note in dataset.notes:
         logging.getLogger(__name__).warning("%s: %s", dataset.name, note)
     return check_classes(_with_hierarchy(dataset, config))

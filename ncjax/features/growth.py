@@ -41,7 +41,7 @@ from ncjax.storage.workdir import (
 )
 from ncjax.typed_json import differences, structure
 
-OF_MEMBERS = ("labels", "seeds", "optim.lr", "optim.weight_decay")  # fields that say which members there are
+OF_MEMBERS = ("labels", "seeds", "seed", "optim.lr", "optim.weight_decay")  # fields that say which members there are
 LENGTH = ("optim.epochs", "optim.schedule_epochs")
 OF_EVALUATION = (
     *("evaluate.epochs", "evaluate.layers", "evaluate.variants", "evaluate.control_maps", "evaluate.headline"),

@@ -98,7 +98,7 @@ def list_members(config: Config, dataset: Dataset) -> tuple[Member, ...]:
     if config.optim.batch > examples:
         raise UserError(f"optim.batch is {config.optim.batch}, but {dataset.name} has {examples} training images")
     maps = parse_label_maps(config.labels, dataset.class_names, dataset.super_classes)
-    settings = product(maps, config.optim.lr, config.optim.weight_decay, range(config.seeds))
+    settings = product(maps, config.optim.lr, config.optim.weight_decay, range(config.seed, config.seed + config.seeds))
     return tuple(
         Member(seed=seed, lr=lr, weight_decay=weight_decay, label_map=label_map)
         for label_map, lr, weight_decay, seed in settings

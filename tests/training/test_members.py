@@ -57,3 +57,9 @@ def test_default_label_map_merges_classes(config, dataset):
     split = dataclasses.replace(config, evaluate=EvaluateConfig(labels="split:2:0"))
     with pytest.raises(UserError, match=r"^evaluate\.labels is split:2:0, but must merge classes, such as mod:5$"):
         default_label_map(split, dataset.class_names)
+
+
+def test_seeds_follow_the_first_one(config, dataset):
+    first = list_members(dataclasses.replace(config, seeds=4), dataset)
+    later = list_members(dataclasses.replace(config, seeds=2, seed=2), dataset)
+    assert later == first[2:]
