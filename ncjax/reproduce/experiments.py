@@ -47,6 +47,10 @@ def all_experiments() -> dict[str, Experiment]:
 def find_experiments(names: Iterable[str]) -> tuple[Experiment, ...]:
     """The experiments of these names in order of value; `all`: all of them.
 
+    Example:
+        >>> [piece.name for piece in find_experiments(["coarse_cifar10"])[0].at("gpu")][:4]
+        ['coarse_0', 'fine_0', 'coarse_1', 'fine_1']
+
     Raises:
         UserError: there is none of a name.
     """
