@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Experiments that are really run, at the size of a try: finished, moved, cut off and gone on with."""
 
+import os
 import shutil
 import signal
 import time
@@ -17,6 +18,7 @@ from ncjax.report import run_summary
 from ncjax.reproduce import Experiment, Piece, all_experiments, find_experiments, running
 from ncjax.reproduce.experiments import changed
 from ncjax.reproduce.finished import Task, read_finished
+from ncjax.reproduce.plan import unfinished
 from ncjax.results import Evaluation
 from ncjax.storage.npy import load_npz
 from tests.runs import ended, start
@@ -82,6 +84,28 @@ def test_recovered_labels_and_features_are_what_was_measured(finished):
         np.testing.assert_array_equal(opened.classifier.weights[0], kept.classifier.weights[place])
 
 
+def test_a_training_that_is_told_to_stop_goes_on_in_the_next_call(finished, tmp_path, monkeypatch):
+    root, _ = finished
+    train = running.train
+
+    def stopping(config, **options):
+        def stop(epoch, run):
+            if epoch == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return train(config, callbacks=[stop], **options)
+
+    monkeypatch.setattr(running, "train", stopping)
+    with pytest.raises(Stopped):
+        running.run_experiments(TOY, "cores", tmp_path, "ncjax reproduce digits", say=lambda line: None)
+    monkeypatch.undo()
+    assert not task(tmp_path).members.exists()
+    (left,) = unfinished([task(tmp_path)], "cpu")
+    assert left.minutes == 1.0  # of two
+    running.run_experiments(TOY, "cores", tmp_path, "ncjax reproduce digits", say=lambda line: None)
+    assert evaluation(tmp_path).rows == evaluation(root).rows
+
+
 def test_members_that_came_from_another_machine_are_not_trained_again(finished, tmp_path, monkeypatch):
     root, _ = finished
     shutil.copytree(root / "members", tmp_path / "members")
@@ -98,7 +122,7 @@ def test_results_of_members_that_came_are_collected_too(finished, tmp_path):
 
 
 def test_the_most_valuable_piece_that_fits_is_run_and_the_others_are_named(tmp_path, monkeypatch):
-    ran, unfinished, clock = [], running.unfinished, iter(range(0, 10**6, 100))
+    ran, clock = [], iter(range(0, 10**6, 100))
 
     def left(tasks, device):
         return tuple(cost for cost in unfinished(tasks, device) if cost.task.piece.name not in ran)
@@ -146,41 +170,69 @@ def test_missing_data_is_said_before_anything_is_written(tmp_path):
 
 LONGER = """
 import dataclasses
+from ncjax.config import ModelConfig
 from ncjax.reproduce import experiment
+from ncjax.reproduce.experiments import changed
 reduced = experiment.reduced
 def longer(piece):
     one = reduced(piece)
-    optim = dataclasses.replace(one.config.optim, epochs=40)
-    return dataclasses.replace(one, config=dataclasses.replace(one.config, optim=optim, checkpoint_minutes=1e-6))
+    config = changed(one.config, labels=("mod:5",), model=ModelConfig(name="mlp", width=8), optim_epochs=200)
+    config = changed(config, evaluate_epochs=(), evaluate_variants=("normalised",), checkpoint_minutes=1e-6)
+    return dataclasses.replace(one, config=config)
 experiment.reduced = longer
 """
+STEPS = 18 * 200
 
 
 def go(root, *options):
-    arguments = ["reproduce", "digits", "--scale", "try", "--workdir", root, *options]
-    return start(arguments, before=LONGER)
+    """`ncjax reproduce digits --scale try` for 200 epochs, in a process of its own."""
+    return start(["reproduce", "digits", "--scale", "try", "--workdir", root, *options], before=LONGER)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("undisturbed")
+    ((code, err),) = ended([go(root)], timeout=900)
+    assert code == 0, err
+    return root
+
+
+def is_under_way(root):
+    steps = (path.name for path in (task(root, "try").workdir / "checkpoints").glob("*"))
+    return any(name.isdigit() and int(name) > STEPS / 20 for name in steps)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 @pytest.mark.parametrize("how", ["killed", "told", "limit"])
-def test_a_process_that_is_cut_off_goes_on_and_ends_like_an_undisturbed_one(tmp_path, how):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    ((code, err),) = ended([go(whole)])
-    assert code == 0, err
-    process = go(cut, *(("--minutes", 0.3) if how == "limit" else ()))
-    checkpoints = task(cut, "try").workdir / "checkpoints"
-    if how != "limit":
-        while process.poll() is None and not any(path.name.isdigit() and int(path.name) > 18 * 10
-                                                 for path in checkpoints.glob("*")):  # fmt: skip
+def test_a_process_that_is_cut_off_goes_on_and_ends_like_an_undisturbed_one(undisturbed, tmp_path, how):
+    """By SIGKILL, by SIGTERM, by calls of a tenth of a minute: bit for bit the same results, labels and features."""
+    if how == "limit":
+        for _ in range(100):
+            ((code, err),) = ended([go(tmp_path, "--minutes", 0.1)], timeout=900)
+            assert code in (0, 75), err
+            if code == 0:
+                break
+    else:
+        process = go(tmp_path)
+        while process.poll() is None and not is_under_way(tmp_path):
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGTERM)
-    ((code, err),) = ended([process])
-    assert code == {"killed": -signal.SIGKILL, "told": 75, "limit": 75}[how], err
-    assert not task(cut, "try").members.exists()
-    ((code, err),) = ended([go(cut)])
+        ((code, err),) = ended([process], timeout=900)
+        assert code == {"killed": -signal.SIGKILL, "told": 75}[how], err
+        assert not task(tmp_path, "try").members.exists()
+        ((code, err),) = ended([go(tmp_path)], timeout=900)
     assert code == 0, err
-    assert evaluation(cut, "try").rows == evaluation(whole, "try").rows
-    for folder, other in zip(read_finished(task(whole, "try")), read_finished(task(cut, "try")), strict=True):
-        if (folder / "features.npz").exists():
-            one, two = load_npz(folder / "features.npz"), load_npz(other / "features.npz")
-            assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert evaluation(tmp_path, "try").rows == evaluation(undisturbed, "try").rows
+    pairs = list(zip(folders_of(undisturbed), folders_of(tmp_path), strict=True))
+    assert len(pairs) == 2
+    for pair in pairs:
+        for file in ("features.npz", "recovered.npz"):
+            ours, theirs = (load_npz(folder / file) for folder in pair)
+            assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def folders_of(root):
+    """The folders of the members, not those of the controls."""
+    folders = (root / "members" / "digits" / "try" / "all").glob("*/features.npz")
+    return sorted(folder.parent for folder in folders)
