@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ncjax import collapse as collapse
+    from ncjax import reproduce as reproduce
     from ncjax.cli.progress import show_progress as show_progress
     from ncjax.cluster import choose_num_clusters as choose_num_clusters
     from ncjax.cluster import kmeans as kmeans
@@ -64,6 +65,7 @@ _MODULES = {
     "from_nnx": "ncjax.models",
     "kmeans": "ncjax.cluster",
     "load_dataset": "ncjax.data",
+    "reproduce": "",  # a module
     "show_progress": "ncjax.cli.progress",
     "train": "ncjax.pipeline",
 }

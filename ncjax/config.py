@@ -52,6 +52,9 @@ class DataConfig:
     """Keep the classes of this label map alone: file:PATH or breeds:NAME:FOLDER [label map; empty: all]."""
     test_fraction: float = 0.0
     """Make a test split of this share of each class, where the data have none [0 to below 1; 0: they have one]."""
+    validation_fraction: float = 0.0
+    """Hold out this share of each class of the training split, and test on it in place of the test split, which is
+    not used: to choose a recipe [0 to below 1; 0: train on all, test on the test split]."""
     train_examples: int = 0
     """Size of a fixed random subset of the training split [images; 0: all]."""
     test_examples: int = 0
@@ -76,8 +79,12 @@ class DataConfig:
         _whole("data.workers", self.workers, 0, 4096)
         _require(bool(self.test_split), "data.test_split", repr(self.test_split), "the name of a split")
         _require(0 <= self.test_fraction < 1, "data.test_fraction", self.test_fraction, "from 0 to below 1")
+        held = self.validation_fraction
+        _require(0 <= held < 1, "data.validation_fraction", held, "from 0 to below 1")
         _whole("data.train_examples", self.train_examples, 0)
         _whole("data.test_examples", self.test_examples, 0)
+        unused = "0 where data.validation_fraction is not: the test split is not used then"
+        _require(not (held and self.test_examples), "data.test_examples", self.test_examples, unused)
         _whole("data.crop_padding", self.crop_padding, 0, 128)
 
 

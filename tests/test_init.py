@@ -19,7 +19,7 @@ EXPECTED = {
     *("train", "Run", "extract_features", "FeatureSet", "evaluate", "Evaluation", "cluster_and_linear_probe"),
     *("fit_linear_probe", "kmeans", "KMeans", "choose_num_clusters", "collapse", "LossConfig"),
     *("load_dataset", "show_progress"),
-    *("Network", "Variables", "from_nnx", "from_linen"),
+    *("Network", "Variables", "from_nnx", "from_linen", "reproduce"),
 }
 
 

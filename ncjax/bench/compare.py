@@ -3,8 +3,10 @@
 
 import dataclasses
 import multiprocessing
+import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +23,7 @@ from ncjax.bench.training import our_peer
 from ncjax.config import Config, MeshConfig, to_dict
 from ncjax.data import load_dataset
 from ncjax.distributed.environment import environment
+from ncjax.distributed.signals import STOPPED
 from ncjax.errors import UserError
 from ncjax.events import Event, listening, relaying
 from ncjax.features.store import describe_members, read_parts, write_members
@@ -203,7 +206,8 @@ def _shorter(config: Config, epochs: int) -> Config:
 
 
 def _train_with_torch(config: Config, workdir: Path, command: str, options: TorchOptions) -> None:
-    """In a process of its own; JAX only makes the batches there, on the CPU."""
+    """In a process of its own, which ends with its parent; JAX only makes the batches there, on the CPU."""
+    _end_with_parent()
     jax.config.update("jax_platforms", "cpu")
     dataset = load_dataset(config.data)
     run = prepare(config, dataset)
@@ -214,6 +218,18 @@ def _train_with_torch(config: Config, workdir: Path, command: str, options: Torc
     save_features(workdir, torch_train.fit(run, dataset, workdir, options))
     summary = TrainingSummary(compile_secs=None, train_secs=round(time.perf_counter() - started, 2))
     write_json(workdir / "results" / "training.json", unstructure(summary))
+
+
+def _end_with_parent() -> None:
+    """Ends this process, from now on, when the one that started it has ended, whatever it is doing."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(STOPPED)
+
+    threading.Thread(target=wait, name="ncjax-parent", daemon=True).start()
 
 
 def _time_to_accuracy(measured: Comparison, folders: Mapping[str, Path]) -> TimeToAccuracy:

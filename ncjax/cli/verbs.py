@@ -56,6 +56,9 @@ VERBS = {
         "the synthetic setting: a sweep of Gaussian mixtures and shallow networks",
         "theory.theory_verb",
     ),
+    "reproduce": Verb(
+        "[NAME ...]", "the experiments of the results page: their cost, or run them", "reproduce.reproduce_verb"
+    ),
     "bench": Verb("NAME", "measure speed", "benchmarks.bench_verb"),
     "data": Verb("", "list the sources of images: what is there, and what each needs", "datasets.data_verb"),
     "list": Verb(

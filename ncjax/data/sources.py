@@ -13,6 +13,7 @@ from ncjax.data.cuts import cut_array, evaluation_cut
 from ncjax.data.dataset import Dataset, Split, check_classes, check_dataset, subset
 from ncjax.data.digits import DIGITS, SHIFTED_DIGITS
 from ncjax.data.folder import IMAGE_FOLDER
+from ncjax.data.held_out import name_validation, split_off_validation
 from ncjax.data.hierarchy import find_hierarchy
 from ncjax.data.idx import FASHION_MNIST, IDX
 from ncjax.data.npz import NPZ
@@ -36,7 +37,7 @@ SOURCES: dict[str, Source] = {
 
 
 def load_dataset(config: DataConfig | str) -> Dataset:
-    """Reads a data set, checks it and takes the subsets that the config asks for.
+    """Reads a data set, checks it and takes the subsets and the validation split that the config asks for.
 
     Example:
         >>> dataset = load_dataset("digits")
@@ -63,6 +64,8 @@ def load_dataset(config: DataConfig | str) -> Dataset:
         raise UserError(f"data.classes is not for data.source {config.source}, but for image_folder; leave it out")
     with stage("load data", config.source):
         dataset = _read(source, config)
+    if config.validation_fraction:
+        dataset = name_validation(dataset, config.validation_fraction)
     for note in dataset.notes:
         logging.getLogger(__name__).warning("%s: %s", dataset.name, note)
     return check_classes(_with_hierarchy(dataset, config))
@@ -76,7 +79,8 @@ def _read(source: Source, config: DataConfig) -> Dataset:
     dataset = check_dataset(dataset if source.stream else _cut(dataset, config))
     train = subset(dataset.train, config.train_examples, "train")
     test = subset(dataset.test, config.test_examples, "test")
-    return dataclasses.replace(dataset, train=train, test=test)
+    whole = dataclasses.replace(dataset, train=train, test=test)
+    return split_off_validation(whole, config.validation_fraction) if config.validation_fraction else whole
 
 
 def _cut(dataset: Dataset, config: DataConfig) -> Dataset:

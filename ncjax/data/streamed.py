@@ -13,6 +13,7 @@ from jaxtyping import Int32, Int64
 from ncjax.config import DataConfig
 from ncjax.data.cache import cached_arrays, with_options
 from ncjax.data.dataset import Dataset, Reader, Split, Streamed, channel_counts, chosen_rows
+from ncjax.data.held_out import OF_VALIDATION, hold_out
 from ncjax.data.source import source_cache
 from ncjax.data.workers import in_order
 from ncjax.errors import UserError
@@ -44,9 +45,13 @@ def stream_dataset(
     examples = {"train": config.train_examples, "test": config.test_examples}
     rows = {split: chosen_rows(reader.count, examples[split], split) for split, reader in readers.items()}
     cache, key = source_cache(config), with_options(stat_fingerprint(root, files, times=True), config)
-    train, test = (
-        stream_split(readers[split], rows[split], cache, key, workers=config.workers) for split in ("train", "test")
-    )
+    stream = partial(stream_split, cache=cache, key=key, workers=config.workers)
+    train = stream(readers["train"], rows["train"])
+    if config.validation_fraction:
+        held = hold_out(train.labels, config.validation_fraction, classes, OF_VALIDATION)
+        train, test = (stream(readers["train"], rows["train"][of]) for of in (~held, held))
+    else:
+        test = stream(readers["test"], rows["test"])
     lasting = with_options(stat_fingerprint(root, files), config)
     return Dataset(name=name, train=train, test=test, class_names=classes, fingerprint=lasting)
 

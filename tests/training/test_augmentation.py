@@ -2,8 +2,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from ncjax.training.augmentation import augment, normalise
+from ncjax.errors import UserError
+from ncjax.training.augmentation import augment, normalise, reflect_crop
 
 IMAGES = np.arange(1, 1 + 64 * 5 * 6 * 1, dtype=np.int64).reshape(64, 5, 6, 1) % 251
 
@@ -26,6 +28,25 @@ def test_each_image_becomes_one_of_its_crops_or_their_mirror_images():
         kinds.update((i, 1) for i in mirrored)
     assert len(kinds) > 25
     assert {flip for _, flip in kinds} == {0, 1}
+
+
+def test_reflect_crop_mirrors_the_border_where_other_crops_have_zeros():
+    images = np.random.default_rng(0).integers(1, 256, (200, 7, 6, 1), dtype=np.uint8)
+    out = np.asarray(reflect_crop(jax.random.key(0), jnp.asarray(images)))
+    assert out.shape == images.shape
+    assert out.dtype == np.uint8
+    corners = set()
+    for image, found in zip(images, out, strict=True):
+        padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode="reflect")
+        places = [(y, x) for y in range(9) for x in range(9) if np.array_equal(padded[y : y + 7, x : x + 6], found)]
+        assert len(places) == 1
+        corners.update(places)
+    assert {y for y, _ in corners} == {x for _, x in corners} == set(range(9))
+
+
+def test_reflect_crop_refuses_images_that_are_too_small():
+    with pytest.raises(UserError, match="reflect_crop needs images of more than 4 pixels a side"):
+        reflect_crop(jax.random.key(0), jnp.zeros((2, 4, 8, 1), jnp.uint8))
 
 
 def test_nothing_asked_nothing_done():

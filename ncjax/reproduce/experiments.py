@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The experiments of docs/results.md, the most valuable first.
+
+Minutes are estimates; those marked as measured follow from a rate that was measured (docs/performance.md, docs/logs).
+On one GPU a piece is one member, so that a call that is cut off loses one; on two cores all seeds train at once.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from ncjax.config import Config, EvaluateConfig, MeshConfig, ModelConfig
+from ncjax.configs.cifar10_two_cores import get_config as cifar10_two_cores
+from ncjax.configs.coarse_cifar10 import get_config as coarse_cifar10
+from ncjax.configs.coarse_fashion import get_config as coarse_fashion
+from ncjax.configs.digits_demo import get_config as digits_demo
+from ncjax.errors import UserError
+from ncjax.reproduce.experiment import Experiment, Piece
+
+SEEDS = 3
+CIFAR10 = "CIFAR-10: cifar-10-batches-py or cifar-10-batches-bin"
+FASHION = "Fashion-MNIST: its four IDX files"
+IMAGES_PER_SEC = 547.0  # ResNet-18 of width 16, batch 128, two cores: docs/bench/train_resnet18_16.json
+GPU_MINUTES = 4.3  # 200 epochs of ResNet-18, batch 128, bfloat16: 47,200 images/s of an H200, and 45 s around it
+VALIDATION = 0.1  # of the training split: what recipes are chosen on
+LABELS = ("mod:5", "fine")
+PAIRINGS = ("adjacent:5", "random:5:0", "random:5:1", "random:5:2")
+
+
+def changed(config: Config, **changes: Any) -> Config:
+    """A config with other fields; those of a part are named `PART_FIELD`, such as `optim_epochs`."""
+    for name, value in changes.items():
+        part, _, field = name.partition("_")
+        if part in ("data", "model", "optim", "loss", "mesh", "evaluate") and field:
+            value = dataclasses.replace(getattr(config, part), **{field: value})
+            name = part
+        config = dataclasses.replace(config, **{name: value})
+    return config
+
+
+def all_experiments() -> dict[str, Experiment]:
+    """All of them by name, the most valuable first."""
+    return {one.name: one for one in _all()}
+
+
+def find_experiments(names: Iterable[str]) -> tuple[Experiment, ...]:
+    """The experiments of these names in order of value; `all`: all of them.
+
+    Example:
+        >>> [piece.name for piece in find_experiments(["coarse_cifar10"])[0].at("gpu")][:4]
+        ['coarse_0', 'fine_0', 'coarse_1', 'fine_1']
+
+    Raises:
+        UserError: there is none of a name.
+    """
+    known, asked = all_experiments(), set(names)
+    for name in sorted(asked - {*known, "all"}):
+        raise UserError(f"unknown experiment {name!r}; known: {', '.join(known)}, all")
+    return tuple(one for one in known.values() if one.name in asked or "all" in asked)
+
+
+@cache
+def _all() -> tuple[Experiment, ...]:
+    return (_coarse(), _compare(), _fashion(), _recipe(), _architectures(), _grid(), _ablation(), _digits())
+
+
+def _gpu(**changes: Any) -> Config:
+    """ResNet-18 of full width for 200 epochs with the plain recipe, one member, in bfloat16."""
+    config = changed(coarse_cifar10(), optim_dtype="bfloat16", evaluate_epochs=(), checkpoint_minutes=2.0)
+    return changed(config, **changes)
+
+
+def _members(setting: str, config: Config, minutes: float | None) -> list[Piece]:
+    """A piece for each seed and label map; the first one measures random initialisation and pixels too."""
+    pieces: list[Piece] = []
+    for seed in range(SEEDS):
+        for labels in LABELS:
+            kind, first = "fine" if labels == "fine" else "coarse", not pieces
+            one = changed(config, labels=(labels,), seed=seed, evaluate_epochs=(0,) if first else ())
+            name = "_".join(filter(None, (setting, kind, str(seed))))
+            known = minutes is not None
+            pieces.append(
+                Piece(name=name, setting=setting, config=one, minutes=minutes, measured=known, controls=first)
+            )
+    return pieces
+
+
+def _on_slice(setting: str, config: Config) -> Piece:
+    """All members of a setting at once, over all devices."""
+    config = changed(config, labels=LABELS, seeds=SEEDS, mesh=MeshConfig(member=0), evaluate_epochs=(0,))
+    return Piece(name=setting or "all", setting=setting, config=config, controls=True)
+
+
+def _coarse() -> Experiment:
+    cosine = _gpu(optim_schedule="cosine")
+    cores = cifar10_two_cores()
+    subset = changed(cores, data_train_examples=10_000, optim_epochs=60, evaluate_epochs=(0, 20, 40))
+    return Experiment(
+        name="coarse_cifar10",
+        question="Do five coarse labels leave the ten classes in the features, as well as ten labels do?",
+        needs=CIFAR10,
+        pieces={
+            "cores": (
+                Piece(name="all", config=cores, minutes=_cores_minutes(cores), measured=True, controls=True),
+                Piece(
+                    name="subset",
+                    setting="subset",
+                    config=subset,
+                    minutes=_cores_minutes(subset),
+                    measured=True,
+                    controls=True,
+                ),
+            ),
+            "gpu": (*_members("", _gpu(), GPU_MINUTES), *_members("cosine", cosine, GPU_MINUTES)),
+            "slice": (_on_slice("", _gpu()), _on_slice("cosine", cosine)),
+        },
+    )
+
+
+def _cores_minutes(config: Config, images: int = 50_000) -> float:
+    """Training at the rate measured, and a tenth for the evaluation."""
+    count = config.data.train_examples or images * (1 - config.data.validation_fraction)
+    members = len(config.labels) * config.seeds
+    return round(1.1 * members * count * config.optim.epochs / IMAGES_PER_SEC / 60, 1)
+
+
+def _compare() -> Experiment:
+    config = changed(cifar10_two_cores(), name="compare_cifar10", labels=("mod:5",), optim_epochs=20)
+    config = changed(config, evaluate=EvaluateConfig(epochs=(), observe_epochs=0))
+    return Experiment(
+        name="compare_cifar10",
+        question="Does PyTorch find the same, from the same weights on the same batches?",
+        needs=CIFAR10,
+        pieces={"cores": (Piece(name="all", config=config, minutes=180.0, controls=True, compare=True),)},
+    )
+
+
+def _fashion() -> Experiment:
+    base = changed(coarse_fashion(), labels=LABELS, seeds=SEEDS, evaluate=EvaluateConfig(epochs=(0,)))
+    networks = {
+        "cnn": (ModelConfig(name="cnn", width=16), 6),
+        "resnet18": (ModelConfig(name="resnet18", width=8), 6),
+        "vgg11": (ModelConfig(name="vgg11", width=8), 6),
+    }
+    return Experiment(
+        name="fashion",
+        question="And on another data set, with three architectures?",
+        needs=FASHION,
+        pieces={
+            "cores": tuple(
+                Piece(
+                    name=name,
+                    setting=name,
+                    config=changed(base, model=model, optim_epochs=epochs),
+                    minutes=40.0,
+                    controls=name == "cnn",
+                )
+                for name, (model, epochs) in networks.items()
+            )
+        },
+    )
+
+
+def recipes(plain: Config) -> dict[str, Config]:
+    """The plain recipe on fine labels, and what differs from it in one ingredient; tested on the validation split."""
+    plain = changed(plain, labels=("fine",), data_validation_fraction=VALIDATION, evaluate_epochs=())
+    rate = plain.optim.lr[0]
+    return {
+        "plain": plain,
+        "cosine": changed(plain, optim_schedule="cosine"),
+        "one_cycle": changed(plain, optim_schedule="one_cycle", optim_lr=(2 * rate,)),
+        "batch_512": changed(plain, optim_batch=512, optim_lr=(2 * rate,)),
+        "decay_1e-3": changed(plain, optim_weight_decay=(1e-3,)),
+        "decay_2e-4": changed(plain, optim_weight_decay=(2e-4,)),
+        "smoothing": changed(plain, loss_label_smoothing=0.1),
+        "no_flip": changed(plain, data_flip=False),
+        "no_crop": changed(plain, data_crop_padding=0),
+        "crop_2": changed(plain, data_crop_padding=2),
+        "reflect": changed(plain, data_crop_padding=0, data_augment="reflect_crop"),
+        "float32": changed(plain, optim_dtype="float32"),
+    }
+
+
+def _recipe() -> Experiment:
+    small = changed(cifar10_two_cores(), evaluate=EvaluateConfig(epochs=(), observe_epochs=0), seeds=2)
+    small = changed(small, optim_schedule="step", optim_lr=(0.1,), optim_epochs=6)
+    minutes = _cores_minutes(changed(small, labels=("fine",), data_validation_fraction=VALIDATION))
+    return Experiment(
+        name="fine_recipe",
+        question="What of the recipe lacks the fine-label network? On the validation split alone.",
+        needs=CIFAR10,
+        pieces={
+            "cores": tuple(
+                Piece(name=name, setting=name, config=config, minutes=minutes, measured=True)
+                for name, config in recipes(small).items()
+                if name != "float32"  # which all of them are on two cores
+            ),
+            "gpu": tuple(
+                Piece(
+                    name=name,
+                    setting=name,
+                    config=config,
+                    minutes=2 * GPU_MINUTES if name == "float32" else GPU_MINUTES,
+                    measured=config.optim.batch == 128 and name != "float32",
+                )
+                for name, config in recipes(_gpu()).items()
+            ),
+        },
+    )
+
+
+def _architectures() -> Experiment:
+    densenet = _gpu(model=ModelConfig(name="densenet", width=32))
+    vgg = _gpu(model=ModelConfig(name="vgg16", width=64))
+    return Experiment(
+        name="architectures",
+        question="The same with DenseNet-121 and VGG-16?",
+        needs=CIFAR10,
+        pieces={
+            "gpu": (*_members("densenet121", densenet, None), *_members("vgg16", vgg, None)),
+            "slice": (_on_slice("densenet121", densenet), _on_slice("vgg16", vgg)),
+        },
+    )
+
+
+def _grid() -> Experiment:
+    rates, decays = (1e-1, 1e-2, 1e-3), (5e-3, 5e-4, 5e-5)
+    cores = changed(cifar10_two_cores(), labels=("mod:5",), seeds=1, optim_schedule="step", evaluate_epochs=())
+    cores = changed(cores, optim_lr=rates, optim_weight_decay=decays, optim_epochs=8)
+    slices = _gpu(optim_lr=rates, optim_weight_decay=decays, seeds=SEEDS, mesh=MeshConfig(member=0))
+    return Experiment(
+        name="grid",
+        question="Over which learning rates and weight decays does it hold?",
+        needs=CIFAR10,
+        pieces={
+            "cores": (Piece(name="all", config=cores, minutes=round(1.1 * 9 * 8 * 50_000 / IMAGES_PER_SEC / 60, 1)),),
+            "gpu": tuple(
+                Piece(
+                    name=f"lr_{rate:g}_wd_{decay:g}",
+                    config=_gpu(optim_lr=(rate,), optim_weight_decay=(decay,)),
+                    minutes=GPU_MINUTES,
+                    measured=True,
+                )
+                for rate in rates
+                for decay in decays
+            ),
+            "slice": (Piece(name="all", config=slices),),
+        },
+    )
+
+
+def _ablation() -> Experiment:
+    """What may keep CLP from the fine-label network; the view is compared in every table."""
+
+    def pieces(base: Config, minutes: float, *, measured: bool) -> tuple[Piece, ...]:
+        base = changed(base, labels=("mod:5",), evaluate_epochs=())
+        settings = {
+            "pairing": (changed(base, labels=PAIRINGS), len(PAIRINGS)),
+            "half_as_long": (changed(base, optim_epochs=base.optim.epochs // 2), 0.5),
+            "no_augmentation": (changed(base, data_crop_padding=0, data_flip=False), 1),
+            "no_crop": (changed(base, data_crop_padding=0), 1),
+            "reflect": (changed(base, data_crop_padding=0, data_augment="reflect_crop"), 1),
+        }
+        return tuple(
+            Piece(name=name, setting=name, config=config, minutes=round(times * minutes, 1), measured=measured)
+            for name, (config, times) in settings.items()
+        )
+
+    cores = changed(cifar10_two_cores(), seeds=1)
+    one = _cores_minutes(changed(cores, labels=("mod:5",)))
+    return Experiment(
+        name="ablation",
+        question="If the clusters miss the fine-label network: pairing, convergence, augmentation, borders?",
+        needs=CIFAR10,
+        pieces={"cores": pieces(cores, one, measured=True), "gpu": pieces(_gpu(), GPU_MINUTES, measured=False)},
+    )
+
+
+def _digits() -> Experiment:
+    config = changed(digits_demo(), seeds=SEEDS)
+    return Experiment(
+        name="digits",
+        question="Does the way from images to tables work? Digits, which need no files.",
+        needs="",
+        pieces={"cores": (Piece(name="all", config=config, minutes=2.0, controls=True),)},
+    )
