@@ -79,7 +79,7 @@ def _distance_chart(rows: Sequence[Record], names: list[str], epochs: list[int],
     import altair as alt
 
     last = len(epochs) - 1
-    slider = alt.binding_range(min=0, max=max(last, 1), step=1, name="epoch (number of the kept ones) ")
+    slider = alt.binding_range(min=0, max=max(last, 1), step=1, name="epoch ")
     params = [alt.param(name="kept_epochs", value=epochs)]
     params.append(alt.param(name="place", value=last, **({"bind": slider} if last else {})))
     switch = {"bind": alt.binding_radio(options=splits, name="split ")} if len(splits) > 1 else {}
@@ -195,14 +195,14 @@ def sweep_figure(rows: Sequence[Record], best: Mapping[str, str]) -> Figure | No
     for quantity in quantities:
         own = [row for row in drawn if row["quantity"] == quantity]
         squares = [_sweep_square([row for row in own if row["label map"] == one], quantity, one) for one in maps]
-        lines.append(alt.concat(*squares, columns=4))
+        lines += [alt.concat(*squares, columns=4)] if len(maps) > 1 else squares
     return Figure(
         "sweep",
         "The sweep: learning rate by weight decay",
         "Mean over seeds of each setting; standard deviation and n are in the tooltip and the table. Better is "
         + ", ".join(f"{direction} for {name}" for name, direction in best.items() if direction and name in quantities)
-        + ". Squares of a line share a colour scale, which begins at its least value.",
-        finish(alt.vconcat(*lines).resolve_scale(color="independent")),
+        + ". Squares of a quantity share a colour scale, which begins at its least value.",
+        finish(alt.concat(*lines, columns=1 if len(maps) > 1 else 3).resolve_scale(color="independent")),
         drawn,
     )
 

@@ -10,7 +10,7 @@ PER_CENT = "\u00a0%"
 SMALL, LARGE = 1e-3, 1e6  # outside of these numbers are written with a power of ten
 TINY = 1e-300  # written as 0
 DIGITS = 3  # of a number without spread
-MOST_DIGITS = 6  # of a number whose spread is far smaller
+MOST_DIGITS = 4  # of a number whose spread is far smaller
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
