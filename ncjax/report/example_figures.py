@@ -87,11 +87,11 @@ def _point_rows(points: Points) -> list[dict[str, Any]]:
     planes = [(points.whole, [WHOLE] * len(points.fine)), (points.inside, list(points.coarse))]
     several = len(set(points.coarse)) > 1
     for plane, names in planes if several else planes[1:]:
-        for i in np.flatnonzero(np.isfinite(plane).all(axis=1)):
+        for i in np.flatnonzero(np.isfinite(plane).all(axis=1)).tolist():
             row = {"panel": names[i], "x": float(plane[i, 0]), "y": float(plane[i, 1]), "fine": points.fine[i]}
             row |= {"coarse": points.coarse[i], "cluster": points.cluster[i] or "none"}
             row["cluster is"] = "of its class" if points.right[i] else "of another class"
-            rows.append(row | {"example": int(i)})
+            rows.append(row | {"example": i})
     order = {name: place for place, name in enumerate([WHOLE, *dict.fromkeys(points.coarse)])}
     return sorted(rows, key=lambda row: order[row["panel"]])
 
@@ -151,7 +151,7 @@ def cluster_images(points: Points, names: Mapping[str, str]) -> list[ClusterImag
         own: Int[np.ndarray, _] = np.flatnonzero([cluster == name for cluster in points.cluster])
         right = [i for i in own if points.right[i]]
         wrong = [i for i in own if not points.right[i]]
-        pictures = [[(points.images[i], points.fine[i]) for i in part[:SHOWN]] for part in (right, wrong)]
+        shown, astray = ([(points.images[i], points.fine[i]) for i in part[:SHOWN]] for part in (right, wrong))
         if len(own):
-            found.append(ClusterImages(name, super_class, *pictures, f"{len(right)} of {len(own)}"))
+            found.append(ClusterImages(name, super_class, shown, astray, f"{len(right)} of {len(own)}"))
     return found

@@ -26,6 +26,8 @@ finite = st.floats(-1e250, 1e250).filter(lambda x: x == 0 or abs(x) > 1e-250)
         (1.0, 1.5, "1.0 ± 1.5"),
         (-0.5, 0.03, "-0.500 ± 0.030"),
         (0.0, None, "0.0"),
+        (-0.0, None, "0.0"),
+        (-1e-6, 6.2e-4, "(0.0 ± 6.2) × 10⁻⁴"),
         (123456.0, None, "123,456"),
         (9.996, None, "10.0"),
         (1234567.0, 5000.0, "(1.235 ± 0.005) × 10⁶"),
@@ -57,6 +59,7 @@ def test_a_number_reads_as_what_it_is_and_has_no_letter(mean, spread) -> None:
 def test_shares_scores_and_sizes() -> None:
     assert percent([0.84, 0.848]) == "84.4 ± 0.6"
     assert percent([0.84]) == "84.0"
+    assert percent([-0.0001]) == "0.0"
     assert score([0.5, 0.5]) == "0.500 ± 0.000"
     assert number([100.0, 200.0]) == "150 ± 71"
     assert [write([]) for write in (percent, score, number)] == [MISSING] * 3
