@@ -58,7 +58,7 @@ def speed_figure(comparison: Comparison) -> Figure:
         for name, speed in comparison.speed.items()
         for place, rate in enumerate(speed.images_per_sec, start=1)
     ]
-    ways = list(dict.fromkeys(row["way"] for row in rows))
+    ways = [name for name, speed in comparison.speed.items() if speed.images_per_sec]
     rate = alt.X("images_per_sec:Q", title="images per second, of all members", scale=alt.Scale(domainMin=0))
     base = alt.Chart(source(rows), width=1.4 * WIDTH, height=alt.Step(26)).encode(
         y=alt.Y("way:N", sort=ways, title=None)

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from ncjax.report.figure import COLOURS, IMAGE, INK, Chart, Figure, Record, finish, source
+from ncjax.report.figure import COLOURS, IMAGE, Chart, Figure, Record, finish, source
 
 MOST_PANELS = 24  # super-classes that have a panel
 MOST_ENTRIES = 12  # classes in a legend
 PANEL = 210  # pixels
-SHOWN = 8  # images of a cluster, and of those that went wrong
+SHOWN = 7  # images of a cluster, and of those that went wrong
 MOST_CLUSTERS = 100  # that are shown with images
 WHOLE = "all super-classes"
 SWITCH = {"fine": "fine class", "cluster": "cluster", "coarse": "coarse class"}
@@ -77,7 +77,7 @@ def embedding_figure(points: Points, member: str, method: str) -> Figure:
         "and differ between panels. A cross is an example whose cluster stands for another class. Hover shows the "
         "image, "
         f"where the results hold images.{more}",
-        _embedding_chart(rows, panels[: MOST_PANELS + 1]),
+        _embedding_chart(rows, panels[: MOST_PANELS + 1], points.images),
         rows,
     )
 
@@ -87,19 +87,24 @@ def _point_rows(points: Points) -> list[dict[str, Any]]:
     planes = [(points.whole, [WHOLE] * len(points.fine)), (points.inside, list(points.coarse))]
     several = len(set(points.coarse)) > 1
     for plane, names in planes if several else planes[1:]:
-        for i in np.flatnonzero(np.isfinite(plane).all(axis=1)):
+        for i in np.flatnonzero(np.isfinite(plane).all(axis=1)).tolist():
             row = {"panel": names[i], "x": float(plane[i, 0]), "y": float(plane[i, 1]), "fine": points.fine[i]}
             row |= {"coarse": points.coarse[i], "cluster": points.cluster[i] or "none"}
             row["cluster is"] = "of its class" if points.right[i] else "of another class"
-            rows.append(row | ({IMAGE: points.images[i]} if points.images else {}))
+            rows.append(row | {"example": i})
     order = {name: place for place, name in enumerate([WHOLE, *dict.fromkeys(points.coarse)])}
     return sorted(rows, key=lambda row: order[row["panel"]])
 
 
-def _embedding_chart(rows: Sequence[Record], panels: Sequence[str]) -> Chart:
+def _embedding_chart(rows: Sequence[Record], panels: Sequence[str], images: Sequence[str]) -> Chart:
     import altair as alt
 
+    pictures = source([{"example": place, IMAGE: uri} for place, uri in enumerate(images)])  # once for all panels
     drawn = [_cloud([row for row in rows if row["panel"] == name], name) for name in panels]
+    if images:
+        found = alt.LookupData(data=pictures, key="example", fields=[IMAGE])
+        drawn = [chart.transform_lookup(lookup="example", from_=found) for chart in drawn]
+        drawn = [chart.encode(tooltip=[*chart.encoding.tooltip, f"{IMAGE}:N"]) for chart in drawn]
     switch = alt.binding_radio(options=list(SWITCH), labels=list(SWITCH.values()), name="colour ")
     whole = alt.concat(*drawn, columns=3).resolve_scale(color="independent").resolve_legend(color="independent")
     return finish(whole.add_params(alt.param(name="coloured_by", value="fine", bind=switch)))
@@ -109,24 +114,27 @@ def _cloud(rows: Sequence[Record], title: str) -> Chart:
     import altair as alt
 
     many = len({row["fine"] for row in rows}) > MOST_ENTRIES
-    legend = None if many else alt.Legend(title=None, orient="bottom", columns=2, labelLimit=95, symbolOpacity=1)
+    legend = (
+        None
+        if many
+        else alt.Legend(title=None, orient="bottom", columns=2, labelLimit=95, symbolOpacity=1, symbolStrokeWidth=0)
+    )
     colours = (
         alt.Scale(scheme="tableau20") if len({row["fine"] for row in rows}) > 8 else alt.Scale(range=list(COLOURS))
     )
     shapes = alt.Scale(domain=["of its class", "of another class"], range=["circle", "cross"])
     axis = alt.Axis(labels=False, ticks=False, title=None, grid=False, domainOpacity=0.3)
-    tips = ["fine:N", "cluster:N", "coarse:N", *([f"{IMAGE}:N"] if any(IMAGE in row for row in rows) else [])]
     size = 1.0 if title != WHOLE else 1.15
     return (
         alt.Chart(source(rows), title=title, width=size * PANEL, height=size * PANEL)
         .transform_calculate(shade="datum[coloured_by]")
-        .mark_point(filled=True, size=22, opacity=0.75, stroke=INK, strokeWidth=0, aria=False)
+        .mark_point(filled=True, size=22, opacity=1, fillOpacity=0.75, strokeWidth=0, aria=False)
         .encode(
             x=alt.X("x:Q", axis=axis, scale=alt.Scale(zero=False)),
             y=alt.Y("y:Q", axis=axis, scale=alt.Scale(zero=False)),
             color=alt.Color("shade:N", scale=colours, legend=legend),
             shape=alt.Shape("cluster is:N", scale=shapes, legend=None),
-            tooltip=tips,
+            tooltip=["fine:N", "cluster:N", "coarse:N"],
         )
     )
 
@@ -143,7 +151,7 @@ def cluster_images(points: Points, names: Mapping[str, str]) -> list[ClusterImag
         own: Int[np.ndarray, _] = np.flatnonzero([cluster == name for cluster in points.cluster])
         right = [i for i in own if points.right[i]]
         wrong = [i for i in own if not points.right[i]]
-        pictures = [[(points.images[i], points.fine[i]) for i in part[:SHOWN]] for part in (right, wrong)]
+        shown, astray = ([(points.images[i], points.fine[i]) for i in part[:SHOWN]] for part in (right, wrong))
         if len(own):
-            found.append(ClusterImages(name, super_class, *pictures, f"{len(right)} of {len(own)}"))
+            found.append(ClusterImages(name, super_class, shown, astray, f"{len(right)} of {len(own)}"))
     return found

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ncjax.paths import user_path
 from ncjax.storage.atomic import write_bytes, write_text
@@ -26,7 +26,7 @@ COLOURS = (
     "#7f7f7f",
     "#a6761d",
 )  # Okabe and Ito (2008)
-HEAT = "viridis"
+HEAT: Literal["viridis"] = "viridis"
 MARK = "#D55E00"  # around what is pointed out in a heat map
 WIDTH = 320  # pixels of a panel
 IMAGE = "image"  # the field that a tooltip shows as a picture; not in CSV
@@ -145,7 +145,7 @@ def bundle() -> str:
     import altair as alt
     import vl_convert
 
-    text: str = vl_convert.javascript_bundle(vl_version="_".join(alt.SCHEMA_VERSION.split(".")[:2]))
+    text: str = vl_convert.javascript_bundle(None, "_".join(alt.SCHEMA_VERSION.split(".")[:2]))
     return text.replace("</script", r"<\/script").replace("<!--", r"<\!--")
 
 

@@ -79,10 +79,11 @@ def _distance_chart(rows: Sequence[Record], names: list[str], epochs: list[int],
     import altair as alt
 
     last = len(epochs) - 1
-    slider = alt.binding_range(min=0, max=max(last, 1), step=1, name="epoch (number of the kept ones) ")
+    slider = alt.binding_range(min=0, max=max(last, 1), step=1, name="epoch ")
     params = [alt.param(name="kept_epochs", value=epochs)]
-    params.append(alt.param(name="place", value=last, **({"bind": slider} if last else {})))
-    switch = {"bind": alt.binding_radio(options=splits, name="split ")} if len(splits) > 1 else {}
+    sliding: dict[str, Any] = {"bind": slider} if last else {}
+    params.append(alt.param(name="place", value=last, **sliding))
+    switch: dict[str, Any] = {"bind": alt.binding_radio(options=splits, name="split ")} if len(splits) > 1 else {}
     params.append(alt.param(name="chosen_split", value=splits[0], **switch))
     chosen = "datum.epoch == kept_epochs[place] && datum.split == chosen_split"
     networks = list(dict.fromkeys(row["network"] for row in rows))
@@ -142,8 +143,8 @@ def confusion_figure(rows: Sequence[Record], names: Sequence[str], network: str,
     labels, small = list(names), len(names) <= 15
     views, splits = (list(dict.fromkeys(str(row[field]) for row in rows)) for field in ("view", "split"))
     first, split = view if view in views else views[0], "test" if "test" in splits else splits[0]
-    of_view = {"bind": alt.binding_select(options=views, name="view ")} if len(views) > 1 else {}
-    of_split = {"bind": alt.binding_radio(options=splits, name="split ")} if len(splits) > 1 else {}
+    of_view: dict[str, Any] = {"bind": alt.binding_select(options=views, name="view ")} if len(views) > 1 else {}
+    of_split: dict[str, Any] = {"bind": alt.binding_radio(options=splits, name="split ")} if len(splits) > 1 else {}
     size = max(200, min(520, 34 * len(labels)))
     base = (
         alt.Chart(source(rows), width=size, height=size)
@@ -195,14 +196,14 @@ def sweep_figure(rows: Sequence[Record], best: Mapping[str, str]) -> Figure | No
     for quantity in quantities:
         own = [row for row in drawn if row["quantity"] == quantity]
         squares = [_sweep_square([row for row in own if row["label map"] == one], quantity, one) for one in maps]
-        lines.append(alt.concat(*squares, columns=4))
+        lines += [alt.concat(*squares, columns=4)] if len(maps) > 1 else squares
     return Figure(
         "sweep",
         "The sweep: learning rate by weight decay",
         "Mean over seeds of each setting; standard deviation and n are in the tooltip and the table. Better is "
         + ", ".join(f"{direction} for {name}" for name, direction in best.items() if direction and name in quantities)
-        + ". Squares of a line share a colour scale, which begins at its least value.",
-        finish(alt.vconcat(*lines).resolve_scale(color="independent")),
+        + ". Squares of a quantity share a colour scale, which begins at its least value.",
+        finish(alt.concat(*lines, columns=1 if len(maps) > 1 else 3).resolve_scale(color="independent")),
         drawn,
     )
 

@@ -10,7 +10,7 @@ PER_CENT = "\u00a0%"
 SMALL, LARGE = 1e-3, 1e6  # outside of these numbers are written with a power of ten
 TINY = 1e-300  # written as 0
 DIGITS = 3  # of a number without spread
-MOST_DIGITS = 6  # of a number whose spread is far smaller
+MOST_DIGITS = 4  # of a number whose spread is far smaller
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -51,7 +51,13 @@ def with_spread(mean: float | None, spread: float | None = None) -> str:
     if spread is not None and sound and spread > 0:
         decimals = min(1 - _exponent(spread, 2), MOST_DIGITS - 1 - _exponent(largest, MOST_DIGITS))
     form = f",.{max(0, decimals)}f"
-    return f"{mean:{form}} ± {spread:{form}}" if sound else f"{mean:{form}}"
+    return f"{_signed(mean, form)} ± {spread:{form}}" if sound else _signed(mean, form)
+
+
+def _signed(value: float, form: str) -> str:
+    """A number without the sign of a zero."""
+    text = f"{value:{form}}"
+    return text if any(digit in text for digit in "123456789") else text.lstrip("-")
 
 
 def _exponent(value: float, digits: int) -> int:
@@ -62,5 +68,5 @@ def _exponent(value: float, digits: int) -> int:
 def _fixed(values: Sequence[float], form: str) -> str:
     if not values:
         return MISSING
-    mean = f"{statistics.fmean(values):{form}}"
+    mean = _signed(statistics.fmean(values), form)
     return f"{mean} ± {statistics.stdev(values):{form}}" if len(values) > 1 else mean

@@ -3,7 +3,7 @@
 
 const PHONE = 560; // pixels of a narrow page
 const ERRORS = 1; // what Vega logs
-const BESIDE = 110; // pixels of axis and legend beside a panel
+const BESIDE = 72; // pixels of axis and legend beside a panel
 
 // Panels below each other where there is no room beside, and none wider than the page.
 function fit(spec, room) {
@@ -14,8 +14,8 @@ function fit(spec, room) {
   }
   panels.forEach((panel) => fit(panel, room));
   if (typeof spec.width === "number" && spec.width > room - BESIDE) {
-    const width = Math.max(120, room - 1.5 * BESIDE);
-    if (typeof spec.height === "number") spec.height *= width / spec.width;
+    const width = Math.max(120, room - 2.2 * BESIDE);
+    if (spec.height === spec.width) spec.height = width;
     spec.width = width;
   }
   return spec;

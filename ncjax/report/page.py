@@ -88,13 +88,13 @@ def render_page(results: Results) -> str:
     """Returns the HTML of results."""
     content = Content(results)
     evaluation, main = results.evaluation, content.main
-    named = (main, content.shown, content.views, results.headline)
+    said = (content.shown, content.views, results.headline)
     return render(
         "report.html.j2",
         {
             "title": title_of(results),
-            "headline": headline(*named) if named[0] else NO_NETWORK,
-            "tiles": tiles(*named) if named[0] else (),
+            "headline": headline(main, *said) if main else NO_NETWORK,
+            "tiles": tiles(main, *said) if main else (),
             "failed": _failed_members(results.metrics),
             "notes": evaluation.notes,
             "sections": run_sections(content),

@@ -171,7 +171,7 @@ def observed_collapse(metrics: Sequence[Line]) -> Figure | None:
     return Figure(
         "collapse_while_training",
         "Collapse while training, of every setting",
-        "Measured after each epoch on some training images (`evaluate.observe_images`), to the labels that a member is "
+        "Measured after each epoch on some training images (evaluate.observe_images), to the labels that a member is "
         f"trained on and to the fine labels. {said_spread(rows)}. Axes are logarithmic where they say so.",
         panels(rows, by="panel", colour="setting", log=[row["panel"] for row in rows], columns=2),
         rows,

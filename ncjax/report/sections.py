@@ -101,7 +101,7 @@ def figures_of_content(content: Content) -> tuple[Figure, ...]:
 
 
 def _main(content: Content) -> Iterator[Section]:
-    figures = ()
+    figures: tuple[Figure, ...] = ()
     if len(content.shown) <= MANY_GROUPS and content.views:
         figures = (accuracy_figure(content.shown, _long_labels(content), content.views),)
     table = tables.main_table(content.shown, content.labels, content.views, content.main)

@@ -88,7 +88,7 @@ def _short(value: object) -> str:
 
 def side_by_side(runs: Sequence[Results], titles: Sequence[str]) -> list[Compared]:
     """Runs with the settings of their headlines, by title; those that share one by their folder."""
-    found = []
+    found = list[Compared]()
     for place, (run, title) in enumerate(zip(runs, titles, strict=True), start=1):
         content = Content(run)
         assert content.main is not None

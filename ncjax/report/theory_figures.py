@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from ncjax.report.figure import COLOURS, HEAT, INK, Chart, Figure, Record, finish, source
+from ncjax.report.figure import COLOURS, HEAT, Chart, Figure, Record, finish, source
 from ncjax.report.theory_read import Picture, Setting
 
 PANELS = {
@@ -222,7 +222,7 @@ def picture_figure(pictures: Sequence[Picture], components: int, titles: tuple[s
     axis = alt.Axis(labels=False, ticks=False, title=None, grid=False, domainOpacity=0.3)
     charts = [
         alt.Chart(source([row for row in rows if row["panel"] == panel]), title=panel, width=190, height=190)
-        .mark_point(filled=True, size=22, opacity=0.75, stroke=INK, strokeWidth=0, aria=False)
+        .mark_point(filled=True, size=22, opacity=1, fillOpacity=0.75, strokeWidth=0, aria=False)
         .encode(
             x=alt.X("x:Q", axis=axis, scale=alt.Scale(zero=False)),
             y=alt.Y("y:Q", axis=axis, scale=alt.Scale(zero=False)),
