@@ -2,6 +2,7 @@
 """Official archives of data sets: downloaded once, checked, unpacked into the user's cache folder."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,12 +130,16 @@ def _identity(name: str) -> dict[str, str | int]:
     return {remote.name: remote.sha256 for remote in DOWNLOADS[name].files}
 
 
+def _tell(on_event: Callable[[Event], None], name: str, done: int, total: int) -> None:
+    on_event(Event("download", done, total, name))
+
+
 def _download(name: str, folder: Path, on_event: Callable[[Event], None]) -> None:
     """What has been downloaded stays beside the folder until all of it is there: a later call goes on with it."""
     remotes = DOWNLOADS[name].files
     files = [folder.with_name(remote.name) for remote in remotes]
     for remote, file in zip(remotes, files, strict=True):
-        download(remote, file, lambda done, total, name=remote.name: on_event(Event("download", done, total, name)))
+        download(remote, file, partial(_tell, on_event, remote.name))
     with atomic_folder(folder) as draft:
         for file in files:
             install(file, draft, MOST_INFLATED)

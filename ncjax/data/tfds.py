@@ -174,7 +174,7 @@ def _unreadable(name: str, data_dir: str, error: Exception) -> str:
 def _split(builder: Any, split: str, image_size: int) -> Split:
     if has_random_access(builder):
         reader = open_rows(builder, split, image_size)
-        rows = map(reader.read, range(reader.count))
+        rows: Iterator[tuple[np.ndarray, int]] = map(reader.read, range(reader.count))
     else:
         rows = _rows_by_tensorflow(builder, split, image_size)
     images, labels = zip(*rows, strict=True)
