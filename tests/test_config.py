@@ -92,7 +92,6 @@ def test_the_experiments_of_the_issue_are_there():
         ),
         (lambda: DataConfig(crop_scale=1.5), "data.crop_scale is 1.5, but must be from 0 to 1"),
         (lambda: DataConfig(test_split=""), "data.test_split is '', but must be the name of a split"),
-        (lambda: ModelConfig(stem="none"), "model.stem is 'none', but must be auto or cifar or imagenet"),
         (lambda: OptimConfig(warmup_epochs=-1), "optim.warmup_epochs is -1"),
         (lambda: DataConfig(crop_padding=-1), "data.crop_padding is -1, but must be from 0 to 128"),
         (lambda: DataConfig(test_examples=-1), "data.test_examples is -1, but must be 0 or more"),

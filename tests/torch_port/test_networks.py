@@ -126,7 +126,12 @@ def test_parameter_counts_are_the_published_ones(config, published):
 
 
 @pytest.mark.parametrize(
-    ("name", "published"), [("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032)]
+    ("name", "published"),
+    [
+        ("resnet18", 11_689_512),
+        pytest.param("resnet34", 21_797_672, marks=pytest.mark.slow),
+        pytest.param("resnet50", 25_557_032, marks=pytest.mark.slow),
+    ],
 )
 def test_with_the_stem_of_imagenet_the_counts_are_those_of_torchvision(name, published):
     config, shape = ModelConfig(name=name), (224, 224, 3)

@@ -69,7 +69,7 @@ def test_warm_up_rises_linearly_to_the_schedule(kind):
 def test_a_run_warms_up_for_its_epochs(config, dataset):
     optim = dataclasses.replace(config.optim, schedule="constant", warmup_epochs=2)
     spec = prepare(dataclasses.replace(config, optim=optim), dataset).spec
-    rising = [float(spec.lr_factor(np.int32(step))) for step in range(spec.total_steps)]
+    rising = [float(spec.lr_factor(jnp.asarray(step, jnp.int32))) for step in range(spec.total_steps)]
     steps = 2 * spec.steps_per_epoch
     np.testing.assert_allclose(rising[:steps], np.arange(1, steps + 1) / steps, rtol=1e-6)
     assert set(rising[steps:]) == {1.0}
