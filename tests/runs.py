@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 
 from ncjax.features.feature_set import FeatureSet
 from ncjax.features.store import load_features
@@ -101,9 +102,12 @@ def records(workdir: Path) -> list[dict]:
 
 
 def state_of(workdir: Path, step: int) -> list[np.ndarray]:
-    """Every array of a checkpoint."""
+    """Every array of a checkpoint, of one process or several, on one device."""
+    path, here = (workdir / "checkpoints" / str(step) / "default").absolute(), SingleDeviceSharding(jax.devices()[0])
     with ocp.StandardCheckpointer() as checkpointer:
-        state = checkpointer.restore((workdir / "checkpoints" / str(step) / "default").absolute())
+        written = checkpointer.metadata(path).item_metadata.tree
+        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), written)
+        state = checkpointer.restore(path, target)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 

@@ -162,8 +162,12 @@ def test_a_run_that_lost_a_process_goes_on_by_itself_and_ends_like_one_that_lost
     assert [code for code, _ in ended(pair)] == [0, 0]
     script(project / ".venv" / "bin" / "ncjax", REAL)
     script(project.parent / "bin" / "nvidia-smi", "for i in range(2): print(f'GPU {i}: stand-in')\n")
-    given = {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "XLA_"))}
-    given |= {"PYTHONPATH": str(ROOT), "NCJAX_PORT": str(free_port())}
+    given = {name: value for name, value in os.environ.items() if name not in ("NPROC", "PATH", "HOME")}
+    given |= {
+        "PYTHONPATH": str(ROOT),
+        "NCJAX_PORT": str(free_port()),
+    }  # the rest as for the pair, which it has to equal
+    given["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1"
     launchers = [str(project / "launch" / name) for name in ("again.sh", "multi_gpu.sh")]
     line = ["bash", launchers[0], "bash", launchers[1], "--per-gpu", *map(str, run)]
     with subprocess.Popen(line, env=environment(project) | given, stderr=subprocess.PIPE, text=True) as running:

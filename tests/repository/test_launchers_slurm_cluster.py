@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.repository.launchers import STAND_IN, calls, environment, launch, lines, make_project, script
-from tests.runs import ROOT, command, ended, free_port, records, start_several, state_of
+from tests.runs import ROOT, command, free_port, records, state_of
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
 SBIN = f"{os.environ['PATH']}:/usr/sbin:/opt/slurm/bin:/opt/slurm/sbin"
@@ -165,7 +165,7 @@ ONE_DEVICE = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_devic
 
 
 def train(jobs: Jobs, workdir: Path) -> str:
-    """Two processes of one device train as in `undisturbed`."""
+    """Two processes of one device train in a job."""
     script(jobs.project / ".venv" / "bin" / "ncjax", NCJAX)
     slurm = ("--cpus", "--nodes", 1, "--ntasks-per-node", 2, "--time", 30, "--")
     given = {name: os.environ[name] for name in os.environ if name.startswith("JAX_")}
@@ -182,8 +182,7 @@ def has_come_to(workdir: Path, step: int) -> bool:
 def test_two_processes_are_preempted_queue_again_and_end_bit_for_bit_like_undisturbed_ones(
     jobs: Jobs, tmp_path: Path
 ) -> None:
-    pair = start_several(command("train", tmp_path / "undisturbed", *OPTIONS), processes=2, devices=1)
-    assert [code for code, _ in ended(pair, timeout=600)] == [0, 0]
+    jobs.until(train(jobs, tmp_path / "undisturbed"), "JobState", "COMPLETED")
     workdir = tmp_path / "preempted"
     job = train(jobs, workdir)
     until(lambda: has_come_to(workdir, 8), f"a checkpoint: {jobs.log(job)}")
