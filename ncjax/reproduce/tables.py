@@ -4,9 +4,10 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ncjax.report.groups import MISSING, Group, Quantity, group_rows, last_epochs, number, percent, value_of
+from ncjax.report.groups import Group, Quantity, group_rows, last_epochs, value_of
 from ncjax.report.main_result import CEILING, COARSE_TEST, COARSE_TRAIN, clp
 from ncjax.report.markdown import markdown_table
+from ncjax.report.number_formats import MISSING, number, percent
 from ncjax.reproduce.intervals import difference, written
 from ncjax.results import Comparison, Evaluation, Row
 
