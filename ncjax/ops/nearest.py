@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float, Float16, Int32
 
 from ncjax.ops.pallas import compiled_with, padded_width
@@ -36,6 +37,11 @@ def nearest_centroids(rows: Float[Array, "n d"], centroids: Float[Array, "k d"],
         centroids: of any size.
         halves: 2: products as exact as those of float32; 1: of float16, and the first stands in place of the second.
     """
+    found: Nearest = sequential_vmap(partial(_nearest_centroids, halves=halves))(rows, centroids)
+    return found
+
+
+def _nearest_centroids(rows: Array, centroids: Array, *, halves: int) -> Nearest:
     from jax.experimental import pallas as pl
 
     (n, d), (k, _), width = rows.shape, centroids.shape, padded_width(rows.shape[1])

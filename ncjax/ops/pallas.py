@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kernels in Pallas share: they are written for its Triton backend, which GPUs of NVIDIA have."""
+"""What kernels in Pallas share: they are written for its Triton backend, which GPUs of NVIDIA have.
+
+Under `vmap` they follow each other: each fills the device, and a second axis of programs may have 65,535 at most.
+"""
 
 from typing import Any
 

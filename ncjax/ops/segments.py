@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float, Int32
 
 from ncjax.ops.pallas import compiled_with, padded_width
@@ -23,6 +24,11 @@ def segment_sums(
 
     Each row is read once, in the order of the labels: `4 n d` bytes.
     """
+    sums, mass = sequential_vmap(partial(_segment_sums, k=k))(rows, weights, labels)
+    return sums, mass
+
+
+def _segment_sums(rows: Array, weights: Array, labels: Array, *, k: int) -> tuple[Array, Array]:
     from jax.experimental import pallas as pl
 
     d, shares = rows.shape[1], max(1, min(64, PROGRAMS // k))

@@ -38,7 +38,7 @@ def steps_of_sklearn(points, start, steps):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("steps", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_steps_from_given_centroids_are_scikit_learns(interpreted, steps):
     points = blobs()
     theirs = steps_of_sklearn(points, points[:K], steps)
@@ -47,7 +47,7 @@ def test_steps_from_given_centroids_are_scikit_learns(interpreted, steps):
     np.testing.assert_allclose(found.centroids, theirs.cluster_centers_, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["blobs", "Student t"])
+@pytest.mark.parametrize("kind", [pytest.param("blobs", marks=pytest.mark.slow), "Student t"])
 def test_labels_and_inertia_are_of_the_nearest_centroid(interpreted, kind):
     points, weights = make(kind, N, D, K, masked=True)
     found = kmeans(jax.random.key(1), points, K, weights=jnp.asarray(weights), init=points[None, weights > 0][:, :K])
@@ -81,6 +81,7 @@ def test_products_of_float16_stop_where_they_do_not_tell_clusters_apart(interpre
     assert int(found.iterations[0]) == 0
 
 
+@pytest.mark.slow
 def test_tight_clusters_are_found_by_full_precision(interpreted):
     points = blobs(spread=1e-3)
     found = kmeans(jax.random.key(0), points, K, init=points[None, :K])

@@ -28,9 +28,13 @@ def scores_of(rows, centroids):
 
 
 @pytest.mark.parametrize(("n", "d", "k"), [(128, 16, 64), (300, 7, 100), (65, 130, 70), (1, 1, 1), (129, 256, 65)])
-@pytest.mark.parametrize("largest", [1.0, 1e-3, 1e6])
-def test_two_halves_are_as_exact_as_float32(n, d, k, largest):
-    rows, centroids = problem(n, d, k, largest=largest)
+def test_two_halves_are_as_exact_as_float32(n, d, k):
+    for largest in (1.0, 1e-3, 1e6):
+        agrees(*problem(n, d, k, largest=largest))
+
+
+def agrees(rows, centroids):
+    (n, _), k = rows.shape, len(centroids)
     found = jax.jit(nearest_centroids)(rows, centroids)
     wanted = scores_of(rows, centroids)
     rounding = 4 * np.finfo(np.float32).eps * ((rows**2).sum(axis=1).max() + (centroids**2).sum(axis=1).max()) / 2
