@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ncjax.bench.apart import Answer, run_apart
 from ncjax.bench.correctness import bench_correctness
 from ncjax.bench.evaluation import bench_evaluation
-from ncjax.bench.kmeans import OURS, bench_kmeans
+from ncjax.bench.kmeans import OURS, Workload, bench_kmeans
+from ncjax.bench.limited import Answer, run_limited
 from ncjax.bench.lloyd import LARGE, Lloyd, bench_lloyd
 from ncjax.bench.result import BenchComparison, BenchResult, BenchRow
 from ncjax.bench.speed import bench_ensemble, bench_train
@@ -49,7 +50,7 @@ class Scope:
 class Stage(NamedTuple):
     """One part of the benchmark, in a process of its own."""
 
-    run: Callable[[Scope, float], BenchResult]  # `until` is of `time.monotonic`: no further peer is started then
+    run: Callable[[Scope, float], BenchResult]  # with the `until` of `interleave`
     secs: float  # at most, of MINUTES
     what: str
 
@@ -75,9 +76,9 @@ def _ensemble(scope: Scope, until: float) -> BenchResult:
 
 
 def _kmeans(scope: Scope, until: float) -> BenchResult:
-    workload = "cifar10" if scope.toy else "features"
-    only = (OURS, "flash-kmeans", "scikit-learn Lloyd")
-    return bench_kmeans(workload, scope.features, "", rounds=scope.rounds, only=only)
+    beside = "flash-kmeans" if find_spec("flash_kmeans") and not scope.toy else "scikit-learn Lloyd"
+    workload: Workload = "cifar10" if scope.toy else "features"
+    return bench_kmeans(workload, scope.features, "", rounds=scope.rounds, only=(OURS, beside))
 
 
 def _lloyd(scope: Scope, until: float) -> BenchResult:
@@ -85,13 +86,13 @@ def _lloyd(scope: Scope, until: float) -> BenchResult:
 
 
 STAGES = {  # the most important first
-    "correctness": Stage(_correctness, 60, "values beside float64 on the host"),
-    "train_512": Stage(partial(_train, batch=512), 110, "images/s of one ResNet-18, batch 512, bfloat16"),
+    "correctness": Stage(_correctness, 50, "values beside float64 on the host"),
+    "train_512": Stage(partial(_train, batch=512), 150, "images/s of one ResNet-18, batch 512, bfloat16"),
     "train_128": Stage(partial(_train, batch=128), 80, "the same, batch 128"),
-    "evaluate": Stage(_evaluate, 70, "seconds of a whole evaluation"),
-    "ensemble": Stage(_ensemble, 80, "images/s of 16 ResNet-18 of width 16"),
-    "kmeans": Stage(_kmeans, 40, "seconds of k-means, 50,000 x 512, k = 10, ten restarts"),
-    "lloyd": Stage(_lloyd, 40, "seconds of 25 steps of k-means, 1,000,000 x 128, k = 1000"),
+    "evaluate": Stage(_evaluate, 50, "seconds of a whole evaluation"),
+    "ensemble": Stage(_ensemble, 70, "images/s of 16 ResNet-18 of width 16"),
+    "kmeans": Stage(_kmeans, 45, "seconds of k-means, 50,000 x 512, k = 10, ten restarts"),
+    "lloyd": Stage(_lloyd, 35, "seconds of 25 steps of k-means, 1,000,000 x 128, k = 1000"),
 }
 
 
@@ -162,10 +163,10 @@ def _run(name: str, scope: Scope, minutes: float, end: float) -> Answer:
     limit = min(STAGES[name].secs * minutes / MINUTES, end - time.monotonic())
     if limit < LEAST_SECS:
         return Answer(None, "no time was left")
-    until = time.monotonic() + limit / 2  # the other half measures what has been started
+    until = time.monotonic() + 0.85 * limit  # a round may take longer
     variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")}
     print(f"{name}: {STAGES[name].what}, at most {limit:.0f} s", flush=True)
-    return run_apart(partial(STAGES[name].run, scope, until), limit, variables)
+    return run_limited(partial(STAGES[name].run, scope, until), limit, variables)
 
 
 def joined(command: str, answers: dict[str, Answer]) -> BenchResult:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from ncjax.bench.apart import run_apart
 from ncjax.bench.kmeans import inertia_of_labels, make_features
+from ncjax.bench.limited import run_limited
 from ncjax.bench.result import BenchResult, bench_result, bench_row
 from ncjax.config import Config, ModelConfig, OptimConfig
 from ncjax.errors import UserError
@@ -144,7 +144,7 @@ def step_checks(toy: bool) -> Iterator[Check]:
         UserError: the host does not give one.
     """
     loss, update = step_values(toy)
-    reference = run_apart(partial(step_values, toy, double=True), HOST_SECS, {"JAX_PLATFORMS": "cpu"})
+    reference = run_limited(partial(step_values, toy, double=True), HOST_SECS, {"JAX_PLATFORMS": "cpu"})
     if reference.value is None:
         raise UserError(f"a training step in float64 on the host: {reference.error}")
     yield Check("training step: loss", abs(loss / reference.value[0] - 1), 1e-3)

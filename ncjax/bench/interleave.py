@@ -45,12 +45,14 @@ def interleave(peers: Mapping[str, Peer], *, rounds: int, until: float = math.in
     Args:
         peers: by name; the first two are measured, the others where there is time.
         rounds: how often each is called.
-        until: when to stop, of `time.monotonic`; one round is always measured.
+        until: when to stop, of `time.monotonic`: no more peers are started when half of the time is over, nor rounds
+            when all of it is; one round is always measured.
     """
+    half = (time.monotonic() + until) / 2
     context = multiprocessing.get_context("spawn")
     running: dict[str, tuple[BaseProcess, Connection, Any]] = {}
     for name, peer in peers.items():
-        if time.monotonic() > until and sum(not isinstance(ready, str) for _, _, ready in running.values()) >= 2:
+        if time.monotonic() > half and sum(not isinstance(ready, str) for _, _, ready in running.values()) >= 2:
             break
         ours, theirs = context.Pipe()
         process: BaseProcess = context.Process(target=_serve, args=(theirs, peer), daemon=True)
@@ -117,7 +119,7 @@ def _serve(connection: Connection, peer: Peer) -> None:
 
 
 def end_with_parent() -> None:
-    """A peer whose parent was killed would compute on, and disturb what is measured next."""
+    """Ends this process with its parent: it would compute on, and disturb what is measured next."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -191,7 +191,7 @@ def flash_timer(workload: Workload, data: Path | None, report: Path) -> Callable
 
         variance = float(x.var(dim=0).mean())
         batch = x[None].expand(RESTARTS, *x.shape).contiguous()
-        found, centroids, *_ = batch_kmeans_Euclid(batch, k, max_iters=300, tol=1e-4 * variance**0.5)
+        found, centroids, *_ = batch_kmeans_Euclid(batch, k, max_iters=300, tol=(1e-4 * variance) ** 0.5)
         inertia = torch.stack([((x - c[y.long()]) ** 2).sum() for y, c in zip(found, centroids, strict=True)])
         best: np.ndarray = found[int(inertia.argmin())].cpu().numpy()
         return best

@@ -10,7 +10,7 @@ import pytest
 
 from ncjax.bench import accelerator
 from ncjax.bench.accelerator import STAGES, Stage
-from ncjax.bench.apart import Answer
+from ncjax.bench.limited import Answer
 from ncjax.bench.result import Pair, bench_result, bench_row, read_result
 from ncjax.cli.main import main
 from ncjax.errors import UserError
@@ -68,7 +68,7 @@ def test_limits_are_shares_of_the_time_and_what_it_does_not_reach_is_not_started
         return Answer(quick(None, 0.0), "")
 
     monkeypatch.setattr(accelerator, "STAGES", {name: Stage(quick, 240, name) for name in ("a", "b", "c")})
-    monkeypatch.setattr(accelerator, "run_apart", run)
+    monkeypatch.setattr(accelerator, "run_limited", run)
     monkeypatch.setattr(accelerator, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     result = accelerator.bench_accelerator("", minutes=1.0, toy=True)
     assert started == [30, 30]

@@ -22,7 +22,7 @@ class Answer(NamedTuple):
     error: str
 
 
-def run_apart(function: Callable[[], Any], limit_secs: float, variables: Mapping[str, str] | None = None) -> Answer:
+def run_limited(function: Callable[[], Any], limit_secs: float, variables: Mapping[str, str] | None = None) -> Answer:
     """Runs a function of a module in a new process; it may start processes of its own, which end with it.
 
     Args:

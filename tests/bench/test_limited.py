@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ncjax.bench.apart import Answer, run_apart
+from ncjax.bench.limited import Answer, run_limited
 
 
 def answer(variable):
@@ -33,7 +33,7 @@ def sleep_with_a_child(file):
 
 def test_it_is_another_process_with_other_variables(monkeypatch):
     monkeypatch.setenv("NCJAX_KEPT", "before")
-    process, seen = run_apart(partial(answer, "NCJAX_KEPT"), 60.0, {"NCJAX_KEPT": "within"}).value
+    process, seen = run_limited(partial(answer, "NCJAX_KEPT"), 60.0, {"NCJAX_KEPT": "within"}).value
     assert process != os.getpid()
     assert seen == "within"
     assert os.environ["NCJAX_KEPT"] == "before"
@@ -41,12 +41,12 @@ def test_it_is_another_process_with_other_variables(monkeypatch):
 
 @pytest.mark.parametrize(("function", "error"), [(fail, "ValueError: no such"), (end, "its process ended")])
 def test_failures_are_told(function, error):
-    assert run_apart(function, 60.0) == Answer(None, error)
+    assert run_limited(function, 60.0) == Answer(None, error)
 
 
 def test_at_the_limit_it_ends_with_what_it_has_started(tmp_path):
     file = tmp_path / "child"
-    assert run_apart(partial(sleep_with_a_child, file), 8.0) == Answer(None, "stopped after 8 s")
+    assert run_limited(partial(sleep_with_a_child, file), 8.0) == Answer(None, "stopped after 8 s")
     child = int(file.read_text())
     for _ in range(100):
         if not Path(f"/proc/{child}").exists() or "zombie" in Path(f"/proc/{child}/status").read_text():
