@@ -46,9 +46,10 @@ def interleave(peers: Mapping[str, Peer], *, rounds: int, until: float = math.in
     Args:
         peers: by name; the first two are measured, the others where there is time.
         rounds: how often each is called.
-        until: when to stop, of `time.monotonic`; one round is always measured.
+        until: when to stop, of `time.monotonic`: no more peers are started when half of the time is over, nor rounds
+            when all of it is; one round is always measured.
     """
-    running = _start(peers, until)
+    running = _start(peers, (time.monotonic() + until) / 2)
     values = _measure(running, rounds, until)
     found = {name: Measured((), 0.0, 0, NO_TIME) for name in peers}
     for name, (process, connection, ready) in running.items():
@@ -121,7 +122,7 @@ def _receive(connection: Connection) -> Any:
 
 
 def _serve(connection: Connection, peer: Peer) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ |= AFRESH
     try:
         for name in peer.imports:
@@ -138,8 +139,8 @@ def _serve(connection: Connection, peer: Peer) -> None:
         connection.send(f"{type(error).__name__}: {first_line(error)}"[:300])
 
 
-def _end_with_parent() -> None:
-    """A peer whose parent was killed would compute on, and disturb what is measured next."""
+def end_with_parent() -> None:
+    """Ends this process with its parent: it would compute on, and disturb what is measured next."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

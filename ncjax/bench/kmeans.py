@@ -3,13 +3,14 @@
 
 import importlib.util
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from ncjax.bench.interleave import Peer, interleave, mean_secs
 from ncjax.bench.result import BenchResult, Pair, bench_result, row_of
@@ -23,7 +24,9 @@ SUPER_CLASSES = 5
 CLUSTERS_OF_SUPER_CLASS = 2
 
 
-def bench_kmeans(workload: Workload, data: Path | None, command: str, *, rounds: int) -> BenchResult:
+def bench_kmeans(
+    workload: Workload, data: Path | None, command: str, *, rounds: int, only: Collection[str] = ()
+) -> BenchResult:
     """Measures every peer that is installed; each solves all problems of the workload, with ten restarts each.
 
     Notes give each peer's inertia, summed in float64 from its labels, over ours, and the share of labels that are ours
@@ -34,6 +37,7 @@ def bench_kmeans(workload: Workload, data: Path | None, command: str, *, rounds:
         data: file of the workload cifar10.
         command: kept with the results.
         rounds: how often each is measured, for a second or more.
+        only: names of peers to measure; empty: all.
 
     Raises:
         UserError: the workload needs a file, or the file is not of features.
@@ -44,7 +48,9 @@ def bench_kmeans(workload: Workload, data: Path | None, command: str, *, rounds:
         "scikit-learn Lloyd": (sklearn_timer, "sklearn", "scikit-learn"),
         "faiss": (faiss_timer, "faiss", "faiss-cpu"),
         "ott-jax": (ott_timer, "ott", "ott-jax"),
+        "flash-kmeans": (flash_timer, "flash_kmeans", "flash-kmeans"),
     }
+    timers = {name: found for name, found in timers.items() if name in (only or timers)}
     installed = {name: found for name, found in timers.items() if importlib.util.find_spec(found[1])}
     with tempfile.TemporaryDirectory() as folder:
         labels = {name: Path(folder) / f"{name}.npy" for name in installed}
@@ -173,6 +179,26 @@ def ott_timer(workload: Workload, data: Path | None, report: Path) -> Callable[[
     return partial(_timed, lambda: list(map(np.asarray, [labels(x) for x in points])), report)
 
 
+def flash_timer(workload: Workload, data: Path | None, report: Path) -> Callable[[], float]:
+    """flash-kmeans on a GPU: the restarts are a batch, from points drawn at random; the best of them is kept."""
+    import torch
+
+    problems, k = make_problems(workload, data)
+    points = [torch.from_numpy(x).cuda() for x in problems]
+
+    def labels(x: "torch.Tensor") -> np.ndarray:
+        from flash_kmeans import batch_kmeans_Euclid
+
+        variance = float(x.var(dim=0).mean())
+        batch = x[None].expand(RESTARTS, *x.shape).contiguous()
+        found, centroids, *_ = batch_kmeans_Euclid(batch, k, max_iters=300, tol=(1e-4 * variance) ** 0.5)
+        inertia = torch.stack([((x - c[y.long()]) ** 2).sum() for y, c in zip(found, centroids, strict=True)])
+        best: np.ndarray = found[int(inertia.argmin())].cpu().numpy()
+        return best
+
+    return partial(_timed, lambda: [labels(x) for x in points], report)
+
+
 def _timed(solve: Callable[[], list[np.ndarray]], report: Path) -> float:
     """Seconds; the labels are saved."""
     secs, labels = mean_secs(solve, MEASURED_SECS)
@@ -185,12 +211,12 @@ def _quality(problems: list[np.ndarray], k: int, labels: np.ndarray, ours: np.nd
 
     ends = np.cumsum([len(x) for x in problems])[:-1]
     parts = list(zip(problems, np.split(labels, ends), np.split(ours, ends), strict=True))
-    ratio = sum(_inertia(x, y, k) for x, y, _ in parts) / sum(_inertia(x, y, k) for x, _, y in parts)
+    ratio = sum(inertia_of_labels(x, y, k) for x, y, _ in parts) / sum(inertia_of_labels(x, y, k) for x, _, y in parts)
     same = sum(score_against_classes(y, z).accuracy * len(y) for _, y, z in parts) / len(ours)
     return f"inertia {ratio:.5f} of ours, {100 * same:.2f} % of the labels as ours."
 
 
-def _inertia(points: np.ndarray, labels: np.ndarray, k: int) -> float:
+def inertia_of_labels(points: Float[np.ndarray, "n d"], labels: Int[np.ndarray, "n"], k: int) -> float:
     """In float64, to the means of the labels: the same criterion for all."""
     groups = [points[labels == j].astype(np.float64) for j in range(k)]
     return float(sum(((group - group.mean(axis=0)) ** 2).sum() for group in groups if len(group)))

@@ -271,7 +271,7 @@ def _spread(row: BenchRow) -> str:
         return f"failed: {row.error}"
     digits = 0 if row.median >= 100 else 2 if row.median >= 1 else 3
     median, low, high = (f"{number:,.{digits}f}" for number in (row.median, row.min, row.max))
-    return f"{median} {row.unit} ({low} to {high})"
+    return f"{median} {row.unit} ({f'{low} to {high}' if len(row.values) > 1 else 'n = 1'})"
 
 
 register(BenchRow, omit_defaults=True)

@@ -2,6 +2,7 @@
 """Images per second of training: one member, and all members of a run at once, compared with PyTorch."""
 
 import dataclasses
+import math
 import tempfile
 from pathlib import Path
 
@@ -15,18 +16,18 @@ UNIT = "images/s"
 OURS, ALONE = "ncjax", "ncjax, one after the other"
 
 
-def bench_train(config: Config, command: str, *, rounds: int) -> BenchResult:
+def bench_train(config: Config, command: str, *, rounds: int, until: float = math.inf) -> BenchResult:
     """The first member of a config alone, with ncjax and in every way of running PyTorch in the same number type.
 
     Raises:
         UserError: the config does not fit its data, or asks for several devices.
     """
     alone = _first_member(config)
-    rows, notes = _measured({OURS: our_peer(alone)}, alone, rounds)
+    rows, notes = _measured({OURS: our_peer(alone)}, alone, rounds, until)
     return _result(config, command, rows, [(OURS, fastest(rows[1:]))], notes, title(alone, 1))
 
 
-def bench_ensemble(config: Config, command: str, *, rounds: int) -> BenchResult:
+def bench_ensemble(config: Config, command: str, *, rounds: int, until: float = math.inf) -> BenchResult:
     """All members of a config at once; for comparison one after the other, with ncjax and with PyTorch.
 
     One after the other, `S` runs have the images/s of one run alone: that is what is measured.
@@ -39,7 +40,7 @@ def bench_ensemble(config: Config, command: str, *, rounds: int) -> BenchResult:
 
     alone, count = _first_member(config), len(list_members(config, load_dataset(config.data)))
     at_once = f"ncjax, {count} at once"
-    rows, notes = _measured({at_once: our_peer(config), ALONE: our_peer(alone)}, alone, rounds)
+    rows, notes = _measured({at_once: our_peer(config), ALONE: our_peer(alone)}, alone, rounds, until)
     return _result(config, command, rows, [(at_once, fastest(rows[2:])), (at_once, ALONE)], notes, title(config, count))
 
 
@@ -55,12 +56,13 @@ def _result(
     return bench_result(command, rows, compared, notes, to_dict(config))
 
 
-def _measured(ours: dict[str, Peer], alone: Config, rounds: int) -> tuple[list[BenchRow], list[str]]:
+def _measured(ours: dict[str, Peer], alone: Config, rounds: int, until: float) -> tuple[list[BenchRow], list[str]]:
     """Rows of our peers, then of PyTorch's, and notes."""
     leave_memory()
     with tempfile.TemporaryDirectory() as folder:
         theirs, notes = _torch_peers(alone, Path(folder) / "batches.npz")
-        measured = interleave(ours | theirs, rounds=rounds)
+        fastest_first = dict(reversed(theirs.items()))  # what time does not reach is left out
+        measured = interleave(ours | fastest_first, rounds=rounds, until=until)
     return [row_of(name, UNIT, found) for name, found in measured.items()], notes
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ncjax bench NAME`: each measures, writes one JSON file and prints its tables."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -146,6 +147,36 @@ def bench_collapse_verb(arguments: Sequence[str]) -> None:
     from ncjax.bench.collapse import bench_collapse
 
     _finish(output, lambda: bench_collapse(command("bench collapse", arguments), rounds=rounds))
+
+
+def bench_accelerator_verb(arguments: Sequence[str]) -> None:
+    """Measures everything on an accelerator."""
+
+    def options(
+        minutes: float = 8.0,
+        stages: tuple[str, ...] = (),
+        toy: bool = False,
+        data: Path | None = None,
+        output: Path = FOLDER / "accelerator.json",
+    ) -> tuple[float, tuple[str, ...], bool, Path | None, Path]:
+        """Check values beside float64, then time training, evaluation, ensembles and k-means beside what is installed.
+
+        Args:
+            minutes: Limit of all of it; the most important comes first [minutes].
+            stages: Parts to run, such as kmeans; ncjax/bench/accelerator.py lists them [names; empty: all].
+            toy: A size that a CPU takes seconds for [yes or no].
+            data: CIFAR-10 as a folder [path; none: random pictures of its shape, which train as fast].
+            output: File for the result [path].
+        """
+        return minutes, stages, toy, data, output
+
+    minutes, stages, toy, data, output = parse("bench accelerator", options, arguments)
+    if not 0 < minutes < math.inf:
+        raise UserError(f"minutes is {minutes}, but must be above 0, finite; change it with --minutes")
+    from ncjax.bench.accelerator import bench_accelerator
+
+    line = command("bench accelerator", arguments)
+    _finish(output, lambda: bench_accelerator(line, minutes=minutes, stages=stages, toy=toy, data=data))
 
 
 def bench_startup_verb(arguments: Sequence[str]) -> None:

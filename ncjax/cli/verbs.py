@@ -89,6 +89,11 @@ BENCHMARKS = {
     "evaluate": Verb("", "seconds of a whole evaluation, and of scikit-learn's", "benchmarks.bench_evaluate_verb"),
     "collapse": Verb("", "seconds of all collapse metrics, and of one product X^T X", "benchmarks.bench_collapse_verb"),
     "theory": Verb("", "run-steps/s of the synthetic setting, and of PyTorch", "benchmarks.bench_theory_verb"),
+    "accelerator": Verb(
+        "",
+        "on an accelerator: values, training, evaluation, ensembles and k-means",
+        "benchmarks.bench_accelerator_verb",
+    ),
     "startup": Verb("", "ncjax --help, and the demo on first and later starts", "benchmarks.bench_startup_verb"),
 }
 GROUPS = {

@@ -16,14 +16,14 @@ from ncjax.cluster.search import KMeansOptions
 from ncjax.cluster.solver import KMeansResult, Solved, solve
 from ncjax.distributed.processes import to_host
 from ncjax.ops.precision import double_precision
-from ncjax.ops.xla import jit_by_size
+from ncjax.ops.xla import jit_by_size, jit_untuned
 from ncjax.storage.arrays import takes_tensors
 
 Run = Callable[[Array, Any, Any, Any, Array, KMeansOptions], Solved]
 EXACT = ("float32", "float16", "bfloat16", "int8", "uint8", "int16", "uint16")  # as float32
 
-run_solve: Run = jax.jit(solve, static_argnames=("options",))
-run_once: Run = jit_by_size(solve, static_argnames=("options",))
+run_solve: Run = jit_untuned(solve, static_argnames=("options",))
+run_once: Run = jit_by_size(solve, jit=jit_untuned, static_argnames=("options",))
 
 
 @takes_tensors

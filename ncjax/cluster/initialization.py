@@ -18,6 +18,7 @@ from ncjax.cluster.points import (
     take_rows,
 )
 from ncjax.ops.products import matmul
+from ncjax.ops.xla import branch
 
 
 def kmeans_plus_plus(
@@ -31,7 +32,7 @@ def kmeans_plus_plus(
         centroids, distances = carry
         drawn = draw_at(shares[j], _chances(points, distances, axis_name), axis_name)
         candidates = take_rows(points, drawn, axis_name)
-        best = lax.cond(
+        best = branch(
             j > 0,
             lambda: _candidate_inertia(points, candidates, distances, axis_name).argmin(axis=1).astype(jnp.int32),
             lambda: jnp.zeros(r, jnp.int32),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int32
 
+from ncjax.cluster.kernels import has_kernel
 from ncjax.cluster.points import (
     Points,
     first_row_index,
@@ -22,9 +23,14 @@ from ncjax.cluster.points import (
     sum_over_devices,
     take_rows,
 )
+from ncjax.ops.nearest import Nearest, nearest_centroids
 from ncjax.ops.products import matmul
+from ncjax.ops.segments import segment_sums
 
-WIDTH = 4  # restarts that take a step together; the others wait until one of them has converged
+WIDTH = 4  # restarts that take a step together on CPUs; the others wait until one of them has converged
+
+
+MOST_COMPARED = 1024  # numbers that are put in order by comparing all with all
 
 
 class Restarts(NamedTuple):
@@ -66,7 +72,13 @@ def best_restarts(restarts: Restarts, count: int) -> Restarts:
 
 def least(values: Float[Array, "m"], count: int) -> Int32[Array, "c"]:
     """Indices of the least numbers in their order, of equal ones the earlier first; nan is last."""
-    return lax.top_k(-jnp.where(jnp.isnan(values), jnp.inf, values), count)[1]
+    known = jnp.where(jnp.isnan(values), jnp.inf, values)
+    if len(values) > MOST_COMPARED:
+        return lax.top_k(-known, count)[1]
+    number = jnp.arange(len(values), dtype=jnp.int32)
+    first = (known[None, :] < known[:, None]) | (known[None, :] == known[:, None]) & (number[None, :] < number[:, None])
+    place = first.sum(axis=1, dtype=jnp.int32)  # a sort takes GPUs seconds to compile, for few numbers too
+    return (place[None, :] == number[:count, None]).argmax(axis=1).astype(jnp.int32)
 
 
 def run_lloyd(
@@ -75,22 +87,29 @@ def run_lloyd(
     limit: Float[Array, ""],
     max_iterations: Int32[Array, ""] | int,
     axis_name: str | None,
+    floor: Float[Array, ""] | None = None,
 ) -> Restarts:
     """Iterate until every restart has moved its centroids by at most `limit` in squared norm.
 
-    `WIDTH` of them share a step, and the next one takes the place of one that has converged.
+    On CPUs `WIDTH` of them share a step, and the next one takes the place of one that has converged; on accelerators
+    all do, for a step of many takes no longer there. With a floor, products are of float16, and a restart ends before a
+    step whose inertia is below it.
     """
-    width = min(WIDTH, restarts.inertia.shape[0])
+    count = restarts.inertia.shape[0]
+    width = min(WIDTH, count) if jax.default_backend() == "cpu" else count
 
     def active(restarts: Restarts) -> Array:
         return ~restarts.converged & (restarts.iterations < max_iterations)
 
+    def advance(now: Restarts) -> Restarts:
+        moved, go = lloyd_step(points, now, limit, axis_name, floor), active(now)
+        return jax.tree.map(lambda a, b: jnp.where(go.reshape(-1, *[1] * (a.ndim - 1)), a, b), moved, now)
+
     def step(restarts: Restarts) -> Restarts:
+        if width == count:
+            return advance(restarts)
         chosen = _active_first(active(restarts), width)
-        now = jax.tree.map(lambda leaf: leaf[chosen], restarts)
-        moved = lloyd_step(points, now, limit, axis_name)
-        go = active(now)
-        new = jax.tree.map(lambda a, b: jnp.where(go.reshape(-1, *[1] * (a.ndim - 1)), a, b), moved, now)
+        new = advance(jax.tree.map(lambda leaf: leaf[chosen], restarts))
         return jax.tree.map(lambda leaf, part: leaf.at[chosen].set(part), restarts, new)
 
     return lax.while_loop(lambda restarts: active(restarts).any(), step, restarts)
@@ -102,9 +121,11 @@ def _active_first(active: Array, size: int) -> Array:
     return (order[:, None] == jnp.arange(size)[None, :]).argmax(axis=0)
 
 
-def lloyd_step(points: Points, restarts: Restarts, limit: Array, axis_name: str | None) -> Restarts:
+def lloyd_step(
+    points: Points, restarts: Restarts, limit: Array, axis_name: str | None, floor: Array | None = None
+) -> Restarts:
     """Assign, then move the centroids to the means; the inertia is that of the means with these labels."""
-    found = cluster_sums(points, restarts.centroids, axis_name)
+    found = cluster_sums(points, restarts.centroids, axis_name, halves=2 if floor is None else 1)
     moved = jnp.where(
         found.mass[:, :, None] > 0,
         found.sums / jnp.where(found.mass > 0, found.mass, 1.0)[:, :, None],
@@ -113,11 +134,37 @@ def lloyd_step(points: Points, restarts: Restarts, limit: Array, axis_name: str 
     gained = (found.mass * squared_norms(moved - restarts.centroids)).sum(axis=1)
     moved = _refill(points, restarts.centroids, moved, found.mass, axis_name)
     converged = ~(squared_norms(moved - restarts.centroids).sum(axis=1) > limit)  # so that nan ends it
-    return Restarts(restarts.number, moved, found.inertia - gained, restarts.iterations + 1, converged)
+    stepped = Restarts(restarts.number, moved, found.inertia - gained, restarts.iterations + 1, converged)
+    if floor is None:
+        return stepped
+    low = ~(found.inertia >= floor)
+    kept = restarts._replace(converged=jnp.ones_like(converged))
+    return jax.tree.map(lambda a, b: jnp.where(low.reshape(-1, *[1] * (a.ndim - 1)), a, b), kept, stepped)
 
 
-def cluster_sums(points: Points, centroids: Float[Array, "r k d"], axis_name: str | None) -> ClusterSums:
-    """Assign every point to its nearest centroid and sum each cluster."""
+def cluster_sums(
+    points: Points, centroids: Float[Array, "r k d"], axis_name: str | None, halves: int = 2
+) -> ClusterSums:
+    """Assign every point to its nearest centroid and sum each cluster; `halves` as for `nearest_centroids`."""
+    kernel = has_kernel(points, centroids.shape[1])
+    local = _sums_by_kernel(points, centroids, halves) if kernel else _sums_by_products(points, centroids)
+    return jax.tree.map(partial(sum_over_devices, axis_name=axis_name), local)
+
+
+def _sums_by_kernel(points: Points, centroids: Float[Array, "r k d"], halves: int) -> ClusterSums:
+    def of_restart(centroids: Array) -> ClusterSums:
+        near = nearest_centroids(points.rows, centroids, halves)
+        sums, mass = segment_sums(points.rows, points.weights, near.label, centroids.shape[0])
+        return ClusterSums(sums, mass, (points.weights * _squared_distance(points, near.first)).sum())
+
+    return jax.vmap(of_restart)(centroids)
+
+
+def _squared_distance(points: Points, scores: Float[Array, "n"]) -> Float[Array, "n"]:
+    return jnp.maximum(squared_norms(points.rows) + 2 * scores, 0.0)
+
+
+def _sums_by_products(points: Points, centroids: Float[Array, "r k d"]) -> ClusterSums:
     r, k, d = centroids.shape
     flat, half = centroids.reshape(r * k, d), squared_norms(centroids)[:, :, None] / 2
     clusters = jnp.arange(k, dtype=jnp.int32)[None, :, None]
@@ -133,7 +180,8 @@ def cluster_sums(points: Points, centroids: Float[Array, "r k d"], axis_name: st
     zero = ClusterSums(
         jnp.zeros_like(centroids), jnp.zeros_like(centroids[:, :, 0]), jnp.zeros_like(centroids[:, 0, 0])
     )
-    return jax.tree.map(partial(sum_over_devices, axis_name=axis_name), fold_chunks(points, r * k, update, zero))
+    found: ClusterSums = fold_chunks(points, r * k, update, zero)
+    return found
 
 
 def _refill(points: Points, centroids: Array, moved: Array, mass: Array, axis_name: str | None) -> Array:
@@ -142,7 +190,8 @@ def _refill(points: Points, centroids: Array, moved: Array, mass: Array, axis_na
     def fill(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         moved, empty = carry
         now = lax.optimization_barrier((centroids, empty))[0]  # or XLA takes the pass out of the loop, into each step
-        far = take_rows(points, _farthest(points, now, axis_name), axis_name)
+        most = empty.sum(axis=1, dtype=jnp.int32).max()
+        far = take_rows(points, _farthest(points, now, most, axis_name), axis_name)
         rank = jnp.where(empty, jnp.cumsum(empty, axis=1, dtype=jnp.int32) - 1, 0)
         filled = jnp.where(empty[:, :, None], jnp.take_along_axis(far, rank[:, :, None], axis=1), moved)
         return filled, jnp.zeros_like(empty)
@@ -151,18 +200,32 @@ def _refill(points: Points, centroids: Array, moved: Array, mass: Array, axis_na
     return lax.while_loop(lambda carry: carry[1].any(), fill, (moved, mass <= 0))[0]
 
 
-def _farthest(points: Points, centroids: Float[Array, "r k d"], axis_name: str | None) -> Int32[Array, "r k"]:
-    """Global indices of the points that are farthest from their nearest centroid, the farthest first."""
-    distances, k = nearest_distances(points, centroids), centroids.shape[1]
-    far, local = lax.top_k(distances, min(k, distances.shape[1]))
-    index = gather_over_devices(local + first_row_index(distances.shape[1], axis_name), axis_name)
-    order = lax.top_k(gather_over_devices(far, axis_name), k)[1]
-    return jnp.take_along_axis(index, order, axis=1)
+def _farthest(
+    points: Points, centroids: Float[Array, "r k d"], count: Int32[Array, ""], axis_name: str | None
+) -> Int32[Array, "r k"]:
+    """Global indices of the `count` points that are farthest from their nearest centroid, the farthest first.
+
+    One after the other, for they are few; to sort all points would take longer.
+    """
+    distances, (r, k, _) = nearest_distances(points, centroids), centroids.shape
+    own = first_row_index(distances.shape[1], axis_name) + jnp.arange(distances.shape[1], dtype=jnp.int32)
+
+    def take(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        distances, found = carry
+        local = distances.argmax(axis=1)[:, None]
+        far = gather_over_devices(jnp.take_along_axis(distances, local, axis=1), axis_name).argmax(axis=1)[:, None]
+        index = jnp.take_along_axis(gather_over_devices(own[local], axis_name), far, axis=1)
+        return jnp.where(own[None, :] == index, -jnp.inf, distances), found.at[:, j].set(index[:, 0])
+
+    return lax.fori_loop(0, count, take, (distances, jnp.zeros((r, k), jnp.int32)))[1]
 
 
 def nearest_distances(points: Points, centroids: Float[Array, "r k d"]) -> Float[Array, "r n"]:
     """Squared distance of each point to the nearest centroid of each restart; -1 for points of weight 0."""
     r, k, d = centroids.shape
+    if has_kernel(points, k):
+        scores = jax.vmap(lambda one: nearest_centroids(points.rows, one).first)(centroids)
+        return jnp.where(points.weights[None, :] > 0, jax.vmap(partial(_squared_distance, points))(scores), -1.0)
     flat, half = centroids.reshape(r * k, d), squared_norms(centroids)[:, :, None] / 2
 
     def update(first: Array, x: Array, w: Array, carry: Array) -> Array:
@@ -188,15 +251,34 @@ def assign(points: Points, centroids: Float[Array, "k d"], axis_name: str | None
     A point is in doubt where its two nearest centroids are closer to each other in squared distance than the rounding
     of the products that give them.
     """
+    local = _assign_by_kernel if has_kernel(points, centroids.shape[0]) else _assign_by_products
+    found = local(points, centroids)
+    inertia, doubt = (sum_over_devices(total, axis_name) for total in (found.inertia, found.doubt))
+    return Assigned(found.labels, inertia, doubt)
+
+
+def _assign_by_kernel(points: Points, centroids: Float[Array, "k d"]) -> Assigned:
+    near: Nearest = nearest_centroids(points.rows, centroids)
+    error = _rounding(points, squared_norms(points.rows), centroids)
+    inertia = points.weights * squared_norms(points.rows - centroids[near.label])
+    doubt = points.weights * jnp.where(2 * (near.second - near.first) < error, error, 0.0)
+    return Assigned(near.label, inertia.sum(), doubt.sum())
+
+
+def _rounding(points: Points, lengths: Float[Array, "b"], centroids: Float[Array, "k d"]) -> Float[Array, "b"]:
+    """By how much squared distances to a point may be wrong."""
+    return 4 * jnp.finfo(points.dtype).eps * (lengths + squared_norms(centroids).max())
+
+
+def _assign_by_products(points: Points, centroids: Float[Array, "k d"]) -> Assigned:
     k, half = centroids.shape[0], squared_norms(centroids) / 2
-    rounding = 4 * jnp.finfo(points.dtype).eps
 
     def update(first: Array, x: Array, w: Array, carry: Assigned) -> Assigned:
         scores = half[:, None] - matmul(centroids, x.T)
         labels, lengths = scores.argmin(axis=0).astype(jnp.int32), squared_norms(x)
         own = labels[None, :] == jnp.arange(k, dtype=jnp.int32)[:, None]
         margin = 2 * (jnp.where(own, jnp.inf, scores).min(axis=0) - scores.min(axis=0))
-        error = rounding * (lengths + 2 * half.max())
+        error = _rounding(points, lengths, centroids)
         nearest = matmul(own.astype(x.dtype).T, centroids)
         inertia = (w * squared_norms(x - nearest)).sum()
         doubt = (w * jnp.where(margin < error, error, 0.0)).sum()
@@ -204,6 +286,6 @@ def assign(points: Points, centroids: Float[Array, "k d"], axis_name: str | None
         return Assigned(all_labels, carry.inertia + inertia, carry.doubt + doubt)
 
     zero = jnp.zeros_like(half[0])
-    found = fold_chunks(points, k, update, Assigned(jnp.zeros(points.rows.shape[0], jnp.int32), zero, zero))
-    inertia, doubt = (sum_over_devices(total, axis_name) for total in (found.inertia, found.doubt))
-    return Assigned(found.labels, inertia, doubt)
+    start = Assigned(jnp.zeros(points.rows.shape[0], jnp.int32), zero, zero)
+    found: Assigned = fold_chunks(points, k, update, start)
+    return found

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int32, Key
 
-CHUNK_FLOATS = 2**20  # of a chunk of points, and of its distances to all centroids: both stay in the cache
-CHUNK_ROWS = 8192
+from ncjax.ops.memory import CACHE, chunk_numbers
+
+CACHED_ROWS = 8192  # of a chunk on CPUs at most
 BLOCK = 64  # points are drawn in two steps: a block, then a point of it
 
 
@@ -117,7 +118,7 @@ def draw_at(shares: Float[Array, "r t"], chances: Float[Array, "r n"], axis_name
 def _first_above(ends: Float[Array, "r m"], targets: Float[Array, "r t"]) -> Int32[Array, "r t"]:
     """Per row and target: the first index at which the cumulative chance exceeds the target, or all but reaches it."""
     most = ends[:, -1:] * (1 - jnp.finfo(ends.dtype).eps)  # rounding may leave a target above the end
-    method = "compare_all" if ends.shape[1] * targets.size <= CHUNK_FLOATS else "scan"
+    method = "compare_all" if ends.shape[1] * targets.size <= chunk_numbers() else "scan"
     found = jax.vmap(partial(jnp.searchsorted, side="right", method=method))(ends, jnp.minimum(targets, most))
     return jnp.minimum(found, ends.shape[1] - 1)
 
@@ -125,12 +126,12 @@ def _first_above(ends: Float[Array, "r m"], targets: Float[Array, "r t"]) -> Int
 def fold_chunks(points: Points, columns: int, update: Callable[..., Any], init: Any) -> Any:
     """Fold `update(index of the first row, rows, weights, carry)` over chunks of centred and scaled rows.
 
-    Rows of weight 0 are 0. A chunk is small enough that `columns` numbers a row fit the budget. The last chunk starts
-    early enough to be full; rows that the chunk before has read get weight 0 in it.
+    Rows of weight 0 are 0. A chunk is small enough that `columns` numbers a row fit `chunk_numbers`. The last chunk
+    starts early enough to be full; rows that the chunk before has read get weight 0 in it. On CPUs padding at the end
+    is not read; on accelerators the number of chunks is known to the compiler, so that no step waits for the host.
     """
-    count, d = points.rows.shape
-    size = min(count, CHUNK_ROWS, max(128, CHUNK_FLOATS // max(columns, d)))
-
+    count = points.rows.shape[0]
+    size = chunk_rows(*points.rows.shape, columns)
     if size == count:
         return update(jnp.int32(0), centred_rows(points), points.weights, init)
 
@@ -142,7 +143,18 @@ def fold_chunks(points: Points, columns: int, update: Callable[..., Any], init: 
         fresh = first + jnp.arange(size, dtype=jnp.int32) >= i * size
         return update(first, centred, jnp.where(fresh, weights, 0.0), carry)
 
-    return lax.fori_loop(0, (points.length + size - 1) // size, step, init)
+    cached = chunk_numbers() == CACHE
+    return lax.fori_loop(0, (points.length + size - 1) // size if cached else -(-count // size), step, init)
+
+
+def chunk_rows(count: int, d: int, columns: int) -> int:
+    """Rows of a chunk of `count` rows; on accelerators chunks are of equal size."""
+    numbers = chunk_numbers()
+    most = max(128, numbers // max(columns, d))
+    if numbers == CACHE:
+        return min(count, CACHED_ROWS, most)
+    chunks = -(-count // most)
+    return min(count, -(-count // (128 * chunks)) * 128)
 
 
 def sum_over_devices(local: Array, axis_name: str | None) -> Array:
@@ -170,7 +182,7 @@ def centred_rows(points: Points) -> Float[Array, "n d"]:
 
 def centre_if_small(points: Points) -> Points:
     """Points that fit a chunk are centred and scaled once, in memory, instead of at every read."""
-    return points if points.rows.size > CHUNK_FLOATS else points._replace(rows=centred_rows(points), centre=None)
+    return points if points.rows.size > chunk_numbers() else points._replace(rows=centred_rows(points), centre=None)
 
 
 def device_count(axis_name: str | None) -> int:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ncjax.cluster.initialization import kmeans_plus_plus, random_points
+from ncjax.cluster.kernels import has_kernel
 from ncjax.cluster.lloyd import Restarts, best_restarts, make_restarts, run_lloyd
 from ncjax.cluster.pca import far_chances, principal_axes, project
-from ncjax.cluster.points import CHUNK_FLOATS, Points, device_count, subsample, sum_of_squares, sum_over_devices
+from ncjax.cluster.points import Points, device_count, subsample, sum_of_squares, sum_over_devices
 from ncjax.cluster.swaps import run_lloyd_with_swaps
 from ncjax.ops.products import matmul
 
@@ -18,7 +19,9 @@ ROWS = 2048  # of the sample
 ROWS_PER_CLUSTER = 512
 AXES = 16  # principal axes of the search
 AXES_PER_CLUSTER = 2
+FEW = 2**20  # numbers in all points, up to which finding axes costs more than it saves
 MIN_REDUCTION = 2  # axes are reduced only where they become fewer by this factor
+HALF_SHARE = 1 / 32  # of the inertia around the centre, above which products of float16 tell clusters apart
 MIN_ROWS_REDUCTION = 4  # the same for rows: a sample has to be searched on all points once more
 
 
@@ -35,9 +38,9 @@ class KMeansOptions(NamedTuple):
 
 
 def search_axes(options: KMeansOptions, n: int, d: int) -> int:
-    """Axes of the search, at most `d`: all of them where the points fit a chunk, because finding axes costs too."""
+    """Axes of the search, at most `d`: all of them where the points are few, because finding axes costs too."""
     count = max(AXES, 8 * -(-AXES_PER_CLUSTER * options.k // 8))
-    return d if options.exhaustive or MIN_REDUCTION * count > d or n * d <= CHUNK_FLOATS else count
+    return d if options.exhaustive or MIN_REDUCTION * count > d or n * d <= FEW else count
 
 
 def search_rows(options: KMeansOptions, n: int) -> int:
@@ -99,11 +102,19 @@ def search_restarts(key: Key[Array, ""], points: Points, tol: Float[Array, ""], 
 
 
 def refine(centroids: Float[Array, "r k d"], points: Points, tol: Float[Array, ""], options: KMeansOptions) -> Found:
-    """Plain Lloyd from initial centroids of centred points: the best restart, and the inertia of every restart."""
+    """Plain Lloyd from initial centroids of centred points: the best restart, and the inertia of every restart.
+
+    Where the kernel of `ncjax.ops.nearest` is used, products of float16 go down as far as they tell clusters apart, and
+    those of float32 go on from there: convergence, and the last step in any case, are theirs.
+    """
     axis_name = options.axis_name
     total = sum_of_squares(points, axis_name)
     limit = tol * total / (sum_over_devices(points.weights.sum(), axis_name) * points.rows.shape[1])
-    restarts = run_lloyd(points, make_restarts(centroids), limit, options.max_iterations, axis_name)
+    restarts, most = make_restarts(centroids), options.max_iterations
+    if has_kernel(points, options.k):
+        descended = run_lloyd(points, restarts, limit, most - 1, axis_name, HALF_SHARE * total)
+        restarts = descended._replace(converged=jnp.zeros_like(descended.converged))
+    restarts = run_lloyd(points, restarts, limit, most, axis_name)
     return Found(best_restarts(restarts, 1), restarts.inertia, total)
 
 

@@ -17,6 +17,7 @@ from ncjax.cluster.in_memory import make_options, solve_soundly
 from ncjax.cluster.search import KMeansOptions
 from ncjax.cluster.solver import KMeansResult, Solved, solve
 from ncjax.distributed.sharding import shard_map
+from ncjax.ops.xla import untuned
 
 
 def sharded_kmeans(
@@ -83,4 +84,5 @@ def _compiled(mesh: Mesh, spec: P, options: KMeansOptions) -> Callable[..., Solv
     everywhere: Any = P()
     inputs = (P(), spec, spec, P(), P())
     run = partial(solve, options=options)
-    return jax.jit(shard_map(run, mesh=mesh, in_specs=inputs, out_specs=Solved(KMeansResult(*fields), everywhere)))
+    outputs = Solved(KMeansResult(*fields), everywhere)
+    return jax.jit(shard_map(run, mesh=mesh, in_specs=inputs, out_specs=outputs), compiler_options=untuned())

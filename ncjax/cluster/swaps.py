@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int32, Key
 
+from ncjax.cluster.kernels import has_kernel
 from ncjax.cluster.lloyd import Restarts, best_restarts, least, make_restarts, run_lloyd
 from ncjax.cluster.points import Points, draw_at, fold_chunks, squared_norms, sum_over_devices, take_rows
+from ncjax.ops.nearest import nearest_centroids
 from ncjax.ops.products import matmul
 
 CANDIDATES_PER_CLUSTER = 4
@@ -144,6 +146,9 @@ def _best_swaps(
 
 
 def _nearest_two(points: Points, centroids: Float[Array, "k d"]) -> Nearest:
+    if has_kernel(points, len(centroids)):
+        near, lengths = nearest_centroids(points.rows, centroids), squared_norms(points.rows)
+        return Nearest(near.label, *(jnp.maximum(lengths + 2 * scores, 0.0) for scores in near[1:]))
     k, half = centroids.shape[0], squared_norms(centroids)[:, None] / 2
 
     def update(first: Array, x: Array, w: Array, carry: Nearest) -> Nearest:
