@@ -149,7 +149,7 @@ def _make_features(file: Path) -> Path:
     points, labels = make_features(EXAMPLES + TESTED, FEATURES, CLASSES, 0)
     parts = {"train": slice(EXAMPLES), "test": slice(EXAMPLES, None)}
     arrays = {name: points[part] for name, part in parts.items()}
-    np.savez(file, **arrays, **{f"{name}_y": labels[part] for name, part in parts.items()})
+    np.savez(file, **arrays, **{f"{name}_y": labels[part] for name, part in parts.items()})  # type: ignore[arg-type]
     return file
 
 

@@ -192,7 +192,7 @@ def sweep_figure(rows: Sequence[Record], best: Mapping[str, str]) -> Figure | No
     import altair as alt
 
     quantities, maps = (list(dict.fromkeys(row[name] for row in drawn)) for name in ("quantity", "label map"))
-    lines = []
+    lines: list[Chart] = []
     for quantity in quantities:
         own = [row for row in drawn if row["quantity"] == quantity]
         squares = [_sweep_square([row for row in own if row["label map"] == one], quantity, one) for one in maps]

@@ -17,7 +17,7 @@ MARKS = {
     "CLP": ("circle", COLOURS[0]),
     "fine-label network": ("diamond", COLOURS[4]),
     KINDS["random_init"]: ("cross", "#777777"),
-    KINDS["raw_pixels"]: ("stroke", "#777777"),
+    KINDS["raw_pixels"]: ("triangle-down", "#777777"),
 }  # colours that colour-blind people tell apart
 
 
