@@ -40,7 +40,9 @@ def choose_examples(
     layer = classifier_layer(features.layers)
     count = min(len(features.names), MOST_NETWORKS)
     planes = {
-        features.names[i]: _planes(np.asarray(features.train.layers[layer][i][rows]), np.array(owners[i])[fine[rows]])
+        features.names[i]: _planes(
+            np.asarray(features.train.layers[layer][i][rows]), np.array(owners[i], np.int32)[fine[rows]]
+        )
         for i in range(count)
     }
     return Examples(

@@ -126,7 +126,7 @@ def _cloud(rows: Sequence[Record], title: str) -> Chart:
     axis = alt.Axis(labels=False, ticks=False, title=None, grid=False, domainOpacity=0.3)
     size = 1.0 if title != WHOLE else 1.15
     return (
-        alt.Chart(source(rows), title=title, width=size * PANEL, height=size * PANEL)
+        alt.Chart(source(rows), title=alt.Title(title, limit=PANEL), width=size * PANEL, height=size * PANEL)
         .transform_calculate(shade="datum[coloured_by]")
         .mark_point(filled=True, size=22, opacity=1, fillOpacity=0.75, strokeWidth=0, aria=False)
         .encode(

@@ -145,7 +145,8 @@ def bundle() -> str:
     import altair as alt
     import vl_convert
 
-    text: str = vl_convert.javascript_bundle(None, "_".join(alt.SCHEMA_VERSION.split(".")[:2]))
+    version = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
+    text: str = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]  # the snippet has a default
     return text.replace("</script", r"<\/script").replace("<!--", r"<\!--")
 
 

@@ -100,7 +100,8 @@ def _square(rows: Sequence[Record], title: str, names: list[str]) -> Chart:
     import altair as alt
 
     size = max(140, min(CELL_PIXELS, 24 * len(names)))
-    base = alt.Chart(source(rows), title=title, width=size, height=size).encode(
+    heading = alt.Title(title, limit=size + 60)
+    base = alt.Chart(source(rows), title=heading, width=size, height=size).encode(
         x=alt.X("other:N", sort=names, title=None, scale=alt.Scale(domain=names), axis=alt.Axis(labelLimit=120)),
         y=alt.Y("class:N", sort=names, title=None, scale=alt.Scale(domain=names), axis=alt.Axis(labelLimit=120)),
     )
@@ -192,7 +193,7 @@ def sweep_figure(rows: Sequence[Record], best: Mapping[str, str]) -> Figure | No
     import altair as alt
 
     quantities, maps = (list(dict.fromkeys(row[name] for row in drawn)) for name in ("quantity", "label map"))
-    lines: list[Chart] = []
+    lines = list[Chart]()
     for quantity in quantities:
         own = [row for row in drawn if row["quantity"] == quantity]
         squares = [_sweep_square([row for row in own if row["label map"] == one], quantity, one) for one in maps]

@@ -27,7 +27,8 @@ async function draw(figure) {
   const spec = fit(JSON.parse(figure.querySelector("script").textContent), room);
   if (room < PHONE) {
     spec.config.axis.labelLimit = 110;
-    spec.config.legend = { ...spec.config.legend, columns: 1, labelLimit: room - 60 };
+    spec.config.title.limit = room - 20;
+    spec.config.legend = { ...spec.config.legend, labelLimit: (room - 90) / 2 };
   }
   const target = document.createElement("div");
   place.append(target);

@@ -160,9 +160,10 @@ def _examples(content: Content) -> Iterator[Section]:
 def _clusters(content: Content) -> Iterator[Section]:
     if not content.views:
         return
-    rows = confusion_of(content.results, content.chosen, content.class_names, content.views)
+    labels = {name: info.label for name, info in content.results.evaluation.views.items()}
+    rows = confusion_of(content.results, content.chosen, content.class_names, labels)
     member, view = (content.chosen.member, content.chosen.view) if content.chosen else ("", "")
-    figure = confusion_figure(rows, content.class_names, member, content.views.get(view, view))
+    figure = confusion_figure(rows, content.class_names, member, labels.get(view, view))
     table = tables.cluster_table(content.shown, content.labels, content.views, content.main)
     title = "Clusters against the fine classes"
     yield Section("clusters_and_classes", title, figures=(figure,) if figure else (), tables=(table,))
