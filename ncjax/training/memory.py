@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from ncjax.distributed.sharding import padded_count
 from ncjax.errors import UserError
 from ncjax.storage.memory import machine_bytes
-from ncjax.training.state import Spec
+from ncjax.training.state import Spec, shapes_of_variables
 
 
 def check_memory_of_members(spec: Spec, members: int) -> None:
@@ -64,10 +64,11 @@ def memory_of(devices: Sequence[Any]) -> Memory:
 
 def member_bytes(spec: Spec) -> int:
     """Bytes of the weights, their gradient, the batch statistics and the optimizer of one member."""
+    variables = shapes_of_variables(spec.functions.network, spec.image_shape, spec.classes)
 
-    def arrays() -> PyTree:
-        variables = spec.functions.network.init(jax.random.key(0), spec.image_shape, spec.classes)
-        optimizer = spec.functions.optimizer(jnp.float32(0.1), jnp.float32(0.0)).init(variables.params)
-        return variables.params, variables.params, variables.batch_stats, optimizer
+    def optimizer(params: PyTree) -> PyTree:
+        return spec.functions.optimizer(jnp.float32(0.1), jnp.float32(0.0)).init(params)
 
-    return sum(math.prod(array.shape) * array.dtype.itemsize for array in jax.tree.leaves(jax.eval_shape(arrays)))
+    made = jax.eval_shape(optimizer, variables.params)
+    arrays = jax.tree.leaves((variables.params, variables.params, variables.batch_stats, made))
+    return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays)

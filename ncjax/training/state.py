@@ -3,6 +3,7 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float, Int32, Key, PyTree
 from ncjax.config import Config
 from ncjax.distributed.sharding import member_sharding, parameter_sharding
 from ncjax.errors import UserError
-from ncjax.models import Variables
+from ncjax.models import Network, Variables
 from ncjax.models.network import Outputs, check_outputs
 from ncjax.training.functions import NO_OWN, Functions, OwnFunctions, find_functions
 from ncjax.training.members import Ensemble, Stream
@@ -85,12 +86,18 @@ def make_spec(
     return Spec(
         config=config,
         functions=functions,
-        graph=jax.eval_shape(lambda: functions.network.init(jax.random.key(0), image_shape, classes)).graph,
+        graph=shapes_of_variables(functions.network, image_shape, classes).graph,
         image_shape=image_shape,
         classes=classes,
         steps_per_epoch=examples // config.optim.batch,
         mesh=mesh,
     )
+
+
+@lru_cache(maxsize=8)
+def shapes_of_variables(network: Network, image_shape: tuple[int, int, int], classes: int) -> Variables:
+    """The variables of one member as shapes and types; a network is traced once."""
+    return jax.eval_shape(lambda: network.init(jax.random.key(0), image_shape, classes))
 
 
 def apply_network(

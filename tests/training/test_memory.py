@@ -18,6 +18,8 @@ from ncjax.training.memory import Memory, check_memory_of_members, member_bytes,
 from ncjax.training.state import init_state
 from tests.own import Net
 
+QUICK = {"resnet18", "cnn", "mlp"}
+
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_the_estimate_is_that_of_the_state_and_one_gradient(config, dataset, optimizer):
@@ -27,7 +29,9 @@ def test_the_estimate_is_that_of_the_state_and_one_gradient(config, dataset, opt
     assert member_bytes(run.spec) == sum(array.nbytes for array in arrays)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 def test_networks_of_an_impossible_width_are_refused_before_anything_is_made(dataset, name, monkeypatch):
     monkeypatch.setattr("ncjax.training.loop.put_images", lambda *args, **named: pytest.fail("images were put"))
     monkeypatch.setattr("ncjax.training.loop.make_ensemble", lambda *args: pytest.fail("members were made"))
