@@ -109,7 +109,7 @@ def test_the_set_trains(root, tmp_path):
 
 BIG = ["--data.image-size", 64, "--data.resize", 72, "--model.name", "resnet18", "--model.width", 4]
 BIG += ["--optim.batch", 64, "--optim.dtype", "bfloat16", "--optim.warmup-epochs", 1, "--mesh.data", 1]
-BIG += ["--optim.lr", 0.1, "--optim.epochs", 3, "--evaluate.epochs", 0, "--evaluate.observe-epochs", 0]
+BIG += ["--optim.lr", 0.1, "--optim.epochs", 2, "--evaluate.epochs", 0, "--evaluate.observe-epochs", 0]
 OFTEN = ["--checkpoint-minutes", 1e-6, "--chunk-steps", 4]
 
 
@@ -137,24 +137,25 @@ def test_two_thousand_pictures_go_on_bit_for_bit_in_the_middle_of_an_epoch(thous
     def steps(workdir: Path) -> list[int]:
         return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
 
-    ((code, err),) = ended([go(tmp_path / "straight", 0)])
+    ((code, err),) = ended([go(tmp_path / "straight", 0)], timeout=900)
     assert code == 0, err
-    for after, workers, number in ((6, 2, signal.SIGKILL), (35, 0, signal.SIGTERM)):
+    for after, workers, number in ((6, 2, signal.SIGKILL), (31, 0, signal.SIGTERM)):
         process = go(tmp_path / "killed", workers)
         while process.poll() is None and max(steps(tmp_path / "killed"), default=0) < after:
             time.sleep(0.05)
         process.send_signal(number)
-        ended([process])
+        ended([process], timeout=900)
     at = steps(tmp_path / "killed")[-1]
     assert at % 25, "the run was killed between two epochs"
-    ((code, err),) = ended([go(tmp_path / "killed", 2)])
+    ((code, err),) = ended([go(tmp_path / "killed", 2)], timeout=900)
     assert code == 0, err
-    assert steps(tmp_path / "straight")[-1] == steps(tmp_path / "killed")[-1] == 75
+    assert steps(tmp_path / "straight")[-1] == steps(tmp_path / "killed")[-1] == 50
     one, other = (records(tmp_path / name) for name in ("straight", "killed"))
     assert one == other
     states = []
     for name in ("straight", "killed"):
         with ocp.StandardCheckpointer() as checkpointer:
-            states.append(checkpointer.restore((tmp_path / name / "checkpoints" / "75" / "default").absolute()))
+            states.append(checkpointer.restore((tmp_path / name / "checkpoints" / "50" / "default").absolute()))
     jax.tree.map(np.testing.assert_array_equal, *states)
-    assert max(one[-1]["train_accuracy"].values()) > 0.3
+    accuracy = one[-1]["train_accuracy"]
+    assert accuracy[next(iter(accuracy))] > 1.5 / 5  # of five super-classes
