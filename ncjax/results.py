@@ -148,13 +148,11 @@ class Row:
 class Clusters:
     """Reconstructed labels in one view, for every row `s` of an evaluation; -1 where there is none.
 
-    Clusters are numbered over all super-classes, `k` at most in a row.
-
     Attributes:
         train: cluster of each training example.
         test: cluster of each test example: the nearest centroid in its super-class; None where the view cannot embed
             new points.
-        super_class: coarse label of each cluster.
+        super_class: coarse label of each cluster; they are numbered over all super-classes, `k` at most in a row.
         matching: the fine class that each cluster stands for (Hungarian method on the training split).
         embedding: where the training examples lie, for views that embed them in a plane; NaN for those that only vote.
     """

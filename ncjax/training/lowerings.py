@@ -73,7 +73,7 @@ def choose_lowerings(run: PreparedRun, workdir: Path | None) -> PreparedRun:
     Raises:
         UserError: the work directory holds lowerings that cannot be read, or they cannot be written.
     """
-    if not is_accelerated():
+    if not is_accelerated() or _of_a_device(run) == 1:
         return run
     kept = _read(workdir) if is_main_process() else None
     (at_once,) = _agreed([kept.at_once if kept else members_that_fit(run)])
@@ -97,6 +97,11 @@ def kept_lowerings(run: PreparedRun, workdir: Path) -> PreparedRun:
     """
     kept = _read(workdir) if is_accelerated() else None
     return run if kept is None else _with(run, kept.at_once, kept.convolutions)
+
+
+def _of_a_device(run: PreparedRun) -> int:
+    """Members, padding included."""
+    return int(run.ensemble.seed.shape[0]) // run.spec.mesh.shape["member"]
 
 
 def _with(run: PreparedRun, at_once: int, convolutions: Mapping[str, str]) -> PreparedRun:
@@ -132,7 +137,7 @@ def members_that_fit(run: PreparedRun) -> int:
     """
     statistics = jax.local_devices()[0].memory_stats() or {}
     limit, mesh = statistics.get("bytes_limit", 0), run.spec.mesh
-    members = run.ensemble.seed.shape[0] // mesh.shape["member"]
+    members = _of_a_device(run)
     alone = cases_of(run, dataclasses.replace(run.spec, at_once=1))
     activations = sum(_bytes(case) for case in alone) / mesh.shape["data"]
     if not limit or not activations:
