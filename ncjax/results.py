@@ -190,6 +190,7 @@ class TrainingSummary:
     mean: tuple[float, ...] = ()  # channel means that their images were normalised with, full scale = 1
     std: tuple[float, ...] = ()  # the same for standard deviations
     data: tuple[str, ...] = ()  # what was skipped, turned or split off while the images were read
+    arithmetic: str = ""  # of products and convolutions, by jax.lax.DotAlgorithmPreset; empty: by an earlier version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +221,7 @@ class Comparison:
     asked_epochs: int
     epochs: int
     budget_minutes: float
-    torch_options: Mapping[str, bool]
+    torch_options: Mapping[str, Any]  # of ncjax.torch_port.step.TorchOptions
     torch_chosen: str
     speed: Mapping[str, Speed]
     time_to_accuracy: TimeToAccuracy | None = None  # None: not trained yet

@@ -89,7 +89,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--config", default="coarse_cifar10", choices=list(DATA), help="of training")
     parser.add_argument("--width", type=int, default=64, help="of the network")
     parser.add_argument("--batch", type=int, default=0, help="global batch of a member; 0: that of the config")
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "tf32", "float32"])
+    parser.add_argument("--lowering", default="", help="of the convolutions of several members; empty: the table's")
+    parser.add_argument("--at-once", type=int, default=0, help="members of a device that a pass computes; 0: all")
     parser.add_argument("--points", type=int, default=10**6)
     parser.add_argument("--dims", type=int, default=512)
     parser.add_argument("--k", type=int, default=10, help="clusters, or fine classes")
@@ -107,6 +109,7 @@ def _train(options: argparse.Namespace, devices: Any) -> Any:
     from ncjax.config import load_config
     from ncjax.distributed.mesh import MEMBER, REPLICATED
     from ncjax.distributed.sharding import member_sharding
+    from ncjax.ops.member_conv import fits, record_cases
     from ncjax.ops.xla import compiler_options
     from ncjax.training.members import Ensemble, Images, StreamedChunk
     from ncjax.training.state import init_state, make_spec
@@ -119,11 +122,11 @@ def _train(options: argparse.Namespace, devices: Any) -> Any:
     config = replace(
         config,
         model=replace(config.model, width=options.width),
-        optim=replace(config.optim, batch=batch, dtype=options.dtype),
+        optim=replace(config.optim, batch=batch, precision=options.precision),
     )
     grid = np.array(devices)[: options.member * options.data].reshape(options.member, options.data)
     mesh = Mesh(grid, ("member", "data"))
-    spec = make_spec(config, image, classes, n, mesh)
+    spec = replace(make_spec(config, image, classes, n, mesh), at_once=options.at_once)
     numbers, rates = shape((s,), jnp.int32), shape((s,), jnp.float32)
     targets = [shape((s, count), jnp.int32) for count in (n, m)]
     ensemble = Ensemble(numbers, rates, rates, shape((s, classes), bool), *targets)
@@ -151,6 +154,10 @@ def _train(options: argparse.Namespace, devices: Any) -> Any:
         lay(ensemble, member_sharding(ensemble, mesh)),
         shape((), jnp.int32, sharding=everywhere),
     )
+    with record_cases() as cases:
+        jax.eval_shape(partial(train_chunk, spec), *arguments)
+    fitting = {str(case): options.lowering for case in cases if fits(case, options.lowering)}
+    spec = replace(spec, lowerings=tuple(sorted(fitting.items())))
     program = jax.jit(partial(train_chunk, spec), donate_argnums=0, compiler_options=compiler_options())
     return program.lower(*arguments).compile()
 

@@ -49,7 +49,7 @@ def pieces_of(
     with closing(_blocks(prepared, dataset, name, max(1, PIECE_BYTES // (each * size // parts)))) as blocks:
         for first, count, images in blocks:
             at_once = max(1, min(padded // rows_of_mesh, PIECE_BYTES // (each * count * size // parts)))
-            outputs_of = _compiled(layers, at_once, spec.mesh)
+            outputs_of = _compiled(layers, at_once, spec.mesh, spec.config.deterministic)
             for group in _groups(padded // rows_of_mesh, at_once):
                 outputs = outputs_of(spec, state, *images, prepared.images.mean, prepared.images.std, group)
                 members = np.arange(padded, dtype=np.int32).reshape(rows_of_mesh, -1)[:, group : group + at_once]
@@ -89,12 +89,12 @@ def _blocks(prepared: PreparedRun, dataset: Dataset, name: str, most: int) -> Ge
 
 
 @cache
-def _compiled(layers: tuple[str, ...], members: int, mesh: Mesh) -> Callable[..., Any]:
+def _compiled(layers: tuple[str, ...], members: int, mesh: Mesh, deterministic: bool) -> Callable[..., Any]:
     return jax.jit(
         partial(_outputs, layers=layers, members=members),
         static_argnums=0,
         out_shardings=NamedSharding(mesh, PartitionSpec(None, "member", "data")),
-        compiler_options=compiler_options(),
+        compiler_options=compiler_options(deterministic),
     )
 
 

@@ -2,9 +2,12 @@
 """Writes the metrics of a run: metrics.jsonl and, on request, TensorBoard events and a run of Weights & Biases."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
 
 from ncjax.config import Config, to_dict
 from ncjax.distributed.processes import is_main_process
@@ -13,9 +16,15 @@ from ncjax.storage import metrics
 from ncjax.storage.failures import place_of, why_not_written
 from ncjax.storage.metrics import Record
 from ncjax.storage.workdir import run_id
+from ncjax.training.members import Member
 
 AGAIN = "the same command goes on from the last checkpoint"
 Write = Callable[[Record], None]
+
+
+def by_member(members: tuple[Member, ...], numbers: Float[np.ndarray, "s"] | Sequence[float]) -> dict[str, float]:
+    """Numbers of members in their order, under their names; those of padding are left out."""
+    return {member.name: float(number) for member, number in zip(members, numbers, strict=False)}
 
 
 @contextmanager
