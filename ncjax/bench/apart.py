@@ -49,7 +49,7 @@ def _call(sender: Connection, function: Callable[..., Any], arguments: Any, keyw
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         with ends_on_signals():
-            found: tuple[Exception | None, Any] = None, function(*arguments, **keywords)
+            found: tuple[BaseException | None, Any] = None, function(*arguments, **keywords)
     except (UserError, Stopped) as error:
         found = error, None
     except KeyboardInterrupt:
