@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -72,14 +73,13 @@ def test_a_signal_ends_both(tmp_path):
     finally:
         started.kill()
     assert "stopped by SIGTERM" in said
-    assert not any(os.path.exists(f"/proc/{number}") for number in child)
+    assert not any(Path(f"/proc/{number}").exists() for number in child)
 
 
 def children_of(number):
     """The processes that have it for a parent, but for the one that cleans up after multiprocessing."""
-    with open(f"/proc/{number}/task/{number}/children") as file:
-        found = file.read().split()
-    return [one for one in found if "spawn_main" in open(f"/proc/{one}/cmdline").read()]
+    found = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+    return [one for one in found if "spawn_main" in Path(f"/proc/{one}/cmdline").read_text()]
 
 
 def wait_for(look, secs=60):

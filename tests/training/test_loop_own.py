@@ -160,7 +160,7 @@ WRONG = {
 @pytest.mark.parametrize("message", WRONG)
 def test_functions_that_do_not_fit_are_refused_before_the_first_step(dataset, message):
     config = dataclasses.replace(CONFIG, seeds=1, model=ModelConfig(name="mlp", width=4))
-    if "dtype" in message:
+    if "precision" in message:
         config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, precision="bfloat16"))
     with pytest.raises(UserError, match=message) as error:
         prepare(config, dataset, OwnFunctions(**WRONG[message]))
