@@ -130,8 +130,8 @@ def fold_chunks(points: Points, columns: int, update: Callable[..., Any], init: 
     starts early enough to be full; rows that the chunk before has read get weight 0 in it. On CPUs padding at the end
     is not read; on accelerators the number of chunks is known to the compiler, so that no step waits for the host.
     """
-    count = points.rows.shape[0]
-    size = chunk_rows(*points.rows.shape, columns)
+    count, d = points.rows.shape
+    size = chunk_rows(count, d, columns)
     if size == count:
         return update(jnp.int32(0), centred_rows(points), points.weights, init)
 
