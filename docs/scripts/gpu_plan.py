@@ -49,11 +49,8 @@ def main() -> None:
         before, started = _cpu_secs(), time.perf_counter()
         compiled = lowered.compile(compiler_options={"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False})
         wall, cpu = time.perf_counter() - started, _cpu_secs() - before
-    print(
-        json.dumps(
-            {"options": vars(options), "compile_secs": wall, "compile_cpu_secs": cpu} | about(compiled), indent=1
-        )
-    )
+    secs = {"compile_secs": round(wall, 1), "compile_cpu_secs": round(cpu, 1)}
+    print(json.dumps({"options": vars(options)} | secs | about(compiled), indent=1))
 
 
 def _options() -> argparse.Namespace:

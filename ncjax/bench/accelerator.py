@@ -147,9 +147,8 @@ def _make_features(file: Path) -> Path:
     from ncjax.bench.kmeans import make_features
 
     points, labels = make_features(EXAMPLES + TESTED, FEATURES, CLASSES, 0)
-    parts = {"train": slice(EXAMPLES), "test": slice(EXAMPLES, None)}
-    arrays = {name: points[part] for name, part in parts.items()}
-    np.savez(file, **arrays, **{f"{name}_y": labels[part] for name, part in parts.items()})  # type: ignore[arg-type]
+    (train, test), (train_y, test_y) = ((one[:EXAMPLES], one[EXAMPLES:]) for one in (points, labels))
+    np.savez(file, train=train, test=test, train_y=train_y, test_y=test_y)
     return file
 
 

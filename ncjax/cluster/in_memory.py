@@ -16,7 +16,8 @@ from ncjax.cluster.search import KMeansOptions
 from ncjax.cluster.solver import KMeansResult, Solved, solve
 from ncjax.distributed.processes import to_host
 from ncjax.ops.precision import double_precision
-from ncjax.ops.xla import jit_by_size, jit_untuned
+from ncjax.ops.small_programs import jit_untuned
+from ncjax.ops.xla import jit_by_size
 from ncjax.storage.arrays import takes_tensors
 
 Run = Callable[[Array, Any, Any, Any, Array, KMeansOptions], Solved]

@@ -18,7 +18,7 @@ from ncjax.cluster.points import (
     take_rows,
 )
 from ncjax.ops.products import matmul
-from ncjax.ops.xla import branch
+from ncjax.ops.small_programs import branch
 
 
 def kmeans_plus_plus(

@@ -17,7 +17,7 @@ from ncjax.cluster.in_memory import make_options, solve_soundly
 from ncjax.cluster.search import KMeansOptions
 from ncjax.cluster.solver import KMeansResult, Solved, solve
 from ncjax.distributed.sharding import shard_map
-from ncjax.ops.xla import untuned
+from ncjax.ops.small_programs import untuned
 
 
 def sharded_kmeans(

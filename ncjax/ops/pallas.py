@@ -4,12 +4,13 @@
 Under `vmap` they follow each other: each fills the device, and a second axis of programs may have 65,535 at most.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 INTERPRET = False  # run kernels as plain JAX, on any platform
 
 
-def compiled_with(warps: int, stages: int) -> dict[str, Any]:
+def compiled_with(warps: int, stages: int) -> Mapping[str, Any]:
     """Arguments of `pallas_call`."""
     from jax.experimental.pallas import triton
 

@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Bool
 
 T = TypeVar("T")
 
@@ -31,24 +29,12 @@ def compiler_options(deterministic: bool = False) -> dict[str, str | bool]:
     """
     if jax.default_backend() != "cpu":
         return {DETERMINISTIC: True} if deterministic and jax.default_backend() == "gpu" else {}
-    return _known({YNN_FUSIONS: "LIBRARY_FUSION_TYPE_REDUCE"})
-
-
-def _known(wanted: dict[str, Any]) -> dict[str, Any]:
-    """The options, or none where this version of XLA does not know them."""
+    wanted: dict[str, str | bool] = {YNN_FUSIONS: "LIBRARY_FUSION_TYPE_REDUCE"}
     try:
         jax.jit(jnp.negative).lower(0.0).compile(compiler_options=wanted)
     except RuntimeError:
         return {}
     return wanted
-
-
-def branch(which: Bool[Array, ""], then: Callable[[], Array], otherwise: Callable[[], Array]) -> Array:
-    """`lax.cond` on CPUs; on accelerators both are computed, for a branch waits for the host."""
-    if jax.default_backend() == "cpu":
-        chosen: Array = lax.cond(which, then, otherwise)
-        return chosen
-    return jnp.where(which, then(), otherwise())
 
 
 def make_deterministic() -> None:
@@ -59,33 +45,6 @@ def make_deterministic() -> None:
 
 
 BRIEF = 2**22  # numbers in all arguments, up to which compilation takes longer than most programs
-
-
-@cache
-def untuned() -> dict[str, Any]:
-    """Options of `jax.jit` by which GPUs get the library's first choice for each product: no candidates are timed."""
-    if jax.default_backend() != "gpu":
-        return {}
-    return _known({"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False})
-
-
-def jit_untuned(function: Callable[..., T], **options: Any) -> Callable[..., T]:
-    """`jax.jit` with the options of `untuned`.
-
-    For programs of products that are small or bound by memory, where timing candidates takes longer than the program.
-
-    Args:
-        function: as for `jax.jit`.
-        options: as for `jax.jit`.
-    """
-    compiled = cache(lambda: jax.jit(function, compiler_options=untuned(), **options))  # asks for the platform
-
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> T:
-        found: T = compiled()(*args, **kwargs)
-        return found
-
-    return call
 
 
 def jit_by_size(function: Callable[..., T], *, jit: Callable[..., Any] = jax.jit, **options: Any) -> Callable[..., T]:
@@ -112,4 +71,12 @@ def jit_by_size(function: Callable[..., T], *, jit: Callable[..., Any] = jax.jit
 
 
 def _quick_compilation() -> dict[str, Any]:
-    return _known({"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False})
+    """Versions of XLA that do not know the options get none."""
+    if jax.default_backend() != "cpu":
+        return {}
+    wanted: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(jnp.negative).lower(0.0).compile(compiler_options=wanted)
+    except RuntimeError:
+        return {}
+    return wanted
