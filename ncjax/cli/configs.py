@@ -164,7 +164,7 @@ def check_applies(config: Config, flags: Collection[str]) -> None:
 
 def _table(field: str) -> Mapping[str, object]:
     """The table of ncjax that resolves the names of a field."""
-    return {chooser: table for chooser, (table, _) in tables().items()}[field]
+    return tables()[field][0]
 
 
 def workdir_of(name: str, workdir: Path | None) -> Path:

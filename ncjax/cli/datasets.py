@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from ncjax.cli.listing import two_columns
+from ncjax.cli.columns import two_columns
 from ncjax.cli.parsing import parse
 from ncjax.cli.verbs import OF_DATA, dispatch
 from ncjax.config import DataConfig

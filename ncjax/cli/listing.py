@@ -2,14 +2,12 @@
 """`ncjax list`: the names in the tables of the code, with a line of each."""
 
 import ast
-import shutil
-import sys
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import tyro
 
+from ncjax.cli.columns import two_columns
 from ncjax.cli.configs import shipped_configs, tables
 from ncjax.cli.parsing import parse
 from ncjax.errors import UserError, did_you_mean, first_line
@@ -59,24 +57,6 @@ def kinds() -> dict[str, Kind]:
         "label-maps": Kind("--labels NAME ...", named["labels"]),
         "views": Kind("--evaluate.variants NAME ...", named["evaluate.variants"]),
     }
-
-
-def two_columns(rows: Mapping[str, str]) -> str:
-    """Returns names and what stands beside them, in a terminal not wider than it."""
-    width = max(map(len, rows), default=0)
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
-    lines: Iterable[str] = (
-        textwrap.fill(
-            f"{name:{width}}  {line}",
-            max(columns, width + 30),
-            initial_indent="  ",
-            subsequent_indent=" " * (width + 4),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for name, line in rows.items()
-    )
-    return "\n".join(lines)
 
 
 def _entries(table: Mapping[str, object], field: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
+from ncjax.cli.columns import two_columns
 from ncjax.errors import UserError, did_you_mean
 
 
@@ -106,9 +107,10 @@ GROUPS = {
 }  # of VERBS; those in no group are listed after them
 INNER = {"bench": BENCHMARKS, "data": OF_DATA}  # tables of verbs that have verbs of their own
 OVERRIDES = """
-CONFIG is a Python file, or the name of a shipped config such as coarse_cifar10. Overrides name its fields:
---optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each verb has --help, which lists them with their units.
-Progress is drawn on stderr; with --quiet none is. ncjax --version says which version this is."""
+CONFIG is a Python file, or the name of a shipped config such as coarse_cifar10.
+Overrides name its fields: --optim.lr 0.01 --seeds 8 --labels mod:5 fine. Each
+verb has --help, which lists them with their units; ncjax --version says which
+version this is. Progress is drawn on stderr; with --quiet none is."""
 QUIET = "--quiet"  # of every verb
 
 
@@ -145,18 +147,16 @@ def overview(path: str, kind: str, verbs: Mapping[str, Verb], groups: Mapping[st
     grouped = {name for names in groups.values() for name in names}
     parts = {title: [name for name in names if name in verbs] for title, names in groups.items()}
     parts["others" if groups else ""] = [name for name in verbs if name not in grouped]
-    lines = {
-        title: [line for name in names for line in _lines(path, name, verbs[name])] for title, names in parts.items()
-    }
-    width = max(len(usage) for found in lines.values() for usage, _ in found)
+    rows = {title: {k: v for one in names for k, v in _rows(path, one, verbs[one])} for title, names in parts.items()}
+    width = max(len(usage) for found in rows.values() for usage in found)
     text = [f"usage: {path} {kind.upper()} ..."]
-    for title, found in lines.items():
+    for title, found in rows.items():
         if found:
-            text += ["", *([f"{title}:"] if title else []), *(f"  {usage:{width}}  {what}" for usage, what in found)]
+            text += ["", *([f"{title}:"] if title else []), two_columns(found, width)]
     return "\n".join([*text, OVERRIDES])
 
 
-def _lines(path: str, name: str, verb: Verb) -> list[tuple[str, str]]:
+def _rows(path: str, name: str, verb: Verb) -> list[tuple[str, str]]:
     """The usage and the summary of a verb, then those of its own verbs."""
     inner = INNER.get(name, {}) if path == "ncjax" else {}
     own = [(f"{path} {name} {verb.usage}".strip(), verb.summary)]

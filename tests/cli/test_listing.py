@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ncjax list`: every name of every table, with a line that is not empty and does not fit by chance."""
 
-import os
-import sys
-
 import pytest
 
-from ncjax.cli import listing
 from ncjax.cli.configs import shipped_configs
-from ncjax.cli.listing import kinds, list_verb, two_columns
+from ncjax.cli.listing import kinds, list_verb
 from ncjax.data import SOURCES
 from ncjax.data.label_maps import LABEL_MAPS
 from ncjax.errors import UserError
@@ -47,13 +43,3 @@ def test_all_kinds_or_one_are_printed(capsys):
 def test_an_unknown_kind_is_refused():
     with pytest.raises(UserError, match=r"no kind 'network' \(did you mean networks\?\); known: experiments, sources"):
         list_verb(["network"])
-
-
-@pytest.mark.parametrize("columns", [40, 80])
-def test_lines_fit_the_terminal(monkeypatch, columns):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setattr(listing.shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
-    lines = two_columns({"a": "word " * 50, "long": "short"}).splitlines()
-    assert all(len(line) <= columns for line in lines)
-    assert all(line.startswith("        ") for line in lines[1:-1])
-    assert lines[-1] == "  long  short"

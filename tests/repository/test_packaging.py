@@ -23,6 +23,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = SETTINGS["project"]
+PIP = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}  # which index
 IMPORT_NAMES = {
     "vl-convert-python": "vl_convert",
     "jinja2": "jinja2",
@@ -164,3 +165,18 @@ def test_demo_runs_from_the_installed_wheel_outside_the_repository(wheel: Path, 
     report = Path(re.findall(r"^report: (.*)$", out, re.MULTILINE)[-1])
     assert folder in report.parents
     assert "<h1>" in report.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_what_messages_about_tfds_advise_works_in_a_new_environment(wheel: Path, tmp_path: Path) -> None:
+    """`pip install 'ncjax[tensorflow]'`, then `ncjax data fetch tfds:NAME`; the packages come from an index."""
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    run(tmp_path / "venv" / "bin" / "pip", "install", "-q", f"{wheel}[tensorflow]", **PIP)
+    for name in ("animals.py", "animals_builder.py"):
+        (tmp_path / "tests").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "tests" / name, tmp_path / "tests")
+    script = "import tests.animals_builder; from ncjax.cli.main import main; main()"
+    arguments = ("data", "fetch", "tfds:animals", "--data-dir", tmp_path / "sets")
+    out = run(tmp_path / "venv" / "bin" / "python", "-c", script, *arguments, cwd=tmp_path, JAX_PLATFORMS="cpu")
+    assert "animals/1.0.0: 10 training and 6 test images, 3 classes" in out

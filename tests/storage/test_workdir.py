@@ -66,7 +66,8 @@ def test_directory_of_another_config_is_refused_and_the_differing_fields_are_nam
     config = Config()
     open_workdir(tmp_path, config, "a", HERE)
     written = (tmp_path / "config.json").read_bytes()
-    open_workdir(tmp_path, dataclasses.replace(config, mesh=MeshConfig(data=8), checkpoint_minutes=1.0), "b", HERE)
+    free = {"mesh": MeshConfig(data=8), "checkpoint_minutes": 1.0, "tensorboard": True, "wandb": "project"}
+    open_workdir(tmp_path, dataclasses.replace(config, **free), "b", HERE)
     other = dataclasses.replace(config, seeds=2, optim=dataclasses.replace(config.optim, batch=64))
     with pytest.raises(UserError, match=r"optim.batch: 128 there, 64 now; seeds: 1 there, 2 now"):
         open_workdir(tmp_path, other, "c", HERE)
