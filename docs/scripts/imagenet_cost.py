@@ -54,11 +54,13 @@ class Machine(NamedTuple):
         return BATCH // self.data
 
 
-TPU = {"peak": model.PEAK, "hbm_rate": model.HBM_RATE, "hbm": model.HBM, "wire": 4 * model.LINK, "hop": model.HOP}
+V5E_16 = Machine(
+    "v5e-16", 1, 16, model.PEAK, model.HBM_RATE, model.HBM, 4 * model.LINK, (4, 4), model.HOP, price=1.2, cores=4 * 112
+)
 MACHINES = (
-    Machine("v5e-16", 1, 16, sides=(4, 4), price=1.2, cores=4 * 112, **TPU),
-    Machine("v5e-256", 4, 64, sides=(8, 8), price=1.2, cores=64 * 112, decodes=4, **TPU),
-    Machine("8 x H100", 4, 2, 989e12, 3.35e12, 80e9, 450e9, (2, 1), 10e-6, 3.0, 192),
+    V5E_16,
+    V5E_16._replace(name="v5e-256", member=4, data=64, sides=(8, 8), cores=64 * 112, decodes=4),
+    Machine("8 x H100", 4, 2, 989e12, 3.35e12, 80e9, 450e9, (2, 1), 10e-6, price=3.0, cores=192),
 )
 
 
