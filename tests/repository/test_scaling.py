@@ -37,8 +37,9 @@ model, plan, cost = (load_script(name) for name in ("scaling_model", "tpu_plan",
 @pytest.mark.parametrize("width", [8, 64])
 def test_the_model_counts_the_parameters_and_norms_of_the_network(name: str, side: int, width: int) -> None:
     config, ours = ModelConfig(name=name, width=width), getattr(model, name)(width)
-    shape, rngs = (side, side, 3), nnx.Rngs(params=0)
-    network = nnx.eval_shape(lambda: make_model(config, shape, ours.classes, jnp.dtype("float32"), rngs))
+    network = nnx.eval_shape(
+        lambda: make_model(config, (side, side, 3), ours.classes, jnp.dtype("float32"), nnx.Rngs(params=0))
+    )
     sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))]
     running = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.BatchStat))]
     assert ours.parameters() == sum(sizes)
