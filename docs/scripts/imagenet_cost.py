@@ -3,8 +3,7 @@
 
     python docs/scripts/imagenet_cost.py
 
-What it takes from measurements and from compiled programs it reads from docs/bench; what is assumed stands in
-docs/scaling.md.
+What is measured it reads from docs/bench, or names; what is assumed stands in docs/scaling.md.
 """
 
 import json
@@ -20,6 +19,7 @@ BENCH = Path(__file__).parents[1] / "bench"
 TRAIN, TEST, EPOCHS, BATCH = 1_281_167, 50_000, 90, 1024
 MEMBERS, SEEDS = 20, 5  # four label maps; members of one seed share the pictures that are decoded
 KEPT = 4  # epochs whose features are kept, of all images
+KEPT_OF_A_LAYER = 3  # outputs of a convolution, of its BatchNorm and of ReLU, until the backward pass: assumed
 H200 = 0.00641, 512, 989e12, 4.8e12  # seconds of a step of ResNet-18 there (measured), its batch; peak and HBM rate
 
 
@@ -37,6 +37,7 @@ class Machine(NamedTuple):
     hop: float  # seconds of a message to the neighbour
     price: float  # dollars a device and hour
     cores: int  # of all hosts together
+    decodes: int = 1  # of a picture: once in each row of the mesh that has hosts of its own
 
     @property
     def devices(self) -> int:
@@ -53,11 +54,13 @@ class Machine(NamedTuple):
         return BATCH // self.data
 
 
-TPU = {"peak": model.PEAK, "hbm_rate": model.HBM_RATE, "hbm": model.HBM, "wire": 4 * model.LINK, "hop": model.HOP}
+V5E_16 = Machine(
+    "v5e-16", 1, 16, model.PEAK, model.HBM_RATE, model.HBM, 4 * model.LINK, (4, 4), model.HOP, price=1.2, cores=4 * 112
+)
 MACHINES = (
-    Machine("v5e-16", 1, 16, sides=(4, 4), price=1.2, cores=4 * 112, **TPU),
-    Machine("v5e-256", 4, 64, sides=(8, 8), price=1.2, cores=64 * 112, **TPU),
-    Machine("8 x H100", 4, 2, 989e12, 3.35e12, 80e9, 450e9, (2, 1), 10e-6, 3.0, 192),
+    V5E_16,
+    V5E_16._replace(name="v5e-256", member=4, data=64, sides=(8, 8), cores=64 * 112, decodes=4),
+    Machine("8 x H100", 4, 2, 989e12, 3.35e12, 80e9, 450e9, (2, 1), 10e-6, price=3.0, cores=192),
 )
 
 
@@ -67,10 +70,10 @@ def all_reduce(machine: Machine, count: float) -> float:
     return moved + machine.hop * sum(side - 1 for side in machine.sides)
 
 
-def step(machine: Machine, crossings: float) -> model.Step:
+def step(machine: Machine) -> model.Step:
     """A step of one member."""
     net, images = model.resnet50(), machine.images
-    read = crossings * 2 * net.activations() * images + net.parameters() * 4 * 6
+    read = model.CROSSINGS * 2 * net.activations() * images + net.parameters() * 4 * 6
     sums = 2 * len(net.layers)
     norms = sums * all_reduce(machine, net.norm_bytes() / sums)
     arithmetic = net.operations() * images / machine.peak / model.MATRIX_SHARE
@@ -91,26 +94,16 @@ def forward_share() -> float:
     return seen / 3 / (EPOCHS * TRAIN)
 
 
-def experiment_secs(machine: Machine, crossings: float) -> float:
+def experiment_secs(machine: Machine) -> float:
     """All epochs of all members, with their tests and extractions."""
     steps = EPOCHS * (TRAIN // BATCH) * machine.in_turn
-    return steps * step(machine, crossings).total * (1 + forward_share())
+    return steps * step(machine).total * (1 + forward_share())
 
 
-def decoded(machine: Machine, crossings: float) -> float:
+def decoded(machine: Machine) -> float:
     """Pictures a second that all hosts decode together."""
-    images = BATCH * MEMBERS / (machine.in_turn * step(machine, crossings).total)
-    return images * SEEDS / MEMBERS
-
-
-def compiled() -> tuple[float, float, float]:
-    """Of the program for v5e-16: crossings of an activation, GB of temporary memory, bytes that are all-reduced."""
-    found = json.loads((BENCH / "scaling" / "train_imagenet_v5e_4x4.json").read_text())
-    net, images = model.resnet50(), MACHINES[0].images
-    accessed = found["cost_of_a_device"]["bytes accessed"] - net.parameters() * 4 * 6
-    sent = sum(one["times"] * one["bytes"] for one in found["collectives"] if one["what"] == "all-reduce")
-    temporary = found["memory_of_a_device_mib"]["temp"] * 2**20 / 1e9
-    return accessed / (2 * net.activations() * images), temporary, sent
+    images = BATCH * MEMBERS / (machine.in_turn * step(machine).total)
+    return images * SEEDS / MEMBERS * machine.decodes
 
 
 def per_core() -> float:
@@ -119,34 +112,49 @@ def per_core() -> float:
     return statistics.median(found["loaders"]["ncjax, threads"])
 
 
+def memory(machine: Machine) -> tuple[float, float]:
+    """GB of a device: the state of its members, and what the one that it works on keeps for the backward pass."""
+    net = model.resnet50()
+    state = machine.in_turn * net.parameters() * 4 * 2
+    kept = KEPT_OF_A_LAYER * 2 * net.activations() * machine.images + 2 * 4 * net.parameters()
+    return state / 1e9, kept / 1e9
+
+
+def sent(machine: Machine) -> float:
+    """GB that a device sends in a step of all its members: gradients in bfloat16, and sums of BatchNorm."""
+    net = model.resnet50()
+    each = 2 * (machine.data - 1) / machine.data * (2 * net.parameters() + net.norm_bytes())
+    return machine.in_turn * each / 1e9
+
+
 def main() -> None:
     """Print the tables of docs/scaling.md."""
-    net, (crossings, temporary, sent), slower, rate = model.resnet50(), compiled(), slower_than_the_model(), per_core()
+    net, slower, rate = model.resnet50(), slower_than_the_model(), per_core()
     print(f"ResNet-50: {net.parameters():,} parameters, {net.operations() / 1e9:.1f} GFLOP an image and step,")
-    print(f"{net.activations():,} activations, {len(net.layers)} normalisations; compiled for v5e-16, an activation")
-    print(f"crosses between chip and HBM {crossings:.1f} times a step, and a step all-reduces {sent / 1e6:.1f} MB\n")
-    names = "arithmetic, ms | memory, ms | communication, ms | member-step, ms | images/s | state, GB | temporary, GB"
-    print(f"| machine | member x data | images a device | {names} |")
-    print("| --- " * 10 + "|")
+    print(
+        f"{net.activations():,} activations, {len(net.layers)} normalisations, {net.norm_bytes():,} bytes of theirs\n"
+    )
+    times = "arithmetic, ms | memory, ms | communication, ms | step of a member, ms | of all, s"
+    print(f"| machine | member x data | images a device | {times} | GB sent | state, GB | activations, GB |")
+    print("| --- " * 11 + "|")
     for one in MACHINES:
-        took = step(one, crossings)
+        took = step(one)
         parts = " | ".join(f"{1e3 * part:.2f}" for part in (*took, took.total))
-        images = one.member * BATCH / took.total
-        state = one.in_turn * net.parameters() * 8 / 1e9
-        scaled = temporary * one.images / MACHINES[0].images
-        layout = f"{one.member} x {one.data} | {one.images}"
-        print(f"| {one.name} | {layout} | {parts} | {images:,.0f} | {state:.2f} | {scaled:.2f} |")
-    print("\n| machine | the whole experiment, hours | dollars | pictures decoded a second | cores | there |")
+        sizes = " | ".join(f"{size:.2f}" for size in (one.in_turn * took.total, sent(one), *memory(one)))
+        print(f"| {one.name} | {one.member} x {one.data} | {one.images} | {parts} | {sizes} |")
+    print(
+        "\n| machine | whole experiment, hours | dollars | pictures decoded a second | cores for them | cores there |"
+    )
     print("| --- " * 6 + "|")
     for one in MACHINES:
-        hours, pictures = experiment_secs(one, crossings) / 3600, decoded(one, crossings)
+        hours, pictures = experiment_secs(one) / 3600, decoded(one)
         dollars = hours * one.devices * one.price
         cores = f"{pictures / slower / rate:.0f} to {pictures / rate:.0f}"
         spans = f"{hours:.1f} to {slower * hours:.1f} | {dollars:,.0f} to {slower * dollars:,.0f}"
-        print(f"| {one.name} | {spans} | {pictures / slower:,.0f} to {pictures:,.0f} | {cores} | {one.cores} |")
-    alone = 1 / max(net.operations() / 989e12 / model.MATRIX_SHARE, crossings * 2 * net.activations() / 3.35e12)
-    print(f"\nOne H100 that trains one member takes {alone / slower:,.0f} to {alone:,.0f} images/s:", end=" ")
-    print(f"{alone / slower / rate:.0f} to {alone / rate:.0f} cores.")
+        print(f"| {one.name} | {spans} | {pictures / slower:,.0f} to {pictures:,.0f} | {cores} | {one.cores:,} |")
+    alone = BATCH / max(step(MACHINES[2]._replace(member=1, data=1, sides=(1, 1)))[:2])
+    print(f"\nOne H100 that trains one member takes {alone / slower:,.0f} to {alone:,.0f} images/s, which", end=" ")
+    print(f"{alone / slower / rate:.0f} to {alone / rate:.0f} cores decode.")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,8 @@ def _find(folder: Path, classes: str) -> _Found:
         )
     entries = [path for path in _entries(folder) if path.name not in HIERARCHIES]
     folders = [path for path in entries if path.is_dir() and not path.name.startswith(".")]
-    pictures, skipped = {}, [path for path in entries if path not in set(folders)]
+    others = set(entries) - set(folders)
+    pictures, skipped = {}, [path for path in entries if path in others]
     kept = set(kept_classes(classes, tuple(path.name for path in folders)))
     for path in (path for path in folders if path.name in kept):
         if not _is_text(path.name):

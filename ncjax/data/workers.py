@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ncjax.errors import UserError, first_line
 
 T = TypeVar("T")
+GRACE_SECS = 60  # that a worker goes on after SIGTERM
 RANDOM = ("jax_default_prng_impl", "jax_threefry_partitionable")  # settings of JAX that decide what a key gives
 
 
@@ -74,10 +75,13 @@ def _random_settings() -> Mapping[str, Any]:
 
 
 def _start_worker(settings: Mapping[str, Any], worker: int, workers: int) -> None:
-    """In a worker: JAX has one thread of the CPU, signals are left to the parent, and the worker ends with it."""
+    """In a worker: JAX has one thread of the CPU, and signals are left to the parent, with which the worker ends.
+
+    A scheduler sends SIGTERM to all processes of a job; the parent then needs its workers for the steps under way.
+    """
     del worker, workers
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECS))
     threading.Thread(target=_end_with_parent, name="ncjax-parent", daemon=True).start()
     os.environ["NPROC"] = "1"
     import jax

@@ -185,7 +185,7 @@ def block_rows(first: int, count: int, size: int, parts: int, examples: int) -> 
 
 
 def _most(images: UInt8[np.ndarray, "n h w ch"] | Streamed) -> int:
-    """Pixels that are read at a go: few where they are decoded, so that every thread or process has some."""
+    """How many images are read at a go: few where they are decoded, so that every thread or process has some."""
     return DECODED if isinstance(images, Streamed) else len(images)
 
 
@@ -267,10 +267,7 @@ def _put(
 
     Threads, or workers, read up to `most` images of an entry at a go.
     """
-    shards: list[Index] = []  # of the devices of this process
-    for index in sharding.addressable_devices_indices_map(shape).values():
-        assert index is not None
-        shards += [] if index in shards else [index]
+    shards = _shards(sharding, shape)
     parts = -(-len(shards) * math.prod(sharding.shard_shape(shape)[1:-3]) // most)
 
     def entry(number: int, images: Iterator[np.ndarray]) -> _Entry:
@@ -298,6 +295,15 @@ def _put(
                 at = end(at)
 
     return read_ahead(arrays())
+
+
+def _shards(sharding: NamedSharding, shape: tuple[int, ...]) -> list[Index]:
+    """Those of the devices of this process, each once."""
+    found: list[Index] = []
+    for index in sharding.addressable_devices_indices_map(shape).values():
+        assert index is not None
+        found += [] if index in found else [index]
+    return found
 
 
 def _read_part(read: Read, ids: IdsOf, shards: list[Index], parts: int, place: int) -> UInt8[np.ndarray, "_ h w ch"]:

@@ -285,3 +285,38 @@ def test_two_hierarchies_are_refused(root):
     refused(root, "keep the one that is meant")
     (root / "superclasses.csv").unlink()
     refused(root, r"superclasses\.json: class 'ant' is missing")
+
+
+def test_the_classes_of_a_file_are_kept_and_another_folder_is_the_test_split(root, load):
+    for i, split in enumerate(("train", "test", "train", "test")):
+        save(root / split / "cow" / f"{i}.png", colour(100 + i))
+    (root / "test").rename(root / "val")
+    (root / "superclasses.csv").write_text("class,super_class\nant,insect\nbee,insect\ncow,mammal\n")
+    (root.parent / "kept.csv").write_text("ant,insect\ncow,mammal\n")
+    dataset = load(test_split="val", classes=f"file:{root.parent / 'kept.csv'}")
+    assert (dataset.class_names, dataset.super_classes, dataset.notes) == (("ant", "cow"), ("insect", "mammal"), ())
+    np.testing.assert_array_equal(dataset.train.labels, [0, 0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(dataset.train.images[-2:, 0, 0, 0], [100, 102])
+    refused(root, r"folder .*/test is missing; .* data\.test_split names another folder than test, such as val")
+    refused(root, "names class 'dog', which the data lack", test_split="val", classes=f"file:{dogs(root.parent)}")
+
+
+def dogs(folder):
+    (folder / "dogs.csv").write_text("ant,insect\ndog,mammal\n")
+    return folder / "dogs.csv"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (DataConfig(test_split="val"), "data.test_split is not for data.source digits, but for image_folder, tfds"),
+        (DataConfig(classes="file:a.csv"), "data.classes is not for data.source digits, but for image_folder"),
+        (
+            DataConfig(crop_scale=0.1, streamed=True, image_size=8),
+            "data.crop_scale is not for data.source digits, but for image_folder, tfds",
+        ),
+    ],
+)
+def test_options_of_pictures_are_refused_for_arrays(config, message):
+    with pytest.raises(UserError, match=message):
+        load_dataset(config)

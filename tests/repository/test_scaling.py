@@ -30,15 +30,16 @@ DOCS = Path(__file__).parents[2] / "docs"
 LIBTPU = os.environ.get("NCJAX_LIBTPU")  # the folder that it was installed into
 
 
-model, plan = load_script("scaling_model"), load_script("tpu_plan")
+model, plan, cost = (load_script(name) for name in ("scaling_model", "tpu_plan", "imagenet_cost"))
 
 
 @pytest.mark.parametrize(("name", "side"), [("resnet18", 32), ("resnet50", 224)])
 @pytest.mark.parametrize("width", [8, 64])
 def test_the_model_counts_the_parameters_and_norms_of_the_network(name: str, side: int, width: int) -> None:
     config, ours = ModelConfig(name=name, width=width), getattr(model, name)(width)
-    shape, rngs = (side, side, 3), nnx.Rngs(params=0)
-    network = nnx.eval_shape(lambda: make_model(config, shape, ours.classes, jnp.dtype("float32"), rngs))
+    network = nnx.eval_shape(
+        lambda: make_model(config, (side, side, 3), ours.classes, jnp.dtype("float32"), nnx.Rngs(params=0))
+    )
     sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))]
     running = [math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.BatchStat))]
     assert ours.parameters() == sum(sizes)
@@ -51,6 +52,26 @@ def test_the_tables_of_the_page_are_those_of_the_model() -> None:
     with contextlib.redirect_stdout(printed):
         model.main()
     assert printed.getvalue() in (DOCS / "scaling.md").read_text()
+
+
+def test_the_cost_of_imagenet_on_the_page_is_that_of_the_formulas() -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        cost.main()
+    assert printed.getvalue() in (DOCS / "scaling.md").read_text()
+
+
+def test_the_cost_of_imagenet_follows_from_its_parts() -> None:
+    """More devices take less time, but not less money; and the measured step is slower than its bound."""
+    pod, slice_of_it = (next(m for m in cost.MACHINES if m.name == name) for name in ("v5e-256", "v5e-16"))
+    long, short = (cost.experiment_secs(machine) for machine in (slice_of_it, pod))
+    assert 8 < long / short < 16
+    assert cost.slower_than_the_model() > 1
+    assert cost.all_reduce(pod, 0) == pytest.approx(14e-6)
+    for machine in cost.MACHINES:
+        assert machine.in_turn * machine.member == cost.MEMBERS
+        assert machine.images * machine.data == cost.BATCH
+        assert math.prod(machine.sides) == machine.data
 
 
 def test_reads_the_collectives_of_a_program() -> None:
