@@ -2,6 +2,7 @@
 """A page of features from files, one of several networks in a file, and pages of several runs."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ NAMES = ("mod:5/lr=0.1/wd=0/seed=0", "mod:2/lr=0.1/wd=0/seed=0")
 
 
 def ncjax(*arguments) -> int:
+    sys.argv = ["ncjax", *map(str, arguments)]
     try:
-        main(list(map(str, arguments)))
+        main()
     except SystemExit as end:
         return int(end.code or 0)
     return 0
