@@ -36,6 +36,8 @@ def exported(tmp_path_factory):
     return dataclasses.replace(whole, names=NAMES).save(tmp_path_factory.mktemp("exported") / "2.npz")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_one_member_of_a_file_is_evaluated_under_its_own_label_map_and_gets_a_page(exported, tmp_path) -> None:
     page, output = tmp_path / "page.html", tmp_path / "found.json"
     options = ("--member", NAMES[0], "--variants", "normalised", "--bootstrap", 0, "--report", page, "--output", output)
