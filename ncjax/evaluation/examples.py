@@ -108,7 +108,7 @@ def _thumbnails(split: Split, rows: Int32[np.ndarray, "q"]) -> UInt8[np.ndarray,
     return np.concatenate([_shrink(np.asarray(block)) for block in blocks])
 
 
-def _shrink(images: UInt8[np.ndarray, "b h w ch"]) -> UInt8[np.ndarray, "b h w ch"]:
+def _shrink(images: UInt8[np.ndarray, "b h w ch"]) -> UInt8[np.ndarray, "b rows columns ch"]:
     step = -(-max(images.shape[1:3]) // THUMBNAIL)
     across = [min(step, size) for size in images.shape[1:3]]
     counts = [size // square for size, square in zip(images.shape[1:3], across, strict=True)]

@@ -81,12 +81,13 @@ def results_of(evaluation: Evaluation) -> Results:
     """
     if not evaluation.rows:
         raise UserError("the evaluation holds no row, so there is nothing to report")
-    known = EvaluateConfig.headline
+    known, without = EvaluateConfig.headline, "the evaluation holds none; ncjax evaluate FILE --report keeps some"
     headline = known if known in evaluation.views else next(iter(evaluation.views), known)
     return Results(
         evaluation=evaluation,
         config=evaluation.provenance.config or {"evaluate": {"headline": headline}},
         examples=evaluation.examples,
+        missing=() if evaluation.examples else (without,),
     )
 
 

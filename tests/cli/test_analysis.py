@@ -2,6 +2,7 @@
 """A page of features from files, one of several networks in a file, and pages of several runs."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ NAMES = ("mod:5/lr=0.1/wd=0/seed=0", "mod:2/lr=0.1/wd=0/seed=0")
 
 
 def ncjax(*arguments) -> int:
+    sys.argv = ["ncjax", *map(str, arguments)]
     try:
-        main(list(map(str, arguments)))
+        main()
     except SystemExit as end:
         return int(end.code or 0)
     return 0
@@ -34,6 +36,8 @@ def exported(tmp_path_factory):
     return dataclasses.replace(whole, names=NAMES).save(tmp_path_factory.mktemp("exported") / "2.npz")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_one_member_of_a_file_is_evaluated_under_its_own_label_map_and_gets_a_page(exported, tmp_path) -> None:
     page, output = tmp_path / "page.html", tmp_path / "found.json"
     options = ("--member", NAMES[0], "--variants", "normalised", "--bootstrap", 0, "--report", page, "--output", output)

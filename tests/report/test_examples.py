@@ -172,4 +172,6 @@ def test_features_from_files_have_the_same_page_without_images_and_epochs(full, 
     assert "figure-embedding" in page
     assert "figure-confusion" in page
     assert "example images the features came without images" in text
+    bare = text_of(write_report(replace(found, examples=None), tmp_path / "bare.html").read_text())
+    assert "the evaluation holds none" in bare
     assert "From the features of a.npz, clustering and a linear probe recover the fine classes at 80.0" in text
