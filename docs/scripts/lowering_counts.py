@@ -11,6 +11,7 @@ so `sequential` is left out, and there are as many members as `side_by_side` tak
 
 import os
 import time
+from typing import Any
 
 from ncjax.ops.member_conv import LOWERINGS, ConvCase
 
@@ -53,7 +54,7 @@ def line(case: ConvCase, lowering: str) -> str:
 
     started = time.perf_counter()
     with use_lowerings({str(case): lowering}), jax.default_matmul_precision(case.precision):
-        cost = jax.jit(both).lower(x, kernel, x).compile().cost_analysis()
+        cost: Any = jax.jit(both).lower(x, kernel, x).compile().cost_analysis()
     secs = time.perf_counter() - started
     least = 2 * (3 * x.size + 3 * x.size + 3 * kernel.size)
     ratios = (cost["flops"] / (6 * case.products), cost["bytes accessed"] / least)
