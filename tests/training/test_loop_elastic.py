@@ -42,18 +42,18 @@ def stop(process, workdir: Path, step: int) -> None:
     ):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    ((code, err),) = ended([process])
+    ((code, err),) = ended([process], timeout=900)
     assert code == 75, err
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_command_of_eight_devices_goes_on_with_four_and_then_with_sixteen_of_two_processes(tmp_path: Path) -> None:
     moved = tmp_path / "moved"
-    assert ended([start(spread(tmp_path / "eight", 2, 4), devices=8)])[0][0] == 0
+    assert ended([start(spread(tmp_path / "eight", 2, 4), devices=8)], timeout=900)[0][0] == 0
     stop(start(spread(moved, 2, 4), devices=8), moved, 12)
     stop(start(spread(moved, 4, 1), devices=4), moved, 32)
-    for code, err in ended(start_several(spread(moved, 4, 4), processes=2, devices=8)):
+    for code, err in ended(start_several(spread(moved, 4, 4), processes=2, devices=8), timeout=900):
         assert code == 0, err
     assert [record["step"] for record in records(moved)] == list(range(5, 61, 5))
     assert_close(records(tmp_path / "eight"), records(moved), atol=1e-4)

@@ -33,13 +33,14 @@ def test_slow_chunks_become_shorter_and_fast_ones_longer_and_change_no_bit(confi
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_two_processes_of_which_one_is_slow_agree(tmp_path: Path) -> None:
     """Without agreement they would compute different numbers of steps, and wait for each other for ever."""
     options = ["--mesh.data", 0]
     slow = "import os\nimport ncjax.training.loop as l\nl.CHUNK_SECS = 4.0 * (os.environ['NCJAX_PROCESS'] == '0')"
     for name, before in {"a": "", "b": slow}.items():
         pair = start_several(command("train", tmp_path / name, *options), processes=2, devices=1, before=before)
-        for code, err in ended(pair):
+        for code, err in ended(pair, timeout=900):
             assert code == 0, err
     assert records(tmp_path / "a") == records(tmp_path / "b")
     for one, other in zip(state_of(tmp_path / "a", 10), state_of(tmp_path / "b", 10), strict=True):
