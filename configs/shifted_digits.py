@@ -15,5 +15,5 @@ def get_config() -> Config:
         seeds=2,
         data=DataConfig(source="shifted_digits", crop_padding=4),
         model=ModelConfig(name="cnn", width=32),
-        optim=OptimConfig(lr=(0.2,), weight_decay=(0.0,), batch=64, epochs=8, schedule="one_cycle"),
+        optim=OptimConfig(lr=(0.2,), weight_decay=(2e-3,), batch=64, epochs=8, schedule="one_cycle"),
     )

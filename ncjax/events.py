@@ -4,7 +4,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 
 class Event(NamedTuple):
@@ -32,6 +32,7 @@ Listener = Callable[[Event], None]
 _listeners: list[Listener] = []
 
 
+@runtime_checkable
 class Advance(Protocol):
     """Says that so many more parts are done; an empty name leaves the one before."""
 
