@@ -105,7 +105,8 @@ def progress_text(going: Going, now: float) -> str:
         return ", ".join([*parts, duration(secs)])
     parts += [f"{rate_text(gained / secs)} {event.unit}/s"] if event.unit else []
     left = event.total - event.done
-    parts += [f"{duration(secs * left / gained)} left"] if left > 0 else []
+    roughly = "" if event.unit else "about "  # parts without a unit differ in length
+    parts += [f"{roughly}{duration(secs * left / gained)} left"] if left > 0 else []
     return ", ".join(parts)
 
 
