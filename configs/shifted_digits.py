@@ -5,7 +5,7 @@ Command: `ncjax demo`, or `ncjax run configs/shifted_digits.py` for this alone. 
 Expected: docs/demo.md. Unlike centred digits, pixels and a network at random initialisation cluster near chance here.
 """
 
-from ncjax.config import Config, DataConfig, ModelConfig, OptimConfig
+from ncjax.config import Config, DataConfig, EvaluateConfig, ModelConfig, OptimConfig
 
 
 def get_config() -> Config:
@@ -15,5 +15,6 @@ def get_config() -> Config:
         seeds=2,
         data=DataConfig(source="shifted_digits", crop_padding=4),
         model=ModelConfig(name="cnn", width=32),
-        optim=OptimConfig(lr=(0.2,), weight_decay=(0.0,), batch=64, epochs=8, schedule="one_cycle"),
+        optim=OptimConfig(lr=(0.2,), weight_decay=(2e-3,), batch=64, epochs=8, schedule="one_cycle"),
+        evaluate=EvaluateConfig(variants=("raw", "normalised")),
     )

@@ -16,7 +16,7 @@ from ncjax.cli.training import train_config
 from ncjax.config import Config, EvaluateConfig, load_config
 from ncjax.events import stage
 from ncjax.report.groups import KINDS, UNTRAINED, Group, Quantity, group_rows, last_epochs
-from ncjax.report.main_result import CEILING, clp
+from ncjax.report.main_result import CEILING, COARSE_TEST, clp
 from ncjax.report.markdown import markdown_table
 from ncjax.report.number_formats import percent
 from ncjax.results import Evaluation
@@ -55,7 +55,7 @@ class Act(NamedTuple):
 
     trained: Scores
     others: Mapping[str, Scores]  # controls, and in act two networks on fine labels, by what they are
-    fine: tuple[float, ...]  # test accuracy of networks that were trained on fine labels
+    fine: tuple[float, ...]  # test accuracy of networks that were trained on fine labels, on these
 
 
 def demo_verb(arguments: Sequence[str]) -> None:
@@ -113,7 +113,7 @@ def _act_two(found: Evaluation, view: str) -> Act:
     return Act(
         trained=scores.pop("trained", Scores((), (), ())),
         others={KINDS[kind]: of for kind, of in scores.items()},
-        fine=groups["fine"].values(Quantity("accuracy")) if "fine" in groups else (),
+        fine=groups["fine"].values(COARSE_TEST) if "fine" in groups else (),
     )
 
 
@@ -149,5 +149,5 @@ def _sentence(who: str, act: Act) -> str:
     return (
         f"{who} kept the ten classes apart: clusters inside the super-classes are {clusters} % right ({controls}; "
         f"chance is 50 %), and CLP names the class of {names} % of the test pictures, against {probe} % of a probe on "
-        f"the true labels and {percent(act.fine)} % of networks that were trained on the ten classes."
+        f"the true labels and {percent(act.fine)} % of training on the ten classes."
     )

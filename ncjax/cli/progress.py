@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ncjax.events import Event, listening, stage
 
@@ -34,6 +34,7 @@ class Going:
     began: float
 
 
+@runtime_checkable
 class Drawer(Protocol):
     """What is told of stages."""
 
@@ -96,14 +97,16 @@ def _is_main_process() -> bool:
 
 
 def progress_text(going: Going, now: float) -> str:
-    """Returns share, rate and time left of a stage, as far as they are known; empty before anything is."""
+    """Returns share, rate and time left of a stage, as far as they are known; else how long it has gone on."""
     event, secs = going.event, now - going.began
     gained = event.done - going.first
     parts = [f"{event.done / event.total:.0%}"] if event.total else []
-    if gained and secs > 0:
-        parts += [f"{rate_text(gained / secs)} {event.unit}/s"] if event.unit else []
-        left = event.total - event.done
-        parts += [f"{duration(secs * left / gained)} left"] if left > 0 else []
+    if not gained or secs <= 0:
+        return ", ".join([*parts, duration(secs)])
+    parts += [f"{rate_text(gained / secs)} {event.unit}/s"] if event.unit else []
+    left = event.total - event.done
+    roughly = "" if event.unit else "about "  # parts without a unit differ in length
+    parts += [f"{roughly}{duration(secs * left / gained)} left"] if left > 0 else []
     return ", ".join(parts)
 
 
@@ -213,7 +216,7 @@ class Lines:
         for name, one in going.items():
             at, pause = self.due.setdefault(name, (one.began + LINE_SECS[0], LINE_SECS[0]))
             if now >= at:
-                self._say(name, progress_text(one, now) or duration(now - one.began), one.event.name)
+                self._say(name, progress_text(one, now), one.event.name)
                 self.due[name] = now + pause, min(2 * pause, LINE_SECS[1])
 
 
@@ -274,6 +277,7 @@ class Bars:
         for one in tuple(self.stages.going.values()):
             event = one.event
             bar = ProgressBar(total=event.total or None, completed=event.done, pulse=not event.total)
-            text = progress_text(one, now) or duration(now - one.began)
-            table.add_row(event.stage, bar, text, Text(event.name, overflow="ellipsis", no_wrap=True))
+            table.add_row(
+                event.stage, bar, progress_text(one, now), Text(event.name, overflow="ellipsis", no_wrap=True)
+            )
         return table

@@ -25,9 +25,9 @@ def test_examples_in_docstrings():
 @pytest.mark.parametrize(
     ("stage", "text"),
     [
-        (going(0, 0), ""),
-        (going(0, 40), "0%"),
-        (going(10, 40), "25%, 30 s left"),
+        (going(0, 0), "10 s"),
+        (going(0, 40), "0%, 10 s"),
+        (going(10, 40), "25%, about 30 s left"),
         (going(10, 40, "images"), "25%, 1.0 images/s, 30 s left"),
         (going(30, 40, "images", first=20), "75%, 1.0 images/s, 10 s left"),  # what an earlier process did has no rate
         (going(40, 40, "images"), "100%, 4.0 images/s"),
