@@ -73,6 +73,16 @@ def test_act_one_agrees_with_scikit_learn(features, act_one):
         assert max(control.clp) < 0.35 < our_clp
 
 
+def test_the_page_of_the_demo_shows_what_was_measured(act_one):
+    page = (ROOT / "docs" / "demo.md").read_text()
+    assert demo._table(act_one) in page
+    path = ROOT / "docs" / "bench" / "demo" / "evaluation.json"
+    act_two = demo._act_two(Evaluation.from_json(path.read_text()), "normalised")
+    assert demo._table(act_two) in page
+    assert f"the ten classes have {demo.percent(act_two.fine)} %" in page
+    assert f"{demo.FEATURES.stat().st_size:,} bytes" in page
+
+
 def test_the_demo_ends_with_two_sentences_of_numbers(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["ncjax", "demo", "--workdir", "here", "--quiet", *SMALL])
