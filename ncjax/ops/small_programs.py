@@ -11,11 +11,11 @@ from jax import lax
 from jaxtyping import Array, Bool
 
 T = TypeVar("T")
-UNTUNED: dict[str, Any] = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+UNTUNED: Any = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 
 
 @cache
-def untuned() -> dict[str, Any]:
+def untuned() -> Any:
     """Options of `jax.jit` by which GPUs get the library's first choice for each product: no candidates are timed.
 
     None where this version of XLA does not know them.
