@@ -15,7 +15,7 @@ MOST_PANELS = 24  # super-classes that have a panel
 MOST_ENTRIES = 12  # classes in a legend
 PANEL = 210  # pixels
 SHOWN = 7  # images of a cluster, and of those that went wrong
-MOST_CLUSTERS = 100  # that are shown with images
+MOST_CLUSTERS = 40  # that are shown with images
 WHOLE = "all super-classes"
 SWITCH = {"fine": "fine class", "cluster": "cluster", "coarse": "coarse class"}
 

@@ -2,6 +2,7 @@
 """Figures of a run: accuracies against their ceiling, and how CLP, collapse and training go over epochs."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ncjax.report.figure import COLOURS, INK, WIDTH, Chart, Figure, Record, finish, source
 from ncjax.report.groups import Group, Quantity
@@ -15,6 +16,7 @@ LEVEL_COLOURS = {"coarse": COLOURS[0], "fine": COLOURS[1]}
 WHOLE_AXIS = "The axis of accuracies is whole, from 0 to 100 %."
 OBSERVED = {"nc1": "NC1", "nc1_ratio": "NC1 ratio", "cdnv": "CDNV"}
 POSITIVE = ("NC1", "CDNV", "NC1 ratio", "VCI")  # over orders of magnitude
+MOST_EPOCHS = 100  # of training that are drawn
 STEP = 11  # pixels of a view in a line of the accuracies
 
 
@@ -135,12 +137,13 @@ def collapse_over_epochs(history: Sequence[Group], metrics: Mapping[str, MetricI
 def training_curves(metrics: Sequence[Line]) -> Figure | None:
     """Loss and accuracy on the labels of training, a colour a setting; None where there are none."""
     what = {"loss": "loss (nat)", "accuracy": "accuracy (%)"}
+    lines, settings = _thinned(metrics), _settings(metrics)
     rows = [
         {"panel": title, "setting": setting, "split": split, "epoch": line.epoch, **point(values, factor=factor)}
         for (name, title), factor in zip(what.items(), (1.0, 100.0), strict=True)
         for split in ("train", "test")
-        for line in metrics
-        for setting, values in _by_setting(line.values.get(f"{split}_{name}", {})).items()
+        for line in lines
+        for setting, values in _by_setting(line.values.get(f"{split}_{name}", {}), settings).items()
     ]
     rows = [row for row in rows if row["mean"] is not None]
     if not rows:
@@ -148,9 +151,8 @@ def training_curves(metrics: Sequence[Line]) -> Figure | None:
     return Figure(
         "training_curves",
         "Loss and accuracy on the labels of training",
-        "Each colour is a setting: label map, learning rate and weight decay; shuffled labels belong to no class. "
-        "Solid: "
-        f"training images; dashed: test images. {said_spread(rows)}. {WHOLE_AXIS}",
+        f"{_said_settings(settings)}; shuffled labels belong to no class. Solid: training images; dashed: test images. "
+        f"{said_spread(rows)}. {WHOLE_AXIS}{_said_thinned(metrics, lines)}",
         panels(rows, by="panel", colour="setting", dashed="split", log=("loss (nat)",), columns=2),
         rows,
     )
@@ -158,29 +160,76 @@ def training_curves(metrics: Sequence[Line]) -> Figure | None:
 
 def observed_collapse(metrics: Sequence[Line]) -> Figure | None:
     """The measures that training took, a colour a setting and a panel a measure and level; None: it took none."""
+    observed = [line for line in metrics if any(f"{name}_fine" in line.values for name in OBSERVED)]
+    lines, settings = _thinned(observed), _settings(metrics)
     rows = [
         {"panel": f"{title}, {level} labels", "setting": setting, "epoch": line.epoch, **point(values)}
         for name, title in OBSERVED.items()
         for level in LEVEL_COLOURS
-        for line in metrics
-        for setting, values in _by_setting(line.values.get(f"{name}_{level}", {})).items()
+        for line in lines
+        for setting, values in _by_setting(line.values.get(f"{name}_{level}", {}), settings).items()
     ]
     rows = [row for row in rows if row["mean"] is not None]
     if not rows:
         return None
     return Figure(
         "collapse_while_training",
-        "Collapse while training, of every setting",
+        "Collapse while training",
         "Measured after each epoch on some training images (evaluate.observe_images), to the labels that a member is "
-        f"trained on and to the fine labels. {said_spread(rows)}. Axes are logarithmic where they say so.",
+        f"trained on and to the fine labels. {_said_settings(settings)}. {said_spread(rows)}. Axes are logarithmic "
+        "where "
+        f"they say so.{_said_thinned(observed, lines)}",
         panels(rows, by="panel", colour="setting", log=[row["panel"] for row in rows], columns=2),
         rows,
     )
 
 
-def _by_setting(values: Mapping[str, float | None]) -> dict[str, list[float | None]]:
-    """Numbers of members by what they share but their seed: the name of a member without it."""
+def _thinned(metrics: Sequence[Line]) -> list[Line]:
+    """Some of many lines at equal distances, with the first and the last."""
+    if len(metrics) <= MOST_EPOCHS:
+        return list(metrics)
+    chosen = {round(place * (len(metrics) - 1) / (MOST_EPOCHS - 1)) for place in range(MOST_EPOCHS)}
+    return [metrics[place] for place in sorted(chosen)]
+
+
+def _said_thinned(metrics: Sequence[Line], lines: Sequence[Line]) -> str:
+    left_out = len(metrics) - len(lines)
+    return f" Of {len(metrics)} epochs {len(lines)} are drawn; all are in metrics.jsonl." if left_out else ""
+
+
+class _Settings(NamedTuple):
+    """What a colour stands for: members but for their seed, or label maps where these are too many."""
+
+    of_maps: bool
+    names: tuple[str, ...]  # those that are drawn
+    left_out: int
+
+
+def _settings(metrics: Sequence[Line]) -> _Settings:
+    members = dict.fromkeys(name for line in metrics for values in line.values.values() for name in values)
+    settings = dict.fromkeys(_setting(name, False) for name in members)
+    maps = dict.fromkeys(_setting(name, True) for name in members)
+    of_maps = len(settings) > len(COLOURS) and len(maps) < len(settings)
+    names = tuple(maps if of_maps else settings)
+    return _Settings(of_maps, names[: len(COLOURS)], max(0, len(names) - len(COLOURS)))
+
+
+def _setting(member: str, of_maps: bool) -> str:
+    setting = member.rpartition("/seed=")[0] or member
+    return setting.partition("/lr=")[0] if of_maps else setting
+
+
+def _said_settings(settings: _Settings) -> str:
+    what = "a label map, with all its learning rates and weight decays" if settings.of_maps else "a setting"
+    more = f" ({settings.left_out} more are in metrics.jsonl)" if settings.left_out else ""
+    return f"Each colour is {what}{more}"
+
+
+def _by_setting(values: Mapping[str, float | None], settings: _Settings) -> dict[str, list[float | None]]:
+    """Numbers of members by what a colour stands for."""
     found: dict[str, list[float | None]] = {}
     for member, value in values.items():
-        found.setdefault(member.rpartition("/seed=")[0] or member, []).append(value)
+        setting = _setting(member, settings.of_maps)
+        if setting in settings.names:
+            found.setdefault(setting, []).append(value)
     return found

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from ncjax.report import comparison, tables
 from ncjax.report.distances import distance_maps
-from ncjax.report.example_figures import cluster_images, embedding_figure
+from ncjax.report.example_figures import MOST_CLUSTERS, cluster_images, embedding_figure
 from ncjax.report.examples import Shown, choose_shown, confusion_of
 from ncjax.report.figure import Figure
 from ncjax.report.groups import KINDS, Group, Quantity, group_rows, labels_of, last_epochs, super_names, views_of
@@ -151,7 +151,8 @@ def _examples(content: Content) -> Iterator[Section]:
     yield Section(
         "examples",
         "Examples inside super-classes",
-        f"Clusters are those of the view {view}, of {shown.member}.",
+        f"Clusters are those of the view {view}, of {shown.member}."
+        + (f" Images are of the first {MOST_CLUSTERS} clusters." if len(shown.clusters) > MOST_CLUSTERS else ""),
         figures=figures,
         clusters=tuple(cluster_images(shown.points, shown.clusters)),
     )

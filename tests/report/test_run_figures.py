@@ -118,6 +118,19 @@ def test_curves_tell_settings_apart_and_seeds_not() -> None:
     assert training_curves([]) is None
 
 
+def test_many_settings_are_label_maps_and_many_epochs_some_of_them() -> None:
+    names = [f"{labels}/lr={lr}/wd=0/seed=0" for labels in ("mod:5", "fine") for lr in range(5)]
+    records = [
+        Record(step=e, epoch=e, wall_secs=0.0, values={"train_loss": dict.fromkeys(names, 0.5)}) for e in range(1, 351)
+    ]
+    figure = training_curves(records)
+    assert {(row["setting"], row["n"]) for row in figure.rows} == {("mod:5", 5), ("fine", 5)}
+    epochs = sorted({row["epoch"] for row in figure.rows})
+    assert (len(epochs), epochs[0], epochs[-1]) == (100, 1, 350)
+    assert "Of 350 epochs 100 are drawn" in figure.caption
+    assert "a label map, with all its learning rates" in figure.caption
+
+
 def test_what_training_observed_is_drawn() -> None:
     assert observed_collapse([make_record(10, 2)]) is None
     values = {f"{name}_{level}": {"m/seed=0": 1.0, "m/seed=1": None} for name in ("nc1", "cdnv") for level in ("fine",)}
