@@ -142,7 +142,8 @@ def test_stages_that_nobody_asks_for_cost_nothing_in_training(name, monkeypatch)
 
 
 def test_unknown_network_is_named_with_those_that_are_known():
-    with pytest.raises(UserError, match=r"^model\.name is 'resnet19', but must be one of resnet18, .*, mlp$"):
+    known = r"^model\.name is 'resnet19', but must be one of resnet18, .*, mlp \(did you mean resnet18\?\)$"
+    with pytest.raises(UserError, match=known):
         make_model(ModelConfig(name="resnet19"), (8, 8, 3), 5, FLOAT32, nnx.Rngs(params=0))
 
 
