@@ -4,7 +4,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -82,7 +82,7 @@ def embedding_figure(points: Points, member: str, method: str) -> Figure:
     )
 
 
-def _point_rows(points: Points) -> list[dict[str, Any]]:
+def _point_rows(points: Points) -> list[Record]:
     rows = []
     planes = [(points.whole, [WHOLE] * len(points.fine)), (points.inside, list(points.coarse))]
     several = len(set(points.coarse)) > 1

@@ -2,7 +2,7 @@
 """The examples of the member that the page looks at: its points, clusters, and their confusion with true classes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from ncjax.errors import UserError
 from ncjax.examples import Examples
 from ncjax.report.example_figures import Points, data_uris
+from ncjax.report.figure import Record
 from ncjax.report.groups import Group, super_names
 from ncjax.report.heat_maps import confusion_rows
 from ncjax.report.read import Results, RowClusters, clusters_of
@@ -102,12 +103,12 @@ def _inside(name: str, examples: Examples, by_view: Mapping[str, RowClusters]) -
 
 def confusion_of(
     results: Results, shown: Shown | None, class_names: Sequence[str], views: Mapping[str, str]
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Rows of the confusion figure, of every view and split of the member that is shown."""
     examples = results.examples
     if shown is None or examples is None:
         return []
-    rows: list[dict[str, Any]] = []
+    rows: list[Record] = []
     for view, clusters in shown.by_view.items():
         for split, true in zip(SPLITS, (examples.train_labels, examples.test_labels), strict=True):
             found: Int[np.ndarray, _] | None = clusters.recovered(split)

@@ -114,9 +114,7 @@ def _square(rows: Sequence[Record], title: str, names: list[str]) -> Chart:
     return alt.layer(cells, frames)
 
 
-def confusion_rows(
-    true: Int[np.ndarray, "n"], found: Int[np.ndarray, "n"], names: Sequence[str]
-) -> list[dict[str, Any]]:
+def confusion_rows(true: Int[np.ndarray, "n"], found: Int[np.ndarray, "n"], names: Sequence[str]) -> list[Record]:
     """Cells of a confusion matrix that hold an example; `share` is of the examples of the true class, in per cent."""
     sound = found >= 0
     counts = np.zeros((len(names), len(names)), np.int64)
@@ -139,9 +137,22 @@ def confusion_figure(rows: Sequence[Record], names: Sequence[str], network: str,
     """
     if not rows:
         return None
+    chart = _confusion_chart(rows, list(names), view)
+    return Figure(
+        "confusion",
+        "Reconstructed against true labels",
+        f"Of {network}. Share of the examples of each true class whose cluster stands for each class, in per cent; "
+        "clusters "
+        "are matched to classes on the training split (Hungarian method). Lines add to 100.",
+        finish(chart),
+        rows,
+    )
+
+
+def _confusion_chart(rows: Sequence[Record], labels: list[str], view: str) -> Chart:
     import altair as alt
 
-    labels, small = list(names), len(names) <= 15
+    small = len(labels) <= 15
     views, splits = (list(dict.fromkeys(str(row[field]) for row in rows)) for field in ("view", "split"))
     first, split = view if view in views else views[0], "test" if "test" in splits else splits[0]
     of_view: dict[str, Any] = {"bind": alt.binding_select(options=views, name="view ")} if len(views) > 1 else {}
@@ -169,15 +180,7 @@ def confusion_figure(rows: Sequence[Record], names: Sequence[str], network: str,
     chart = chart.add_params(
         alt.param(name="chosen_view", value=first, **of_view), alt.param(name="chosen_split", value=split, **of_split)
     )
-    return Figure(
-        "confusion",
-        "Reconstructed against true labels",
-        f"Of {network}. Share of the examples of each true class whose cluster stands for each class, in per cent; "
-        "clusters "
-        "are matched to classes on the training split (Hungarian method). Lines add to 100.",
-        finish(chart),
-        rows,
-    )
+    return chart
 
 
 def sweep_figure(rows: Sequence[Record], best: Mapping[str, str]) -> Figure | None:

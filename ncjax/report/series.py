@@ -12,7 +12,7 @@ SHARES = "accuracy (%)"  # on an axis from 0 to 100
 DASHES = {"train": [1, 0], "test": [5, 3]}
 
 
-def point(values: Iterable[float | None], *, of_one: float | None = None, factor: float = 1.0) -> dict[str, Any]:
+def point(values: Iterable[float | None], *, of_one: float | None = None, factor: float = 1.0) -> Record:
     """Mean, standard deviation and n of finite values; `low` and `high` are one standard deviation away.
 
     Args:

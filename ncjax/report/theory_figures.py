@@ -67,7 +67,7 @@ def trajectory_figure(
     )
 
 
-def _record(setting: Setting, name: str, place: int) -> dict[str, Any]:
+def _record(setting: Setting, name: str, place: int) -> Record:
     mean, error = (_finite(series.get(name), place) for series in (setting.mean, setting.error))
     around = {"low": mean - error, "high": mean + error} if mean is not None and error is not None else {}
     predicted = _finite(setting.prediction.get(name), place)
@@ -154,7 +154,7 @@ def _ends(setting: Setting) -> dict[str, float | None]:
     }
 
 
-def _with_edges(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _with_edges(cells: Sequence[Mapping[str, Any]]) -> list[Record]:
     """Cells with where they begin and end: half-way to their neighbours."""
     times = np.array(sorted({cell["decay_time"] for cell in cells}))
     middles = (times[1:] + times[:-1]) / 2
@@ -164,7 +164,7 @@ def _with_edges(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [dict(cell, start=of[cell["decay_time"]][0], end=of[cell["decay_time"]][1]) for cell in cells]
 
 
-def _boundary(rows: Sequence[Mapping[str, Any]], panel: str) -> Iterator[dict[str, Any]]:
+def _boundary(rows: Sequence[Mapping[str, Any]], panel: str) -> Iterator[Record]:
     """Where each line of the diagram passes 3/4, by linear interpolation."""
     for noise in sorted({row["noise"] for row in rows}):
         line = sorted((r["decay_time"], r["value"]) for r in rows if (r["quantity"], r["noise"]) == (panel, noise))
