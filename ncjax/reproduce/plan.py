@@ -74,7 +74,7 @@ def choose(costs: Sequence[Cost], left: float, limit: float) -> Cost | None:
     Args:
         costs: in order of value.
         left: minutes of this call.
-        limit: minutes of a whole call.
+        limit: minutes of a whole call, which it has at its start.
     """
     return next((one for one in costs if _fits(one.minutes, left, limit)), None)
 

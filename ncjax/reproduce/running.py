@@ -70,7 +70,7 @@ def run_experiments(
     """
     tasks, started = list_tasks(chosen, scale, root), time.monotonic()
     limit = float("inf") if minutes is None else minutes
-    device = environment().device
+    device, whole = environment().device, 0.0
 
     def tell(line: str) -> None:
         on_main_process(lambda: say(line))
@@ -80,7 +80,8 @@ def run_experiments(
         while True:
             costs = unfinished(tasks, device)
             left = limit - (time.monotonic() - started) / 60
-            found = _agreed(tasks, choose(costs, left, limit))
+            whole = whole or left  # what a call has for its first piece: one that takes longer fits no call
+            found = _agreed(tasks, choose(costs, left, whole))
             if found is None:
                 break
             tell(_line(found, tasks, costs, left))

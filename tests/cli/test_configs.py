@@ -75,7 +75,7 @@ def test_options_alone_are_those_of_the_default_config():
         (
             ["nowhere"],
             Config,
-            "no config file at nowhere, and no shipped config of this name; shipped are: coarse_",
+            "no config file at nowhere, and no shipped config of this name; shipped are: cifar10_two_cores, coarse_",
         ),
         (
             ["coarse_cifar"],

@@ -135,6 +135,27 @@ def test_the_most_valuable_piece_that_fits_is_run_and_the_others_are_named(tmp_p
     assert ran == ["coarse_0", "fine_0", "coarse_1"]
 
 
+@pytest.mark.parametrize("minutes", [1.0, 4.3, 5.0])
+def test_every_call_begins_with_the_most_valuable_piece(tmp_path, monkeypatch, minutes):
+    """Also where it takes as long as the whole call, of which the start has taken a little."""
+    ran, now = [], [0.0]
+
+    def run(task, *_):
+        ran.append(task.piece.name)
+        now[0] += 60.0 * minutes
+        raise Stopped("cut off")
+
+    def clock():
+        now[0] += 0.01
+        return now[0]
+
+    monkeypatch.setattr(running, "run_task", run)
+    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=clock))
+    with pytest.raises(Stopped, match="cut off"):
+        running.run_experiments(find_experiments(["coarse_cifar10"]), "gpu", tmp_path, "", minutes=minutes, say=print)
+    assert ran == ["coarse_0"]
+
+
 def test_the_limit_sends_sigterm_and_nothing_after_its_end():
     came = []
     before = signal.signal(signal.SIGTERM, lambda *_: came.append(1))
