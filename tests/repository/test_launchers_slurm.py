@@ -146,7 +146,7 @@ def test_sigterm_queues_a_job_again_and_scancel_does_not(project: Path, hangs: s
     job, pid = submitted(project, "--cpus"), project.parent / "log" / "pid"
     script(project / ".venv" / "bin" / "ncjax", WAITS)
     given = variables_of_the_job(project, HANGS=hangs, STATE=state, STOP_SECS="600" if state == LATE else "2")
-    with subprocess.Popen(["bash", "-c", f"exec {job}"], env=given) as running:
+    with subprocess.Popen(["bash", "-c", job], env=given) as running:
         while not (pid.exists() and pid.read_text()):
             time.sleep(0.01)
         running.send_signal(signal.SIGTERM)
