@@ -11,7 +11,6 @@ so `sequential` is left out, and there are as many members as `side_by_side` tak
 
 import os
 import time
-from typing import Any
 
 from ncjax.ops.member_conv import LOWERINGS, ConvCase
 
@@ -54,7 +53,7 @@ def line(case: ConvCase, lowering: str) -> str:
 
     started = time.perf_counter()
     with use_lowerings({str(case): lowering}), jax.default_matmul_precision(case.precision):
-        cost: Any = jax.jit(both).lower(x, kernel, x).compile().cost_analysis()
+        cost = jax.jit(both).lower(x, kernel, x).compile().cost_analysis() or {}
     secs = time.perf_counter() - started
     least = 2 * (3 * x.size + 3 * x.size + 3 * kernel.size)
     ratios = (cost["flops"] / (6 * case.products), cost["bytes accessed"] / least)

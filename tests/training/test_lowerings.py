@@ -212,8 +212,9 @@ lowering_times.milliseconds = lambda case, lowering: 1.0 if lowering == best els
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_processes_that_would_measure_differently_have_the_same_programs(tmp_path):
-    options = ("--model.name", "cnn", "--seeds", 4, "--labels", "mod:5", "--mesh.member", 2)
+    options = ("--model.name", "cnn", "--model.width", 4, "--seeds", 4, "--labels", "mod:5", "--mesh.member", 2)
     processes = start_several(
         command("train", tmp_path / "run", *options),
         processes=2,
@@ -221,7 +222,7 @@ def test_two_processes_that_would_measure_differently_have_the_same_programs(tmp
         before=FAKE,
         XDG_CACHE_HOME=tmp_path / "cache",
     )
-    for code, err in ended(processes):
+    for code, err in ended(processes, timeout=500):
         assert code == 0, err
     content = json.loads((tmp_path / "run" / "lowerings.json").read_text())
     assert set(content["convolutions"].values()) == {"patches"}
