@@ -13,9 +13,11 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ncjax.errors import UserError, first_line
 from ncjax.paths import user_path
-from ncjax.typed_json import structure, unstructure
+from ncjax.typed_json import register, structure, unstructure
 
 C = TypeVar("C")
+Precision = Literal["float32", "tf32", "bfloat16"]  # ncjax/ops/precision.py says what devices compute then
+TorchMode = Literal["eager", "default", "reduce-overhead", "max-autotune"]  # without torch.compile, or its mode
 MOST_COUNT = 2**31 - 1
 MOST_FLOAT = 3.4e38
 
@@ -126,8 +128,11 @@ class OptimConfig:
     """Global batch of one member [images]."""
     epochs: int = 200
     """Length of training [passes over the training split]."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the forward and backward pass; the state is always float32 [type]."""
+    precision: Precision = "float32"
+    """Numbers of the forward and backward pass: float32 with exact products, float32 with products of TF32 (on GPUs),
+    or bfloat16; the state is always float32 [name]."""
+    dtype: str = ""
+    """Older name of precision [float32 or bfloat16; empty: not used]."""
 
     def __post_init__(self) -> None:
         """Checks types and ranges, and that every learning rate and every weight decay occurs once."""
@@ -139,6 +144,15 @@ class OptimConfig:
         _whole("optim.batch", self.batch, 1, MOST_COUNT)
         _whole("optim.epochs", self.epochs, 1, 1_000_000)
         _whole("optim.schedule_epochs", self.schedule_epochs, 0, 1_000_000)
+        if self.dtype:
+            older = ("float32", "bfloat16")
+            allowed = f"{' or '.join(older)}; optim.precision has more"
+            _require(self.dtype in older, "optim.dtype", repr(self.dtype), allowed)
+            object.__setattr__(self, "precision", self.dtype)
+            object.__setattr__(self, "dtype", "")
+
+
+register(OptimConfig, unwritten=("dtype",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +236,13 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    convolutions: Literal["measured", "table", "side_by_side", "patches", "winograd", "sequential", "grouped"] = (
+        "measured"
+    )
+    """Convolutions of several members on accelerators: the fastest that is measured before training, a table's choice,
+    or this way wherever it can [name]."""
+    deterministic: bool = False
+    """Two runs of a command on one GPU give the same bits: nothing is chosen by measured times [yes or no]."""
     chunk_steps: int = 50
     """Steps of one compiled program: metrics, signals and checkpoints are handled between two of them [steps]."""
     checkpoint_minutes: float = 5.0

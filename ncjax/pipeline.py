@@ -36,6 +36,7 @@ from ncjax.features.run import Run, in_parts
 from ncjax.features.store import describe_members, join_members
 from ncjax.features.train_parts import prepare_next, train_part
 from ncjax.models import Network
+from ncjax.ops.xla import make_deterministic
 from ncjax.paths import user_path
 from ncjax.results import Evaluation, Event, Provenance, TrainingSummary, join
 from ncjax.storage.temporary import TemporaryFolder
@@ -114,6 +115,8 @@ def train(
     folder = TemporaryFolder() if workdir is None else None
     path = folder.path if folder else user_path(workdir or "").absolute()
     check_agreement({"config": to_dict(config), "workdir": path, "versions": versions()})
+    if config.deterministic:
+        make_deterministic()
     check_devices()
     find_functions(config, own)
     check_views(config.evaluate.variants)

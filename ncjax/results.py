@@ -148,13 +148,11 @@ class Row:
 class Clusters:
     """Reconstructed labels in one view, for every row `s` of an evaluation; -1 where there is none.
 
-    Clusters are numbered over all super-classes, `k` at most in a row.
-
     Attributes:
         train: cluster of each training example.
         test: cluster of each test example: the nearest centroid in its super-class; None where the view cannot embed
             new points.
-        super_class: coarse label of each cluster.
+        super_class: coarse label of each cluster; they are numbered over all super-classes, `k` at most in a row.
         matching: the fine class that each cluster stands for (Hungarian method on the training split).
         embedding: where the training examples lie, for views that embed them in a plane; NaN for those that only vote.
     """
@@ -234,6 +232,7 @@ class TrainingSummary:
     mean: tuple[float, ...] = ()  # channel means that their images were normalised with, full scale = 1
     std: tuple[float, ...] = ()  # the same for standard deviations
     data: tuple[str, ...] = ()  # what was skipped, turned or split off while the images were read
+    arithmetic: str = ""  # of products and convolutions, by jax.lax.DotAlgorithmPreset; empty: by an earlier version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +263,7 @@ class Comparison:
     asked_epochs: int
     epochs: int
     budget_minutes: float
-    torch_options: Mapping[str, bool]
+    torch_options: Mapping[str, Any]  # of ncjax.torch_port.step.TorchOptions
     torch_chosen: str
     speed: Mapping[str, Speed]
     time_to_accuracy: TimeToAccuracy | None = None  # None: not trained yet

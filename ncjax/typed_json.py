@@ -38,11 +38,21 @@ def unstructure(content: Any) -> Any:
     return converter().unstructure(content)
 
 
-def register(kind: type[Any], *, omit_defaults: bool = False, leave_out: tuple[str, ...] = ()) -> None:
-    """Sets how a dataclass is written: without fields that have their default, or without some fields at all."""
+def register(
+    kind: type[Any], *, omit_defaults: bool = False, leave_out: tuple[str, ...] = (), unwritten: tuple[str, ...] = ()
+) -> None:
+    """Sets how a dataclass is written: without fields that have their default, or without some fields at all.
+
+    Args:
+        kind: the dataclass.
+        omit_defaults: write no field that has its default.
+        leave_out: fields that are neither written nor read.
+        unwritten: fields that are read, and never written.
+    """
     overrides: Any = {name: override(omit=True) for name in leave_out}
     own = converter()
     own.register_structure_hook(kind, _dataclass_hook(kind, own, **overrides))
+    overrides |= {name: override(omit=True) for name in unwritten}
     own.register_unstructure_hook(
         kind, make_dict_unstructure_fn(kind, own, _cattrs_omit_if_default=omit_defaults, **overrides)
     )

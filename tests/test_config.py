@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal, get_origin
 
 import pytest
 
@@ -140,7 +141,12 @@ WRONG = {  # of a field by its annotation, as Python code
 WRONG |= {
     kind.__name__: ["3", "None", "{}", "'a'", "(1,)", "[]", "True", "0.5", "object()", "Config"] for kind in KINDS
 }
-WRONG |= {"Literal['float32', 'bfloat16']": ["'float64'", "None", "3", "True", "('float32',)", "''", "['float32']"]}
+WRONG |= {
+    str(field.type).replace("typing.", ""): ["'float64'", "None", "3", "True", "('float32',)", "''", "['float32']"]
+    for kind in KINDS
+    for field in dataclasses.fields(kind)
+    if get_origin(field.type) is Literal
+}
 
 
 def wrong_values():
@@ -248,3 +254,16 @@ def test_a_config_of_an_earlier_version_gets_the_defaults_of_newer_fields():
     content = json.loads(json.dumps(to_dict(Config(seeds=3))))
     del content["evaluate"]["layers"], content["model"]["dense_blocks"]
     assert from_dict(content) == Config(seeds=3)
+
+
+def test_the_older_name_of_the_precision_is_read_and_never_written():
+    for written, precision in (("float32", "float32"), ("bfloat16", "bfloat16")):
+        optim = OptimConfig(dtype=written)
+        assert optim == OptimConfig(precision=precision)
+        assert dataclasses.replace(optim, dtype="bfloat16").precision == "bfloat16"
+        assert from_dict({"optim": {"dtype": written}}) == Config(optim=optim)
+        assert "dtype" not in to_dict(Config(optim=optim))["optim"]
+        assert to_dict(Config(optim=optim))["optim"]["precision"] == precision
+    assert from_dict(to_dict(Config(optim=OptimConfig(precision="tf32")))).optim.precision == "tf32"
+    with pytest.raises(UserError, match=r"optim\.precision is 'half', but must be float32 or tf32 or bfloat16"):
+        from_dict({"optim": {"precision": "half"}})

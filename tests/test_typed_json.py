@@ -107,3 +107,14 @@ def test_registered_kinds_leave_out_defaults_and_fields():
     assert structure(Registered, {"name": "x"}, "here") == Registered(name="x")
     with pytest.raises(UserError, match="unknown field cache"):
         structure(Registered, {"name": "x", "cache": [1]}, "here")
+
+
+def test_fields_of_earlier_versions_are_read_and_not_written():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Renamed:
+        new: int = 0
+        old: int = 0
+
+    register(Renamed, unwritten=("old",))
+    assert structure(Renamed, {"old": 3}, "here").old == 3
+    assert unstructure(Renamed(new=1, old=3)) == {"new": 1}

@@ -28,8 +28,8 @@ def main() -> None:
     """Time both and print their ratio at the config's `observe_epochs`."""
     config, _ = config_and_workdir(start("train", sys.argv[1:]))
     run = prepare(config, load_dataset(config.data))
-    observe = make_observer(run.spec, run.dataset, run.ensemble, run.images)
     state = init_state(run.spec, run.ensemble)
+    observe = make_observer(run.spec, state, run.dataset, run.ensemble, run.images)
     chunk = compile_chunk(run.spec, state, run.images, run.ensemble)
     per_epoch, every = run.spec.steps_per_epoch, config.evaluate.observe_epochs
     steps, at = min(config.chunk_steps, per_epoch), 0
@@ -43,7 +43,7 @@ def main() -> None:
         step_secs.append((time.perf_counter() - started) / steps)
         at += steps
         started = time.perf_counter()
-        observe(every, state)
+        jax.block_until_ready(observe(every, state))
         observe_secs.append(time.perf_counter() - started)
     step, once = statistics.median(step_secs[1:]), statistics.median(observe_secs[1:])
     share = once / (step * per_epoch * every)

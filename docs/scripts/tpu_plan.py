@@ -81,7 +81,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--members", type=int, default=0, help="0: one for each device on the member axis")
     parser.add_argument("--width", type=int, default=64, help="of ResNet-18")
     parser.add_argument("--batch", type=int, default=128, help="global batch of a member")
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "tf32", "float32"])
+    parser.add_argument("--lowering", default="", help="of the convolutions of several members; empty: the table's")
+    parser.add_argument("--at-once", type=int, default=0, help="members of a device that a pass computes; 0: all")
     parser.add_argument("--points", type=int, default=10**6)
     parser.add_argument("--dims", type=int, default=512)
     parser.add_argument("--k", type=int, default=10, help="clusters, or fine classes")
@@ -99,6 +101,7 @@ def _train(options: argparse.Namespace, devices: Any) -> Any:
     from ncjax.configs.coarse_cifar10 import get_config
     from ncjax.distributed.mesh import REPLICATED
     from ncjax.distributed.sharding import member_sharding
+    from ncjax.ops.member_conv import fits, record_cases
     from ncjax.ops.xla import compiler_options
     from ncjax.training.members import Ensemble, Images
     from ncjax.training.state import init_state, make_spec
@@ -109,11 +112,11 @@ def _train(options: argparse.Namespace, devices: Any) -> Any:
     config = replace(
         config,
         model=replace(config.model, width=options.width),
-        optim=replace(config.optim, batch=options.batch, dtype=options.dtype),
+        optim=replace(config.optim, batch=options.batch, precision=options.precision),
     )
     grid = np.array(devices)[: options.member * options.data].reshape(options.member, options.data)
     mesh = Mesh(grid, ("member", "data"))
-    spec = make_spec(config, (32, 32, 3), 5, 50_000, mesh)
+    spec = replace(make_spec(config, (32, 32, 3), 5, 50_000, mesh), at_once=options.at_once)
     numbers, rates = shape((s,), jnp.int32), shape((s,), jnp.float32)
     targets = [shape((s, n), jnp.int32) for n in (50_000, 10_000)]
     ensemble = Ensemble(numbers, rates, rates, shape((s, 5), bool), *targets)
@@ -131,6 +134,10 @@ def _train(options: argparse.Namespace, devices: Any) -> Any:
         lay(ensemble, member_sharding(ensemble, mesh)),
         shape((), jnp.int32, sharding=everywhere),
     )
+    with record_cases() as cases:
+        jax.eval_shape(partial(train_chunk, spec), *arguments)
+    fitting = {str(case): options.lowering for case in cases if fits(case, options.lowering)}
+    spec = replace(spec, lowerings=tuple(sorted(fitting.items())))
     program = jax.jit(partial(train_chunk, spec), donate_argnums=0, compiler_options=compiler_options())
     return program.lower(*arguments).compile()
 

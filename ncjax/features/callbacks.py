@@ -9,7 +9,7 @@ import numpy as np
 from ncjax.distributed.processes import on_main_process
 from ncjax.errors import UserError
 from ncjax.features.run import Run
-from ncjax.training.loop import by_member
+from ncjax.training.metrics import by_member
 
 Callback = Callable[[int, Run], Mapping[str, Any] | None]
 

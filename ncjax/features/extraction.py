@@ -210,16 +210,18 @@ def _outputs(
         return _streamed(prepared, state, source, layers)
     images = prepared.images
     whole = pixels if pixels is not None else np.asarray(source.images)
-    return to_host(_compiled(forward, layers)(prepared.spec, state, whole, images.mean, images.std))
+    program = _compiled(forward, layers, prepared.config.deterministic)
+    return to_host(program(prepared.spec, state, whole, images.mean, images.std))
 
 
 def _streamed(prepared: PreparedRun, state: TrainState, source: Split, layers: tuple[str, ...]) -> Outputs:
     spec, images, count = prepared.spec, prepared.images, len(source.labels)
+    program = _compiled(forward_batches, layers, spec.config.deterministic)
     whole: dict[str, np.ndarray] = {}
     at = 0
     with closing(batches(source.images, spec.config.optim.batch, spec.mesh)) as blocks:
         for pixels in blocks:
-            found = to_host(_compiled(forward_batches, layers)(spec, state, pixels, images.mean, images.std))
+            found = to_host(program(spec, state, pixels, images.mean, images.std))
             size = found["logits"].shape[1]
             for name, part in found.items():
                 if name not in whole:
@@ -230,5 +232,6 @@ def _streamed(prepared: PreparedRun, state: TrainState, source: Split, layers: t
 
 
 @cache
-def _compiled(function: Callable[..., Any], layers: tuple[str, ...]) -> Callable[..., Any]:
-    return jax.jit(partial(function, layers=layers), static_argnums=0, compiler_options=compiler_options())
+def _compiled(function: Callable[..., Any], layers: tuple[str, ...], deterministic: bool) -> Callable[..., Any]:
+    options = compiler_options(deterministic)
+    return jax.jit(partial(function, layers=layers), static_argnums=0, compiler_options=options)

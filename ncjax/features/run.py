@@ -29,6 +29,7 @@ from ncjax.storage.workdir import CONFIG, OTHER_VERSION, TRAINING, cohort_folder
 from ncjax.training.checkpoints import read_state
 from ncjax.training.functions import NO_OWN, OwnFunctions, name_functions
 from ncjax.training.loop import PreparedRun, prepare
+from ncjax.training.lowerings import kept_lowerings
 from ncjax.training.members import Member, with_statistics
 from ncjax.training.optimizers import Optimizer
 from ncjax.training.state import TrainState, blank_state, init_state
@@ -270,8 +271,8 @@ def prepare_run(
 
 
 def prepare_again(part: Run, dataset: Dataset) -> PreparedRun:
-    """`prepare_part`, as `normalised` has it."""
-    return normalised(part, prepare_part(part, dataset))
+    """`prepare_part`, as `normalised` has it, computed as in training."""
+    return kept_lowerings(normalised(part, prepare_part(part, dataset)), part.workdir)
 
 
 def normalised(run: Run, prepared: PreparedRun) -> PreparedRun:

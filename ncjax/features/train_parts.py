@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+
 from ncjax.data import Dataset
 from ncjax.distributed.processes import broadcast_message, is_main_process, on_main_process
 from ncjax.errors import UserError
@@ -14,12 +16,14 @@ from ncjax.features.extraction import check_can_extract_again, check_layers, ext
 from ncjax.features.feature_set import FEATURES
 from ncjax.features.run import Live, Run, normalised, state_of
 from ncjax.features.store import missing_features, save_features
+from ncjax.ops.precision import arithmetic
 from ncjax.results import TrainingSummary
 from ncjax.storage.atomic import write_json
 from ncjax.storage.metrics import Values
 from ncjax.storage.workdir import TRAINING, read_json
 from ncjax.training.checkpoints import why_not_whole
 from ncjax.training.loop import Outcome, PreparedRun, fit, prepare
+from ncjax.training.lowerings import choose_lowerings, kept_lowerings
 from ncjax.training.state import TrainState
 from ncjax.typed_json import structure, unstructure
 
@@ -37,7 +41,8 @@ def prepare_next(run: Run, dataset: Dataset) -> dict[Path, PreparedRun]:
 
 
 def _prepare(part: Run, dataset: Dataset) -> PreparedRun:
-    return normalised(part, prepare(part.config, dataset, part.own, members=part.members, outputs=part.outputs))
+    prepared = prepare(part.config, dataset, part.own, members=part.members, outputs=part.outputs)
+    return kept_lowerings(normalised(part, prepared), part.workdir)
 
 
 def has_all_steps(part: Run, dataset: Dataset) -> bool:
@@ -76,7 +81,7 @@ def train_part(part: Run, dataset: Dataset, prepared: PreparedRun | None, callba
             prepared = prepared or _prepare(part, dataset)
             _mend_features(part, prepared, epoch, reason, keep)
     if outcome is not None:
-        on_main_process(lambda: _write_summary(part.workdir, outcome, dataset.notes))
+        on_main_process(lambda: _write_summary(part, outcome, dataset.notes))
 
 
 Keep = Callable[[PreparedRun, int, TrainState], None]
@@ -86,7 +91,7 @@ def _fit(
     part: Run, prepared: PreparedRun, wanted: Set[int], keep: Keep, callbacks: Sequence[Callback]
 ) -> tuple[Outcome, set[int]]:
     """Train to the end; the epochs whose features were kept are returned too."""
-    kept = set[int]()
+    prepared, kept = choose_lowerings(prepared, part.workdir), set[int]()
 
     def after_epoch(epoch: int, state: TrainState) -> Values:
         if epoch in wanted - kept:
@@ -109,15 +114,16 @@ def _mend_features(part: Run, prepared: PreparedRun, epoch: int, reason: str, ke
     on_main_process(lambda: print(f"ncjax: warning: {line}", file=sys.stderr))
 
 
-def _write_summary(workdir: Path, outcome: Outcome, data: tuple[str, ...]) -> None:
+def _write_summary(part: Run, outcome: Outcome, data: tuple[str, ...]) -> None:
     """Write results/training.json; what it says of imported weights stays."""
-    path = workdir / TRAINING
+    path = part.workdir / TRAINING
     earlier = structure(TrainingSummary, read_json(path), str(path)) if path.exists() else None
     summary = TrainingSummary(
         compile_secs=round(outcome.compile_secs, 2),
         train_secs=round(outcome.train_secs, 2),
         failures=outcome.failures,
         data=data,
+        arithmetic=arithmetic(part.config.optim.precision, jax.default_backend()),
     )
     if earlier is not None:
         summary = replace(summary, imported=earlier.imported, mean=earlier.mean, std=earlier.std)

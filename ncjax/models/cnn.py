@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A plain convolutional network for small images."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -29,7 +28,7 @@ class CNN(nnx.Module):
         x = x.astype(self.dtype)
         stages = {}
         for name in ("first", "second", "third"):
-            x = jax.nn.relu(getattr(self, name)(x, train))
+            x = getattr(self, name)(x, train, relu=True)
             stages[name] = pooled(x)
         return stages | self.head(x.mean(axis=(1, 2)))
 

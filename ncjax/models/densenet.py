@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """DenseNet with bottlenecks and compression (Huang et al. 2017, DenseNet-BC), with the CIFAR stem."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -23,8 +22,8 @@ class DenseLayer(nnx.Module):
         self.conv2 = Conv(4 * growth, growth, 3, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h w o"]:
-        new = self.conv1(jax.nn.relu(self.norm1(x, train)))
-        new = self.conv2(jax.nn.relu(self.norm2(new, train)))
+        new = self.conv1(self.norm1(x, train, relu=True))
+        new = self.conv2(self.norm2(new, train, relu=True))
         return jnp.concatenate([x, new], axis=-1)
 
 
@@ -36,7 +35,7 @@ class Transition(nnx.Module):
         self.conv = Conv(channels, channels // 2, 1, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b p q o"]:
-        return nnx.avg_pool(self.conv(jax.nn.relu(self.norm(x, train))), (2, 2), (2, 2))
+        return nnx.avg_pool(self.conv(self.norm(x, train, relu=True)), (2, 2), (2, 2))
 
 
 class DenseNet(nnx.Module):
@@ -72,7 +71,7 @@ class DenseNet(nnx.Module):
             for layer in block:
                 x = layer(x, train)
             stages[f"block{number + 1}"] = pooled(x)
-        return stages | self.head(jax.nn.relu(self.norm(x, train)).mean(axis=(1, 2)))
+        return stages | self.head(self.norm(x, train, relu=True).mean(axis=(1, 2)))
 
 
 def _make(config: ModelConfig, image_shape: ImageShape, classes: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> DenseNet:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from ncjax.models.network import Outputs
 from ncjax.ops.batch_norm import EPSILON, batch_norm
 from ncjax.ops.conv import conv2d
+from ncjax.ops.products import HIGHEST
 
 
 class Conv(nnx.Module):
@@ -33,26 +34,29 @@ class BatchNorm(nnx.BatchNorm):
     """BatchNorm over all axes but the last, as PyTorch defines it: momentum 0.9, epsilon 1e-5, float32 statistics.
 
     A batch is normalised with its own variance; the running one moves towards `n / (n - 1)` times that, where `n` is
-    the number of values of a channel in the batch.
+    the number of values of a channel in the batch. With `relu`, what is negative is 0.
     """
 
     def __init__(self, channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         super().__init__(channels, momentum=0.9, epsilon=EPSILON, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h w i"]:  # type: ignore[override]
+    def __call__(  # type: ignore[override]
+        self, x: Float[Array, "b h w i"], train: bool, relu: bool = False
+    ) -> Float[Array, "b h w i"]:
         if not train:
-            return super().__call__(x, use_running_average=True)
+            y = super().__call__(x, use_running_average=True)
+            return jax.nn.relu(y) if relu else y
         assert self.scale is not None
         assert self.bias is not None
         count = x.size // x.shape[-1]
-        y, mean, variance = batch_norm(x, self.scale[...], self.bias[...])
+        y, mean, variance = batch_norm(x, self.scale[...], self.bias[...], relu)
         self.mean[...] = 0.9 * self.mean[...] + 0.1 * mean
         self.var[...] = 0.9 * self.var[...] + 0.1 * variance * (count / max(count - 1, 1))
         return y
 
 
 class ConvNorm(nnx.Module):
-    """Convolution, then BatchNorm."""
+    """Convolution, then BatchNorm, then maybe ReLU."""
 
     def __init__(
         self,
@@ -68,15 +72,15 @@ class ConvNorm(nnx.Module):
         self.conv = Conv(channels, filters, size, stride=stride, bias=bias, rngs=rngs)
         self.norm = BatchNorm(filters, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b p q o"]:
-        return self.norm(self.conv(x), train)
+    def __call__(self, x: Float[Array, "b h w i"], train: bool, relu: bool = False) -> Float[Array, "b p q o"]:
+        return self.norm(self.conv(x), train, relu)
 
 
 class Head(nnx.Module):
-    """The final linear layer, in float32: its input is what ncjax calls features."""
+    """The final linear layer, in float32 with exact products: its input is what ncjax calls features."""
 
     def __init__(self, features: int, classes: int, *, rngs: nnx.Rngs) -> None:
-        self.linear = nnx.Linear(features, classes, rngs=rngs)
+        self.linear = nnx.Linear(features, classes, precision=HIGHEST, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b d"]) -> Outputs:
         features = x.astype(jnp.float32)

@@ -29,7 +29,7 @@ class BasicBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b p q o"]:
         residual = x if self.shortcut is None else self.shortcut(x, train)
-        return jax.nn.relu(self.second(jax.nn.relu(self.first(x, train)), train) + residual)
+        return jax.nn.relu(self.second(self.first(x, train, relu=True), train) + residual)
 
 
 class Bottleneck(nnx.Module):
@@ -47,8 +47,8 @@ class Bottleneck(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b p q o"]:
         residual = x if self.shortcut is None else self.shortcut(x, train)
-        x = jax.nn.relu(self.first(x, train))
-        x = jax.nn.relu(self.second(x, train))
+        x = self.first(x, train, relu=True)
+        x = self.second(x, train, relu=True)
         return jax.nn.relu(self.third(x, train) + residual)
 
 
@@ -84,7 +84,7 @@ class ResNet(nnx.Module):
         self.head = Head(channels, classes, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w ch"], train: bool = False) -> Outputs:
-        x = jax.nn.relu(self.stem(x.astype(self.dtype), train))
+        x = self.stem(x.astype(self.dtype), train, relu=True)
         stages = {"stem": pooled(x)}
         for number, block in enumerate(self.blocks, start=1):
             x = block(x, train)

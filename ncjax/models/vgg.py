@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """VGG with BatchNorm for small images (Simonyan and Zisserman 2015; one linear layer after the convolutions)."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -42,7 +41,7 @@ class VGG(nnx.Module):
         outputs = {}
         for number, stage in enumerate(self.stages, start=1):
             for layer in stage:
-                x = jax.nn.relu(layer(x, train))
+                x = layer(x, train, relu=True)
             x = nnx.max_pool(x, (2, 2), (2, 2), "SAME")
             outputs[f"stage{number}"] = pooled(x)
         return outputs | self.head(x.mean(axis=(1, 2)))

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one convolution of ncjax, and the choice of how it is lowered.
 
-On accelerators XLA's own convolution and its gradients are used as they are. On CPUs XLA has a fast kernel too, but
+On accelerators XLA's own convolution and its gradients are used as they are; several members at once have the
+lowerings of ncjax/ops/member_conv.py. On CPUs XLA has a fast kernel too, but
 only convolutions in canonical form (image, row, column, channel) reach it, and inside a loop, where a training step
 lives, XLA does not bring the gradients into that form: they are 30 to 90 times slower. Here they are written in it.
-3x3 convolutions of many channels take Winograd's form instead (ncjax/models/winograd.py).
+3x3 convolutions of many channels take Winograd's form instead (ncjax/ops/winograd.py).
 Under `vmap` over kernels XLA has a grouped convolution, slower still; here the members take turns, but for small ones.
 docs/performance.md has the measurements.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -18,6 +19,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap, sequential_vmap
 from jaxtyping import Array, Float, Int
 
+from ncjax.ops.member_conv import conv2d_accelerator
+from ncjax.ops.plain_conv import conv2d_patches, conv2d_pointwise, conv2d_xla, convolve
 from ncjax.ops.winograd import conv2d_winograd
 
 BLOCK = 2**17  # values of an input that are transposed at a go: 0.5 MiB in float32, which stays in a core's cache
@@ -39,7 +42,7 @@ def conv2d(
         stride: step between two outputs, in pixels, along both axes.
     """
     if jax.default_backend() != "cpu":
-        return conv2d_xla(x, kernel, stride=stride)
+        return conv2d_accelerator(x, kernel, stride)
     if kernel.shape[:2] == (1, 1):
         return conv2d_pointwise(x, kernel, stride=stride)
     if stride > 1 and x.size <= SMALL:
@@ -53,34 +56,6 @@ def _for_winograd(x: Array, kernel: Array, stride: int) -> bool:
     """Whether the transformed products are faster, by docs/performance.md, and exact enough."""
     fits = stride == 1 and kernel.shape[:2] == (3, 3) and x.shape[1] % 2 == x.shape[2] % 2 == 0
     return fits and x.dtype == jnp.float32 and min(kernel.shape[2:]) >= WIDE
-
-
-def conv2d_xla(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"], *, stride: int = 1
-) -> Float[Array, "b p q o"]:
-    """`conv2d` as XLA's convolution, with the gradients that JAX derives."""
-    pad_h, pad_w = kernel.shape[0] // 2, kernel.shape[1] // 2
-    return _convolve(x, kernel, ((pad_h, pad_h), (pad_w, pad_w)), strides=(stride, stride))
-
-
-def conv2d_pointwise(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "1 1 i o"], *, stride: int = 1
-) -> Float[Array, "b p q o"]:
-    """`conv2d` of a 1x1 kernel as one matrix product over the pixels that the stride leaves."""
-    return x[:, ::stride, ::stride] @ kernel[0, 0]
-
-
-def conv2d_patches(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"], *, stride: int = 1
-) -> Float[Array, "b p q o"]:
-    """`conv2d` as one matrix product of patches `[b p q, kh kw i]` and kernel `[kh kw i, o]`."""
-    kh, kw, channels, filters = kernel.shape
-    rows, columns = -(-x.shape[1] // stride), -(-x.shape[2] // stride)
-    padded = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
-    span_h, span_w = stride * (rows - 1) + 1, stride * (columns - 1) + 1
-    shifted = [padded[:, u : u + span_h : stride, v : v + span_w : stride] for u in range(kh) for v in range(kw)]
-    patches = jnp.concatenate(shifted, axis=-1).reshape(-1, kh * kw * channels)
-    return (patches @ kernel.reshape(-1, filters)).reshape(x.shape[0], rows, columns, filters)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -120,7 +95,7 @@ def _gradient_by_input(
         for extent, pixels, outputs in zip(kernel.shape[:2], size, cotangent.shape[1:3], strict=True)
     ]
     turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-    return _convolve(cotangent, turned, padding, lhs_dilation=(stride, stride))
+    return convolve(cotangent, turned, padding, lhs_dilation=(stride, stride))
 
 
 def _gradient_by_kernel(
@@ -135,7 +110,7 @@ def _gradient_by_kernel(
         if stride == 1 and max(x.shape[-1], cotangent.shape[-1]) <= NARROW:
             return _shifted_product(extents, x, cotangent)
         images, cotangents = x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3)
-        return _convolve(images, cotangents, padding, rhs_dilation=(stride, stride)).transpose(1, 2, 0, 3)
+        return convolve(images, cotangents, padding, rhs_dilation=(stride, stride)).transpose(1, 2, 0, 3)
 
     count = _block_count(x.shape[0], x.size // x.shape[0])
     if count == 1:
@@ -197,16 +172,3 @@ def _of_members(
 def _block_count(images: int, values: int) -> int:
     """Into how many equal blocks `images` of `values` values each are cut: the fewest of at most BLOCK values."""
     return next(n for n in range(1, images + 1) if (images % n == 0 and (images // n) * values <= BLOCK) or n == images)
-
-
-def _convolve(
-    x: Array,
-    kernel: Array,
-    padding: Sequence[tuple[int, int]],
-    *,
-    strides: tuple[int, int] = (1, 1),
-    lhs_dilation: tuple[int, int] | None = None,
-    rhs_dilation: tuple[int, int] | None = None,
-) -> Array:
-    numbers = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, strides, padding, lhs_dilation, rhs_dilation, numbers)

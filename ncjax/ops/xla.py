@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of XLA's compiler."""
 
+import os
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any, TypeVar
@@ -13,21 +14,34 @@ T = TypeVar("T")
 YNN_FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
 
 
+DETERMINISTIC = "xla_gpu_deterministic_ops"  # the same bits in each run: no atomic sums, no choice of kernels by time
+
+
 @cache
-def compiler_options() -> dict[str, str | bool]:
+def compiler_options(deterministic: bool = False) -> dict[str, str | bool]:
     """What `jax.jit` has to be told so that convolutions and products on CPUs reach XLA's faster kernels.
 
     Newer releases hand them to YNNPACK, which takes up to three times as long; of its operations only reductions are
     faster. Older releases do not know the option.
+
+    Args:
+        deterministic: on GPUs, a program gives the same bits each time, compiled anew or not.
     """
     if jax.default_backend() != "cpu":
-        return {}
+        return {DETERMINISTIC: True} if deterministic and jax.default_backend() == "gpu" else {}
     wanted: dict[str, str | bool] = {YNN_FUSIONS: "LIBRARY_FUSION_TYPE_REDUCE"}
     try:
         jax.jit(jnp.negative).lower(0.0).compile(compiler_options=wanted)
     except RuntimeError:
         return {}
     return wanted
+
+
+def make_deterministic() -> None:
+    """Gives all programs of this process the same bits each time on GPUs; before JAX starts its devices."""
+    flag, flags = f"--{DETERMINISTIC}=true", os.environ.get("XLA_FLAGS", "")
+    if DETERMINISTIC not in flags and (not flags.strip() or flags.lstrip().startswith("-")):
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
 BRIEF = 2**22  # numbers in all arguments, up to which compilation takes longer than most programs

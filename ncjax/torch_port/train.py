@@ -25,9 +25,9 @@ from ncjax.torch_port.step import TorchOptions, make_loss, make_step, synchroniz
 from ncjax.torch_port.weights import to_state_dict
 from ncjax.training.augmentation import normalise
 from ncjax.training.batch import Batch, make_batch
-from ncjax.training.loop import PreparedRun, by_member
+from ncjax.training.loop import PreparedRun
 from ncjax.training.members import Ensemble, Images, example_order
-from ncjax.training.metrics import open_metrics
+from ncjax.training.metrics import by_member, open_metrics
 from ncjax.training.state import Spec, TrainState, init_state
 
 

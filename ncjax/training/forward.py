@@ -14,7 +14,7 @@ from ncjax.errors import UserError
 from ncjax.training.augmentation import normalise
 from ncjax.training.losses import Loss, mask_logits
 from ncjax.training.parallel import map_members
-from ncjax.training.state import Spec, StepMetrics, TrainState, apply_network
+from ncjax.training.state import Spec, StepMetrics, TrainState, apply_network, arithmetic_of
 
 LOGITS = "logits"
 Layers = dict[str, Float[Array, "s n _"]]
@@ -77,7 +77,8 @@ def _apply(
     """One batch: `[s b d]` of each layer."""
     images = normalise(lax.with_sharding_constraint(batch, NamedSharding(spec.mesh, DATA)), mean, std)
     weights = (state.members.params, state.members.batch_stats)
-    return map_members(spec.mesh, partial(_member_outputs, spec, layers), weights, images)
+    with arithmetic_of(spec):
+        return map_members(spec.mesh, partial(_member_outputs, spec, layers), weights, images, at_once=spec.at_once)
 
 
 def _member_outputs(

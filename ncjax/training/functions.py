@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from ncjax.config import Config, LossConfig, OptimConfig
 from ncjax.errors import UserError
 from ncjax.models import Network, find_network
+from ncjax.ops.precision import compute_dtype
 from ncjax.tables import OWN
 from ncjax.training.augmentation import Augment, find_augmentation
 from ncjax.training.losses import Loss, find_loss
@@ -49,11 +48,13 @@ def find_functions(config: Config, own: OwnFunctions) -> Functions:
         UserError: a name is unknown, or is that of a function that was not passed, or one that was passed is none.
     """
     _check(own)
-    dtype = jnp.dtype(config.optim.dtype)
-    if own.network is not None and dtype != jnp.float32:
-        raise UserError("optim.dtype must be float32 for a network of your own, which chooses its types itself")
+    precision = config.optim.precision
+    if own.network is not None and precision == "bfloat16":
+        raise UserError(
+            "optim.precision must be float32 or tf32 for a network of your own, which chooses its types itself"
+        )
     return Functions(
-        network=own.network or find_network(config.model, dtype),
+        network=own.network or find_network(config.model, compute_dtype(precision)),
         loss=own.loss or _loss(config.loss),
         optimizer=own.optimizer or _optimizer(config.optim),
         schedule=own.schedule or find_schedule(config.optim.schedule),

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run from its first step, or its last checkpoint, to its end."""
 
-import dataclasses
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,21 +23,23 @@ from ncjax.distributed.processes import is_main_process, on_any_process, to_host
 from ncjax.distributed.sharding import put
 from ncjax.distributed.signals import patience, stop_requests
 from ncjax.distributed.watch import watched
-from ncjax.errors import Stopped, UserError
+from ncjax.errors import Stopped
 from ncjax.ops.xla import compiler_options
-from ncjax.storage.metrics import HEADER, Record, Values, keep_until
+from ncjax.storage.metrics import Values, keep_until
 from ncjax.training import checkpoints as checkpoint
 from ncjax.training.forward import LOGITS, forward, forward_batches, mean_loss_and_accuracy
 from ncjax.training.functions import NO_OWN, OwnFunctions, find_functions
 from ncjax.training.members import Ensemble, Images, Member, list_members, make_ensemble, put_images
 from ncjax.training.metrics import open_metrics
 from ncjax.training.monitor import Observe, make_observer
+from ncjax.training.reading import Chunk, Measures, Unread
 from ncjax.training.state import Spec, StepMetrics, TrainState, init_state, make_spec
 from ncjax.training.step import compile_chunk, train_chunk
 from ncjax.training.streaming import Feed, batches, chunk_shapes, chunks, make_feed
 
 OnEpoch = Callable[[int, TrainState], Values | None]  # its numbers become columns of metrics.jsonl
 Test = Callable[[TrainState], StepMetrics]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +121,15 @@ def _check_own(spec: Spec, images: Images, ensemble: Ensemble) -> None:
 def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
     """Train to the end, from the newest checkpoint where there is one.
 
+    On accelerators the host reads what a chunk of steps left, measures of an epoch included, while the next one is
+    computed. So nothing waits, but for `on_epoch` where it reads the state, and for checkpoints.
+
     Args:
         run: what `prepare` made.
         workdir: metrics.jsonl and checkpoints/ are written there.
         on_epoch: called with (epoch, state) after each epoch and before its checkpoint, and with (0, state) before the
-            first epoch; it must not keep the state. What it returns of an epoch is written to metrics.jsonl. After an
-            interruption it may be called for an epoch again.
+            first epoch; it must not keep the state. What it returns of an epoch is written to metrics.jsonl; the lines
+            of earlier epochs are there. After an interruption it may be called for an epoch again.
 
     Raises:
         Stopped: a signal asked for it; a checkpoint has been written.
@@ -133,8 +138,7 @@ def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
     spec, state = run.spec, init_state(run.spec, run.ensemble)
     started = time.perf_counter()
     with watched("the compilation of the training step"):
-        step_chunk = compile_chunk(spec, state, run.images, run.ensemble)
-    measure = partial(_measured, run, _make_test(run), make_observer(spec, run.dataset, run.ensemble, run.images))
+        programs = _compile(run, state)
     compile_secs = time.perf_counter() - started
     keep_steps = run.config.checkpoint_epochs * spec.steps_per_epoch
     with checkpoint.open_checkpoints(workdir, keep_steps) as checkpoints, stop_requests() as asked_to_stop:
@@ -149,26 +153,45 @@ def fit(run: PreparedRun, workdir: Path, on_epoch: OnEpoch) -> Outcome:
         is_due = _clock(run.config.checkpoint_minutes)
         writer, images = open_metrics(workdir, tensorboard=run.config.tensorboard), chunk_images(run, at)
         with writer as write, _progress(run, at) as bar, closing(images):
+            unread = Unread(spec, run.members, write, bar, started)
             while at < spec.total_steps:
-                with patience(), watched(f"the steps after step {at}"):
-                    state, at = _advance(run, state, step_chunk, at, images, bar)
-                if at % spec.steps_per_epoch == 0:
-                    epoch = at // spec.steps_per_epoch
-                    with watched(f"the measures of epoch {epoch}"):
-                        record = measure(state, at, started)
-                    with watched(f"what is kept of epoch {epoch}"):
-                        write(_with_columns(record, on_epoch(epoch, state) or {}))
+                state, at = _advance(run, state, programs, at, images, unread, on_epoch)
                 stop, due = on_any_process((asked_to_stop(), is_due() and is_main_process()))
-                with patience(), watched(f"the checkpoint of step {at}"):
-                    if stop or due or at == spec.total_steps or (keep_steps and at % keep_steps == 0):
+                if stop or due or at == spec.total_steps or (keep_steps and at % keep_steps == 0):
+                    unread.read()
+                    with patience(), watched(f"the checkpoint of step {at}"):
                         checkpoint.save(checkpoints, state)
-                    if stop:
-                        checkpoint.finish(checkpoints)
-                        raise Stopped(f"stopped after step {at} of {spec.total_steps}")
+                        if stop:
+                            checkpoint.finish(checkpoints)
+                            raise Stopped(f"stopped after step {at} of {spec.total_steps}")
         train_secs = time.perf_counter() - started
         with patience(), watched("the last checkpoint"):
             checkpoint.finish(checkpoints)
     return Outcome(state=state, compile_secs=compile_secs, train_secs=train_secs, failures=_failures(run, state))
+
+
+class _Programs(NamedTuple):
+    """What is compiled before the first step."""
+
+    step_chunk: jax.stages.Compiled
+    test: Test
+    observe: Observe
+
+
+def _compile(run: PreparedRun, state: TrainState) -> _Programs:
+    return _Programs(
+        compile_chunk(run.spec, state, run.images, run.ensemble),
+        _make_test(run, state),
+        make_observer(run.spec, state, run.dataset, run.ensemble, run.images),
+    )
+
+
+def waits() -> bool:
+    """Whether the host waits for each program: on CPUs, where it shares the cores with them.
+
+    There programs of several devices that run beside each other may also find too few threads for their collectives.
+    """
+    return jax.default_backend() == "cpu"
 
 
 def chunk_images(run: PreparedRun, first: int) -> Generator[Images, None, None]:
@@ -181,9 +204,10 @@ def chunk_images(run: PreparedRun, first: int) -> Generator[Images, None, None]:
             yield run.images._replace(streamed=chunk)
 
 
-def _make_test(run: PreparedRun) -> Test:
+def _make_test(run: PreparedRun, state: TrainState) -> Test:
     """A function of the state: loss and accuracy of every member on the test split."""
-    options, spec, images, ensemble = compiler_options(), run.spec, run.images, run.ensemble
+    spec, images, ensemble = run.spec, run.images, run.ensemble
+    options = compiler_options(run.config.deterministic)
 
     def score(logits: list[Array], ensemble: Ensemble) -> StepMetrics:
         whole = jnp.concatenate(logits, axis=1)[:, : ensemble.test_targets.shape[1]]
@@ -196,7 +220,7 @@ def _make_test(run: PreparedRun) -> Test:
         return forward_batches(spec, state, pixels, images.mean, images.std, ())[LOGITS]
 
     if run.feed is None:
-        whole = jax.jit(resident, compiler_options=options)
+        whole = jax.jit(resident, compiler_options=options).lower(state, images, ensemble).compile()
         return lambda state: whole(state, images, ensemble)
     logits_of, scored = jax.jit(block, compiler_options=options), jax.jit(score)
     images = images._replace(streamed=None)
@@ -235,49 +259,44 @@ def _progress(run: PreparedRun, step: int) -> tqdm:
 
 
 def _advance(
-    run: PreparedRun, state: TrainState, step_chunk: jax.stages.Compiled, at: int, images: Iterator[Images], bar: tqdm
+    run: PreparedRun,
+    state: TrainState,
+    programs: _Programs,
+    at: int,
+    images: Iterator[Images],
+    unread: Unread,
+    on_epoch: OnEpoch,
 ) -> tuple[TrainState, int]:
     """A chunk of steps, at most to the end of the epoch, and the step that it ends at."""
-    config, per_epoch = run.config, run.spec.steps_per_epoch
+    per_epoch = run.spec.steps_per_epoch
     epoch = at // per_epoch + 1
-    end = min(epoch * per_epoch, at + config.chunk_steps)
+    end = min(epoch * per_epoch, at + run.config.chunk_steps)
     stop = put(np.int32(end), NamedSharding(run.spec.mesh, REPLICATED))
-    state, chunk = step_chunk(state, next(images), run.ensemble, stop)
-    losses = to_host(chunk.loss)[: end - at, : len(run.members)]
-    bar.set_postfix_str(f"epoch {epoch}/{config.optim.epochs}, loss {np.nanmean(losses):.3f}", False)
-    bar.update((end - at) * config.optim.batch * len(run.members))
+    with patience(), watched(f"the steps after step {at}"):
+        state, chunk = _waited_for(programs.step_chunk(state, next(images), run.ensemble, stop))
+        unread.read()
+    ended: Measures | None = None
+    more: Values = {}
+    if end % per_epoch == 0:
+        with watched(f"the measures of epoch {epoch}"):
+            ended = _measured(run, programs, state, end)
+        with watched(f"what is kept of epoch {epoch}"):
+            more = on_epoch(epoch, state) or {}
+    unread.add(Chunk(at, end, chunk.loss, ended, more))
+    if waits():
+        unread.read()
     return state, end
 
 
-def _measured(run: PreparedRun, test: Test, observe: Observe, state: TrainState, at: int, started: float) -> Record:
-    """What is written at the end of an epoch."""
-    per_epoch = run.spec.steps_per_epoch
-    factor = float(_factor(run.spec, np.int32(at - 1)))
-    totals, tested = to_host((state.members.totals, test(state)))
-    secs = round(time.perf_counter() - started, 3)
-    values: Mapping[str, Float[np.ndarray, s] | list[float]] = {
-        "lr": [member.lr * factor for member in run.members],
-        "train_loss": totals.loss / per_epoch,
-        "train_accuracy": totals.accuracy / per_epoch,
-        "test_loss": tested.loss,
-        "test_accuracy": tested.accuracy,
-        **observe(at // per_epoch, state),
-    }
-    return Record(
-        step=at, epoch=at // per_epoch, wall_secs=secs, values={m: by_member(run.members, x) for m, x in values.items()}
-    )
+def _waited_for(found: T) -> T:
+    return jax.block_until_ready(found) if waits() else found
 
 
-def _with_columns(record: Record, more: Values) -> Record:
-    taken = [name for name in more if name in record.values or name in HEADER]
-    if taken:
-        raise UserError(f"a callback gives {taken[0]!r}, which is a column of metrics.jsonl already; rename it")
-    return dataclasses.replace(record, values={**record.values, **more})
-
-
-def by_member(members: tuple[Member, ...], numbers: Float[np.ndarray, "s"] | Sequence[float]) -> dict[str, float]:
-    """Numbers of members in their order, under their names; those of padding are left out."""
-    return {member.name: float(number) for member, number in zip(members, numbers, strict=False)}
+def _measured(run: PreparedRun, programs: _Programs, state: TrainState, at: int) -> Measures:
+    factor = _factor(run.spec, np.int32(at - 1))
+    totals = jax.tree.map(jnp.copy, state.members.totals)  # the state itself is donated to the next steps
+    tested = _waited_for(programs.test(state))
+    return Measures(factor, totals, tested, _waited_for(programs.observe(at // run.spec.steps_per_epoch, state)))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -2,19 +2,28 @@
 """Writes the metrics of a run: metrics.jsonl and, on request, TensorBoard events."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from ncjax.distributed.processes import is_main_process
 from ncjax.errors import UserError
 from ncjax.storage import metrics
 from ncjax.storage.failures import place_of, why_not_written
 from ncjax.storage.metrics import Record
+from ncjax.training.members import Member
 
 AGAIN = "the same command goes on from the last checkpoint"
 Write = Callable[[Record], None]
+
+
+def by_member(members: tuple[Member, ...], numbers: Float[np.ndarray, "s"] | Sequence[float]) -> dict[str, float]:
+    """Numbers of members in their order, under their names; those of padding are left out."""
+    return {member.name: float(number) for member, number in zip(members, numbers, strict=False)}
 
 
 @contextmanager

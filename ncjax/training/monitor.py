@@ -2,7 +2,7 @@
 """Collapse during training: the cheap measures of all members on some training images, without leaving the device."""
 
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +13,19 @@ from jaxtyping import Array, Float, Int32, UInt8
 from ncjax.collapse import ClassStatistics, cdnv, class_statistics, nc1, nc2
 from ncjax.data import Dataset
 from ncjax.distributed.mesh import REPLICATED
-from ncjax.distributed.processes import to_host
 from ncjax.distributed.sharding import put
 from ncjax.ops.xla import compiler_options
 from ncjax.training.forward import forward
 from ncjax.training.members import Ensemble, Images
 from ncjax.training.state import Spec, TrainState
 
-Observe = Callable[[int, TrainState], Mapping[str, Float[np.ndarray, "s"]]]
+Observe = Callable[[int, TrainState], Mapping[str, Float[Array, "s"]]]
 
 
-def make_observer(spec: Spec, dataset: Dataset, ensemble: Ensemble, images: Images) -> Observe:
+def make_observer(spec: Spec, state: TrainState, dataset: Dataset, ensemble: Ensemble, images: Images) -> Observe:
     """A function of (epoch, state) that gives a number for each member and metric where they are due, else nothing.
+
+    The numbers are on the devices, and need not be there yet. The program is compiled here, where it is ever due.
 
     Every `evaluate.observe_epochs` epochs: NC1, its ratio, CDNV and NC2 to the labels that each member is trained on
     and to the fine ones, on `evaluate.observe_images` training images, drawn at random and always the same. One
@@ -33,17 +34,19 @@ def make_observer(spec: Spec, dataset: Dataset, ensemble: Ensemble, images: Imag
     config, count = spec.config.evaluate, dataset.train.labels.size
     drawn = np.random.default_rng(0).permutation(count)[: config.observe_images]
     rows = np.sort(drawn).astype(np.int32)
-    program = jax.jit(partial(_observe, spec, len(dataset.class_names)), compiler_options=compiler_options())
+    options = compiler_options(spec.config.deterministic)
+    if not 0 < config.observe_epochs <= spec.config.optim.epochs:
+        return lambda epoch, state: {}
+    observed = np.asarray(dataset.train.images[rows]), dataset.train.labels[rows], rows
+    sample = put(observed, NamedSharding(spec.mesh, REPLICATED))
+    program = jax.jit(partial(_observe, spec, len(dataset.class_names)), compiler_options=options)
+    compiled = program.lower(state, ensemble, *sample, images.mean, images.std).compile()
 
-    @cache
-    def sample() -> tuple[Array, Array, Array]:
-        observed = np.asarray(dataset.train.images[rows]), dataset.train.labels[rows], rows
-        return put(observed, NamedSharding(spec.mesh, REPLICATED))
-
-    def observe(epoch: int, state: TrainState) -> Mapping[str, Float[np.ndarray, "s"]]:
-        if not config.observe_epochs or epoch % config.observe_epochs:
+    def observe(epoch: int, state: TrainState) -> Mapping[str, Float[Array, "s"]]:
+        if epoch % config.observe_epochs:
             return {}
-        return to_host(program(state, ensemble, *sample(), images.mean, images.std))
+        found: Mapping[str, Float[Array, s]] = compiled(state, ensemble, *sample, images.mean, images.std)
+        return found
 
     return observe
 

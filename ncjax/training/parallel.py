@@ -18,7 +18,13 @@ Result = TypeVar("Result", bound=PyTree)
 
 
 def map_members(
-    mesh: Mesh, function: Callable[[T, Shared], Result], members: T, shared: Shared, *, sequential: bool = False
+    mesh: Mesh,
+    function: Callable[[T, Shared], Result],
+    members: T,
+    shared: Shared,
+    *,
+    sequential: bool = False,
+    at_once: int = 0,
 ) -> Result:
     """`function(member, shared)` for every member; rows of the mesh exchange nothing.
 
@@ -28,6 +34,7 @@ def map_members(
         members: what differs between members, with the leading axis `s`.
         shared: the same for all members.
         sequential: compute one member after another instead of all at once, on a mesh of one device.
+        at_once: members of a device that are computed together, so that they fit its memory; 0: all.
 
     Returns:
         The results with the leading axis `s`.
@@ -36,6 +43,8 @@ def map_members(
         return lax.map(lambda member: function(member, shared), members)
 
     def row(members: T, shared: Shared) -> Result:
+        if 0 < at_once < jax.tree.leaves(members)[0].shape[0]:
+            return lax.map(lambda member: function(member, shared), members, batch_size=at_once)
         return jax.vmap(function, in_axes=(0, None))(members, shared)
 
     if mesh.size == 1:

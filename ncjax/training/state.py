@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is fixed when a run is compiled, and what changes during training."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from ncjax.distributed.sharding import member_sharding, parameter_sharding
 from ncjax.errors import UserError
 from ncjax.models import Variables
 from ncjax.models.network import Outputs, check_outputs
+from ncjax.ops.member_conv import use_lowerings
+from ncjax.ops.precision import precise_products
 from ncjax.training.functions import NO_OWN, Functions, OwnFunctions, find_functions
 from ncjax.training.members import Ensemble, Stream
 from ncjax.training.schedules import factor_at
@@ -31,6 +34,8 @@ class Spec:
     classes: int
     steps_per_epoch: int
     mesh: Mesh
+    at_once: int = 0  # members of a device that a pass computes together; 0: all
+    lowerings: tuple[tuple[str, str], ...] = ()  # of convolutions of several members, by the text of their case
 
     @property
     def total_steps(self) -> int:
@@ -90,6 +95,13 @@ def make_spec(
         steps_per_epoch=examples // config.optim.batch,
         mesh=mesh,
     )
+
+
+@contextmanager
+def arithmetic_of(spec: Spec) -> Iterator[None]:
+    """A context for tracing: how the products and convolutions of a run are computed."""
+    with precise_products(spec.config.optim.precision), use_lowerings(dict(spec.lowerings)):
+        yield
 
 
 def apply_network(

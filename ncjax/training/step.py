@@ -26,6 +26,7 @@ from ncjax.training.state import (
     StepMetrics,
     TrainState,
     apply_network,
+    arithmetic_of,
     state_sharding,
 )
 
@@ -50,9 +51,15 @@ def train_step(spec: Spec, state: TrainState, batch: Batch, ensemble: Ensemble) 
     """
     lr, weight_decay = ensemble.lr * spec.lr_factor(state.step), ensemble.weight_decay
     inputs = _MemberInputs(state.members, batch, ensemble.seed, lr, weight_decay, ensemble.class_mask)
-    members, metrics = map_members(
-        spec.mesh, partial(_member_step, spec), inputs, state.step, sequential=_is_sequential(spec)
-    )
+    with arithmetic_of(spec):
+        members, metrics = map_members(
+            spec.mesh,
+            partial(_member_step, spec),
+            inputs,
+            state.step,
+            sequential=_is_sequential(spec),
+            at_once=spec.at_once,
+        )
     state = TrainState(members, state.step + 1)
     return lax.with_sharding_constraint(state, state_sharding(spec, state)), metrics
 
@@ -130,5 +137,6 @@ def train_chunk(
 def compile_chunk(spec: Spec, state: TrainState, images: Images, ensemble: Ensemble) -> jax.stages.Compiled:
     """`train_chunk` compiled once for these shapes and shardings: call it with (state, images, ensemble, stop)."""
     stop = put(np.int32(0), NamedSharding(spec.mesh, REPLICATED))
-    program = jax.jit(partial(train_chunk, spec), donate_argnums=0, compiler_options=compiler_options())
+    options = compiler_options(spec.config.deterministic)
+    program = jax.jit(partial(train_chunk, spec), donate_argnums=0, compiler_options=options)
     return program.lower(state, images, ensemble, stop).compile()

@@ -14,13 +14,22 @@ def plain(x, scale, bias):
     return (x - broadcast[0]) / jnp.sqrt(broadcast[1] + EPSILON) * broadcast[2] + broadcast[3]
 
 
+@pytest.mark.parametrize("members", [0, 2])
+@pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("offset", [0.0, 2.0])
-def test_gradient_is_the_one_that_jax_derives(offset):
+def test_gradient_is_the_one_that_jax_derives(offset, relu, members):
     rng = np.random.default_rng(0)
-    x, cotangent = (jnp.asarray(rng.normal(size=(8, 5, 4, 3)), jnp.float32) for _ in range(2))
-    scale, bias = (jnp.asarray(rng.normal(size=3), jnp.float32) for _ in range(2))
-    ours, pullback = jax.vjp(lambda *inputs: batch_norm(*inputs)[0], x + offset, scale, bias)
-    derived, expected = jax.vjp(plain, x + offset, scale, bias)
+    leading = (members,) if members else ()
+    x, cotangent = (jnp.asarray(rng.normal(size=(*leading, 8, 5, 4, 3)), jnp.float32) for _ in range(2))
+    scale, bias = (jnp.asarray(rng.normal(size=(*leading, 3)), jnp.float32) for _ in range(2))
+    functions = (
+        lambda *inputs: batch_norm(*inputs, relu)[0],
+        lambda *inputs: jax.nn.relu(plain(*inputs)) if relu else plain(*inputs),
+    )
+    (ours, pullback), (derived, expected) = (
+        jax.vjp(jax.jit(jax.vmap(function) if members else function), x + offset, scale, bias) for function in functions
+    )
+    assert (ours.min() >= 0) == relu
     np.testing.assert_allclose(ours, derived, atol=1e-5)
     for found, right in zip(pullback(cotangent), expected(cotangent), strict=True):
         np.testing.assert_allclose(found, right, atol=1e-5 * np.abs(right).max())

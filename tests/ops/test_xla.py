@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,3 +32,38 @@ def test_only_small_problems_are_compiled_quickly(monkeypatch):
     assert double(jnp.ones(10)).sum() == 20
     assert double(jnp.ones(9)).sum() == 18
     assert asked == [1]
+
+
+def test_deterministic_programs_are_asked_for_on_gpus_alone(monkeypatch):
+    assert xla.compiler_options(True) == xla.compiler_options(False)
+    xla.compiler_options.cache_clear()
+    try:
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        assert xla.compiler_options(True) == {xla.DETERMINISTIC: True}
+        assert xla.compiler_options(False) == {}
+    finally:
+        xla.compiler_options.cache_clear()
+
+
+def test_xla_knows_the_option():
+    """It would refuse an unknown one."""
+    program = jax.jit(jnp.negative).lower(1.0).compile(compiler_options={xla.DETERMINISTIC: True})
+    assert program(1.0) == -1
+    with pytest.raises(RuntimeError):
+        jax.jit(jnp.negative).lower(1.0).compile(compiler_options={f"{xla.DETERMINISTIC}_x": True})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "--xla_gpu_deterministic_ops=true"),
+        ("--xla_a=1", "--xla_a=1 --xla_gpu_deterministic_ops=true"),
+        ("--xla_gpu_deterministic_ops=false", "--xla_gpu_deterministic_ops=false"),
+        ("flags.txt", "flags.txt"),
+    ],
+)
+def test_the_flag_of_all_programs_is_set_once(before, after, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", before)
+    xla.make_deterministic()
+    xla.make_deterministic()
+    assert os.environ["XLA_FLAGS"] == after

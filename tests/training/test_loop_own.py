@@ -148,7 +148,7 @@ def makes_state(variables, images, *, train, key):
 
 WRONG = {
     "network is Net": {"network": Net},
-    "optim.dtype must be float32": {"network": LINEAR},
+    "optim.precision must be float32 or tf32": {"network": LINEAR},
     "makes or drops batch_stats": {"network": Network(init=linear_init, apply=makes_state)},
     "logits are": {"network": from_linen(LinenNet(7))},
     "one number an example": {"loss": lambda z, y, mask: z.mean()},
@@ -160,8 +160,8 @@ WRONG = {
 @pytest.mark.parametrize("message", WRONG)
 def test_functions_that_do_not_fit_are_refused_before_the_first_step(dataset, message):
     config = dataclasses.replace(CONFIG, seeds=1, model=ModelConfig(name="mlp", width=4))
-    if "dtype" in message:
-        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, dtype="bfloat16"))
+    if "precision" in message:
+        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, precision="bfloat16"))
     with pytest.raises(UserError, match=message) as error:
         prepare(config, dataset, OwnFunctions(**WRONG[message]))
     assert "\n" not in str(error.value)
