@@ -2,12 +2,10 @@
 """One experiment twice: with ncjax and with PyTorch, from the same weights, on the same batches, by one evaluator."""
 
 import dataclasses
-import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,10 +13,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from ncjax.bench.apart import apart
 from ncjax.bench.interleave import Measured, interleave
 from ncjax.bench.torch_training import save_batches, torch_options, torch_peers
 from ncjax.bench.training import our_peer
-from ncjax.config import Config, MeshConfig, to_dict
+from ncjax.config import Config, MeshConfig, TorchMode, to_dict
 from ncjax.data import load_dataset
 from ncjax.distributed.environment import environment
 from ncjax.errors import UserError
@@ -30,10 +29,10 @@ from ncjax.storage.atomic import write_json
 from ncjax.storage.metrics import read_records
 from ncjax.storage.workdir import CONFIG, open_workdir
 from ncjax.torch_port import train as torch_train
-from ncjax.torch_port.step import TorchOptions
+from ncjax.torch_port.step import TorchOptions, read_options
 from ncjax.training.loop import prepare
 from ncjax.training.members import list_members
-from ncjax.typed_json import structure, unstructure
+from ncjax.typed_json import unstructure
 
 ROUNDS = 5
 SPEED_SHARE = 0.4  # of the budget, for measuring speed
@@ -42,11 +41,13 @@ OURS, THEIRS = "ncjax", "PyTorch"
 AGAIN = "move it away and compare again"
 
 
-def compare_with_torch(config: Config, workdir: Path, command: str, *, budget_minutes: float) -> Comparison:
+def compare_with_torch(
+    config: Config, workdir: Path, command: str, *, budget_minutes: float, modes: tuple[TorchMode, ...] = ()
+) -> Comparison:
     """Measures speed, trains on both sides, evaluates both; writes results/comparison.json after each of these.
 
     The work directory is that of our run; WORKDIR/torch is one of the PyTorch run. An interrupted comparison goes on
-    when the same command is run again.
+    when the same command is run again. Each stage has a process of its own, which gives its device back at its end.
 
     Args:
         config: the experiment, on a mesh of one device.
@@ -54,6 +55,7 @@ def compare_with_torch(config: Config, workdir: Path, command: str, *, budget_mi
         command: kept with the results.
         budget_minutes: of all of it: speed gets up to 40 %, and the number of epochs is lowered until both trainings
             fit 75 % of what is left then. PyTorch's side is left out where the budget is over before it begins.
+        modes: of PyTorch's compilation; none: all that the device has.
 
     Returns:
         What was found, with a line for what was left out.
@@ -67,22 +69,21 @@ def compare_with_torch(config: Config, workdir: Path, command: str, *, budget_mi
         raise UserError("data.streamed must be no in a comparison: both sides hold the data set on the device")
     started = time.monotonic()
     end = started + 60 * budget_minutes
-    found = _kept(workdir, _speed_of(workdir, config, budget_minutes, started))
+    found = _kept(workdir, _speed_of(workdir, config, modes, budget_minutes, started))
     config = _shorter(config, found.epochs)
-    train(config, workdir=workdir, command=command)
-    found = _write(workdir, dataclasses.replace(found, provenance=_provenance(config, command)))
+    provenance = apart(_train, config, workdir, command)
+    found = _write(workdir, dataclasses.replace(found, provenance=provenance))
     folders = {OURS: workdir, THEIRS: workdir / "torch"}
     if not _is_trained(folders[THEIRS]) and time.monotonic() < end:
-        options = TorchOptions(**found.torch_options)
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            pool.submit(_train_with_torch, config, folders[THEIRS], command, options).result()
+        options = read_options(found.torch_options, "torch_options")
+        apart(_train_with_torch, config, folders[THEIRS], command, options)
     if _is_trained(folders[THEIRS]):
         found = dataclasses.replace(found, time_to_accuracy=_time_to_accuracy(found, folders))
         _write(workdir, found)
     for side, folder in folders.items():
         if side == THEIRS and not (_is_trained(folder) and time.monotonic() < end):
             return _write(workdir, dataclasses.replace(found, left_out=(_left_out(folder, budget_minutes),)))
-        evaluate_run(folder, controls=side == OURS)
+        apart(_evaluate, folder, side == OURS)
         found = dataclasses.replace(found, rows={**found.rows, side: _last_rows(folder, found.epochs)})
         _write(workdir, found)
     return found
@@ -112,15 +113,17 @@ def _write(workdir: Path, found: Comparison) -> Comparison:
     return found
 
 
-def _speed_of(workdir: Path, config: Config, budget_minutes: float, started: float) -> Comparison:
+def _speed_of(
+    workdir: Path, config: Config, modes: tuple[TorchMode, ...], budget_minutes: float, started: float
+) -> Comparison:
     """Measures speed, or reads what an earlier start measured."""
     members = len(list_members(config, load_dataset(config.data)))
     _check_members(workdir, members)
     path = workdir / "results" / "speed.json"
     if not path.exists():
-        write_json(path, unstructure(_measure_speed(config, members, budget_minutes, started)))
+        write_json(path, unstructure(_measure_speed(config, members, modes, budget_minutes, started)))
     measured = read_comparison(path, AGAIN)
-    structure(TorchOptions, dict(measured.torch_options), f"{path} does not fit; {AGAIN}: torch_options")
+    read_options(measured.torch_options, f"{path} does not fit; {AGAIN}: torch_options")
     if measured.asked_epochs != config.optim.epochs:
         raise UserError(
             f"{workdir} holds a comparison of {measured.asked_epochs} epochs, not {config.optim.epochs}; "
@@ -139,15 +142,17 @@ def _check_members(workdir: Path, members: int) -> None:
         )
 
 
-def _measure_speed(config: Config, members: int, budget_minutes: float, started: float) -> Comparison:
-    """Images per second of both sides, PyTorch's fastest way in the config's number type, and the epochs that fit."""
+def _measure_speed(
+    config: Config, members: int, modes: tuple[TorchMode, ...], budget_minutes: float, started: float
+) -> Comparison:
+    """Images per second of both sides, PyTorch's fastest way in the config's precision, and the epochs that fit."""
+    options = torch_options(config, modes)
     with tempfile.TemporaryDirectory() as folder:
         batches = Path(folder) / "batches.npz"
-        save_batches(config, batches)
-        peers = {OURS: our_peer(config)} | torch_peers(config, batches, torch_options(config))
+        apart(save_batches, config, batches)
+        peers = {OURS: our_peer(config)} | torch_peers(config, batches, options)
         measured = interleave(peers, rounds=ROUNDS, until=started + 60 * SPEED_SHARE * budget_minutes)
-    bfloat16 = config.optim.dtype == "bfloat16"
-    rates = {o: _median(measured[str(o)].values) for o in torch_options(config) if o.bfloat16 == bfloat16}
+    rates = {o: _median(measured[str(o)].values) for o in options if o.precision == config.optim.precision}
     fastest, ours = max(rates, key=lambda options: rates[options]), _median(measured[OURS].values)
     if not (rates[fastest] and ours):
         errors = "; ".join(f"{name}: {m.error}" for name, m in measured.items() if m.error)
@@ -189,8 +194,17 @@ def _shorter(config: Config, epochs: int) -> Config:
     )
 
 
+def _train(config: Config, workdir: Path, command: str) -> Provenance:
+    train(config, workdir=workdir, command=command)
+    return _provenance(config, command)
+
+
+def _evaluate(workdir: Path, controls: bool) -> None:
+    evaluate_run(workdir, controls=controls)
+
+
 def _train_with_torch(config: Config, workdir: Path, command: str, options: TorchOptions) -> None:
-    """In a process of its own; JAX only makes the batches there, on the CPU."""
+    """JAX only makes the batches there, on the CPU."""
     jax.config.update("jax_platforms", "cpu")
     dataset = load_dataset(config.data)
     run = prepare(config, dataset)

@@ -99,7 +99,7 @@ def _receive(connection: Connection) -> Any:
 
 
 def _serve(connection: Connection, peer: Peer) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ |= AFRESH
     try:
         for name in peer.imports:
@@ -116,8 +116,8 @@ def _serve(connection: Connection, peer: Peer) -> None:
         connection.send(f"{type(error).__name__}: {first_line(error)}"[:300])
 
 
-def _end_with_parent() -> None:
-    """A peer whose parent was killed would compute on, and disturb what is measured next."""
+def end_with_parent() -> None:
+    """Ends this process with its parent: it would compute on, and disturb what is measured next."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

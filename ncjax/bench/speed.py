@@ -8,28 +8,40 @@ from pathlib import Path
 from ncjax.bench.interleave import Peer, interleave
 from ncjax.bench.result import BenchResult, BenchRow, Pair, bench_result, fastest, row_of
 from ncjax.bench.training import leave_memory, our_peer
-from ncjax.config import Config, MeshConfig, to_dict
+from ncjax.config import Config, MeshConfig, TorchMode, to_dict
 from ncjax.errors import UserError
 
 UNIT = "images/s"
 OURS, ALONE = "ncjax", "ncjax, one after the other"
 
 
-def bench_train(config: Config, command: str, *, rounds: int) -> BenchResult:
-    """The first member of a config alone, with ncjax and in every way of running PyTorch in the same number type.
+def bench_train(config: Config, command: str, *, rounds: int, modes: tuple[TorchMode, ...] = ()) -> BenchResult:
+    """The first member of a config alone, with ncjax and in every way of running PyTorch in the same precision.
+
+    Args:
+        config: of the training.
+        command: kept with the result.
+        rounds: how often each is measured.
+        modes: of PyTorch's compilation; none: all that the device has.
 
     Raises:
         UserError: the config does not fit its data, or asks for several devices.
     """
     alone = _first_member(config)
-    rows, notes = _measured({OURS: our_peer(alone)}, alone, rounds)
+    rows, notes = _measured({OURS: our_peer(alone)}, alone, rounds, modes)
     return _result(config, command, rows, [(OURS, fastest(rows[1:]))], notes, title(alone, 1))
 
 
-def bench_ensemble(config: Config, command: str, *, rounds: int) -> BenchResult:
+def bench_ensemble(config: Config, command: str, *, rounds: int, modes: tuple[TorchMode, ...] = ()) -> BenchResult:
     """All members of a config at once; for comparison one after the other, with ncjax and with PyTorch.
 
     One after the other, `S` runs have the images/s of one run alone: that is what is measured.
+
+    Args:
+        config: of the training.
+        command: kept with the result.
+        rounds: how often each is measured.
+        modes: of PyTorch's compilation; none: all that the device has.
 
     Raises:
         UserError: the config does not fit its data, or asks for several devices.
@@ -39,7 +51,7 @@ def bench_ensemble(config: Config, command: str, *, rounds: int) -> BenchResult:
 
     alone, count = _first_member(config), len(list_members(config, load_dataset(config.data)))
     at_once = f"ncjax, {count} at once"
-    rows, notes = _measured({at_once: our_peer(config), ALONE: our_peer(alone)}, alone, rounds)
+    rows, notes = _measured({at_once: our_peer(config), ALONE: our_peer(alone)}, alone, rounds, modes)
     return _result(config, command, rows, [(at_once, fastest(rows[2:])), (at_once, ALONE)], notes, title(config, count))
 
 
@@ -55,22 +67,24 @@ def _result(
     return bench_result(command, rows, compared, notes, to_dict(config))
 
 
-def _measured(ours: dict[str, Peer], alone: Config, rounds: int) -> tuple[list[BenchRow], list[str]]:
+def _measured(
+    ours: dict[str, Peer], alone: Config, rounds: int, modes: tuple[TorchMode, ...]
+) -> tuple[list[BenchRow], list[str]]:
     """Rows of our peers, then of PyTorch's, and notes."""
     leave_memory()
     with tempfile.TemporaryDirectory() as folder:
-        theirs, notes = _torch_peers(alone, Path(folder) / "batches.npz")
+        theirs, notes = _torch_peers(alone, Path(folder) / "batches.npz", modes)
         measured = interleave(ours | theirs, rounds=rounds)
     return [row_of(name, UNIT, found) for name, found in measured.items()], notes
 
 
-def _torch_peers(alone: Config, batches: Path) -> tuple[dict[str, Peer], list[str]]:
+def _torch_peers(alone: Config, batches: Path, modes: tuple[TorchMode, ...]) -> tuple[dict[str, Peer], list[str]]:
     try:
         from ncjax.bench.torch_training import save_batches, torch_options, torch_peers
     except UserError as error:
         return {}, [f"PyTorch is not measured: {error}"]
     save_batches(alone, batches)
-    options = tuple(o for o in torch_options(alone) if o.bfloat16 == (alone.optim.dtype == "bfloat16"))
+    options = tuple(o for o in torch_options(alone, modes) if o.precision == alone.optim.precision)
     peers = {f"PyTorch {name}": peer for name, peer in torch_peers(alone, batches, options).items()}
     return peers, ["PyTorch's batches lie ready on its device; ours are drawn and augmented in the measured program."]
 
@@ -87,5 +101,5 @@ def _first_member(config: Config) -> Config:
 def title(config: Config, members: int) -> str:
     """What is trained, in one line of a table."""
     augmented = ", augmented" if config.data.crop_padding or config.data.flip else ""
-    network = f"{config.model.name} of width {config.model.width}, batch {config.optim.batch}, {config.optim.dtype}"
+    network = f"{config.model.name} of width {config.model.width}, batch {config.optim.batch}, {config.optim.precision}"
     return f"{config.name}: {members} x {network}{augmented}"

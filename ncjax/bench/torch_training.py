@@ -8,20 +8,27 @@ import numpy as np
 
 from ncjax.bench.interleave import Peer, Timer
 from ncjax.bench.training import step_timer
-from ncjax.config import Config
+from ncjax.config import Config, TorchMode
 from ncjax.models import find_network
 from ncjax.torch_port.networks import make_network
 from ncjax.torch_port.step import TorchOptions, make_step, synchronize, to_images, torch_device
 
 
-def torch_options(config: Config) -> tuple[TorchOptions, ...]:
-    """Every way of running PyTorch that may be its fastest; in bfloat16 too where the config says float32."""
+def torch_options(config: Config, modes: tuple[TorchMode, ...] = ()) -> tuple[TorchOptions, ...]:
+    """Every way of running PyTorch that may be its fastest; in bfloat16 too where the config says something else.
+
+    Args:
+        config: of the training.
+        modes: of compilation; none: all, but for those that differ on GPUs alone.
+    """
     layouts = (False, True) if find_network(config.model).spatial else (False,)
-    dtypes = (True,) if config.optim.dtype == "bfloat16" else (False, True)
+    every: tuple[TorchMode, ...] = ("eager", "default")
+    if torch_device().type == "cuda":
+        every += ("reduce-overhead", "max-autotune")
     return tuple(
-        TorchOptions(compiled=compiled, channels_last=channels_last, bfloat16=bfloat16)
-        for bfloat16 in dtypes
-        for compiled in (False, True)
+        TorchOptions(mode=mode, channels_last=channels_last, precision=precision)
+        for precision in dict.fromkeys((config.optim.precision, "bfloat16"))
+        for mode in modes or every
         for channels_last in layouts
     )
 

@@ -33,10 +33,11 @@ def jax_timer(config: Config) -> Timer:
     from ncjax.data import load_dataset
     from ncjax.distributed.mesh import REPLICATED
     from ncjax.training.loop import prepare
+    from ncjax.training.lowerings import choose_lowerings
     from ncjax.training.state import init_state
     from ncjax.training.step import compile_chunk
 
-    run = prepare(config, load_dataset(config.data))
+    run = choose_lowerings(prepare(config, load_dataset(config.data)), None)
     state = init_state(run.spec, run.ensemble)
     chunk = compile_chunk(run.spec, state, run.images, run.ensemble)
 

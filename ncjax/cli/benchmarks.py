@@ -10,7 +10,7 @@ import tyro
 from ncjax.cli.configs import naming_flags, parse_config, start
 from ncjax.cli.parsing import command, parse
 from ncjax.cli.verbs import BENCHMARKS, dispatch
-from ncjax.config import Config
+from ncjax.config import Config, TorchMode
 from ncjax.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,23 +30,38 @@ def bench_verb(arguments: Sequence[str]) -> None:
 
 def bench_train_verb(arguments: Sequence[str]) -> None:
     """Measures one member."""
-    config, rounds, output = _config_rounds_output("train", arguments)
+    config, rounds, modes, output = _speed_options("train", arguments)
     from ncjax.bench.speed import bench_train
 
-    _finish(output, lambda: bench_train(config, command("bench train", arguments), rounds=rounds))
+    _finish(output, lambda: bench_train(config, command("bench train", arguments), rounds=rounds, modes=modes))
 
 
 def bench_ensemble_verb(arguments: Sequence[str]) -> None:
     """Measures all members at once."""
-    config, rounds, output = _config_rounds_output("ensemble", arguments)
+    config, rounds, modes, output = _speed_options("ensemble", arguments)
     from ncjax.bench.speed import bench_ensemble
 
-    _finish(output, lambda: bench_ensemble(config, command("bench ensemble", arguments), rounds=rounds))
+    _finish(output, lambda: bench_ensemble(config, command("bench ensemble", arguments), rounds=rounds, modes=modes))
 
 
 def bench_input_verb(arguments: Sequence[str]) -> None:
     """Measures streaming."""
-    config, rounds, output = _config_rounds_output("input", arguments)
+    begun = start("bench input", arguments)
+
+    def options(
+        config: Annotated[Config, tyro.conf.arg(name="")] = begun.config, rounds: int = 5, output: Path | None = None
+    ) -> tuple[Config, int, Path]:
+        """Measure images per second; the implementations are called alternately.
+
+        Args:
+            config: The experiment.
+            rounds: How often each is measured, for a second or more [rounds].
+            output: File for the result [path; none: runs/bench/BENCHMARK_NAME.json].
+        """
+        return config, rounds, output or FOLDER / f"input_{config.name}.json"
+
+    config, rounds, output = parse_config(begun, options)
+    _check_rounds(rounds)
     from ncjax.bench.input import bench_input
 
     _finish(output, lambda: bench_input(config, command("bench input", arguments), rounds=rounds))
@@ -197,24 +212,28 @@ def bench_theory_verb(arguments: Sequence[str]) -> None:
     _finish(output, lambda: bench_theory(line, seeds=seeds, steps=steps, torch_steps=torch_steps, rounds=rounds))
 
 
-def _config_rounds_output(name: str, arguments: Sequence[str]) -> tuple[Config, int, Path]:
+def _speed_options(name: str, arguments: Sequence[str]) -> tuple[Config, int, tuple[TorchMode, ...], Path]:
     begun = start(f"bench {name}", arguments)
 
     def options(
-        config: Annotated[Config, tyro.conf.arg(name="")] = begun.config, rounds: int = 5, output: Path | None = None
-    ) -> tuple[Config, int, Path]:
+        config: Annotated[Config, tyro.conf.arg(name="")] = begun.config,
+        rounds: int = 5,
+        torch_modes: tuple[TorchMode, ...] = (),
+        output: Path | None = None,
+    ) -> tuple[Config, int, tuple[TorchMode, ...], Path]:
         """Measure images per second; the implementations are called alternately.
 
         Args:
             config: The experiment.
             rounds: How often each is measured, for a second or more [rounds].
+            torch_modes: Ways of compiling PyTorch's side [modes; none: all that the device has].
             output: File for the result [path; none: runs/bench/BENCHMARK_NAME.json].
         """
-        return config, rounds, output or FOLDER / f"{name}_{config.name}.json"
+        return config, rounds, torch_modes, output or FOLDER / f"{name}_{config.name}.json"
 
-    config, rounds, output = parse_config(begun, options)
+    config, rounds, modes, output = parse_config(begun, options)
     _check_rounds(rounds)
-    return config, rounds, output
+    return config, rounds, modes, output
 
 
 def _check_rounds(rounds: int) -> None:

@@ -10,7 +10,7 @@ import tyro
 from ncjax.cli.analysis import print_report
 from ncjax.cli.configs import naming_flags, parse_config, start, workdir_of
 from ncjax.cli.parsing import command, parse
-from ncjax.config import Config
+from ncjax.config import Config, TorchMode
 from ncjax.errors import UserError
 
 
@@ -76,22 +76,25 @@ def compare_verb(arguments: Sequence[str]) -> None:
         config: Annotated[Config, tyro.conf.arg(name="")] = begun.config,
         workdir: Path | None = None,
         budget_minutes: float = 10.0,
-    ) -> tuple[Config, Path, float]:
+        torch_modes: tuple[TorchMode, ...] = (),
+    ) -> tuple[Config, Path, float, tuple[TorchMode, ...]]:
         """Train every member with ncjax and with PyTorch, from the same weights on the same batches.
 
         Args:
             config: The experiment.
             workdir: Where everything is written [path; none: runs/NAME].
             budget_minutes: All of it: speed, both trainings, evaluation; epochs are lowered until they fit [minutes].
+            torch_modes: Ways of compiling PyTorch's side that are tried [modes; none: all that the device has].
         """
-        return config, workdir_of(config.name, workdir), budget_minutes
+        return config, workdir_of(config.name, workdir), budget_minutes, torch_modes
 
-    config, workdir, minutes = parse_config(begun, options)
+    config, workdir, minutes, modes = parse_config(begun, options)
     if not minutes > 0:
         raise UserError(f"budget-minutes is {minutes:g}, but must be above 0; change it with --budget-minutes")
     from ncjax.bench.compare import compare_with_torch
 
     with naming_flags(Config):
-        found = compare_with_torch(config, workdir, command("compare", arguments), budget_minutes=minutes)
+        line = command("compare", arguments)
+        found = compare_with_torch(config, workdir, line, budget_minutes=minutes, modes=modes)
     print_report(workdir)
     print("".join(f"\nnote: {line}" for line in found.left_out), end="")

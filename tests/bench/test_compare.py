@@ -5,7 +5,6 @@ import dataclasses
 import json
 import math
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,7 +43,7 @@ def compared(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [])
         patch.setattr(compare, "ROUNDS", 1)
-        patch.setattr(compare, "torch_options", lambda config: (TorchOptions(channels_last=True),))
+        patch.setattr(compare, "torch_options", lambda config, modes: (TorchOptions(channels_last=True),))
         ncjax("compare", CONFIG, *OPTIONS, "--workdir", workdir, "--budget-minutes", 60)
     return workdir
 
@@ -184,7 +183,7 @@ def stages(monkeypatch):
         monkeypatch.setattr(compare, "save_batches", lambda *_: None)
         monkeypatch.setattr(compare, "train", lambda config, **_: spend("ours", costs.ours))
         monkeypatch.setattr(compare, "_train_with_torch", train_with_torch)
-        monkeypatch.setattr(compare, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+        monkeypatch.setattr(compare, "apart", lambda function, *arguments: function(*arguments))
         monkeypatch.setattr(compare, "evaluate_run", lambda folder, **_: spend(f"rows {folder.name}", costs.evaluation))
         monkeypatch.setattr(compare, "_last_rows", lambda *_: ())
         monkeypatch.setattr(compare, "_time_to_accuracy", lambda *_: None)
@@ -256,6 +255,29 @@ def test_a_killed_comparison_keeps_what_it_has(kill, stages, tmp_path):
 def written(workdir):
     path = workdir / "results" / "comparison.json"
     return structure(Comparison, json.loads(path.read_text()), str(path))
+
+
+def test_every_stage_that_computes_has_a_process_of_its_own(stages, tmp_path, monkeypatch):
+    """So that PyTorch finds the whole device."""
+    called, apart = stages(Costs(10, 10, 10, 10)), []
+    monkeypatch.setattr(
+        compare, "apart", lambda function, *arguments: apart.append(function.__name__) or function(*arguments)
+    )
+    run_stages(tmp_path / "run")
+    assert called == ALL
+    assert apart[1:] == ["_train", "train_with_torch", "_evaluate", "_evaluate"]  # the first makes the batches
+
+
+def test_the_modes_of_compilation_are_those_that_are_asked_for(stages, tmp_path, monkeypatch):
+    stages(Costs(10, 10, 10, 10))
+    config = dataclasses.replace(load_config(CONFIG), labels=("mod:5",), seeds=1)
+    found = compare.compare_with_torch(
+        config, tmp_path / "run", "", budget_minutes=BUDGET / 60, modes=("reduce-overhead",)
+    )
+    assert list(found.speed) == ["ncjax"] + [
+        f"compile reduce-overhead{rest}" for rest in ("", ", channels_last", ", bfloat16", ", channels_last, bfloat16")
+    ]
+    assert found.torch_options["mode"] == "reduce-overhead"
 
 
 def test_epochs_are_lowered_to_the_budget():

@@ -4,6 +4,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,7 +83,7 @@ def test_one_member_beside_every_way_of_running_pytorch(asked, tmp_path, capsys)
 
 def test_all_members_at_once_beside_one_after_the_other(asked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ncjax("bench", "ensemble", CONFIG, "--rounds", 3, "--optim.dtype", "bfloat16")
+    ncjax("bench", "ensemble", CONFIG, "--rounds", 3, "--optim.precision", "bfloat16")
     at_once, alone, *theirs = asked["peers"]
     assert (at_once, alone) == ("ncjax, 6 at once", "ncjax, one after the other")
     assert theirs[0] == "PyTorch eager, bfloat16"
@@ -92,6 +93,25 @@ def test_all_members_at_once_beside_one_after_the_other(asked, tmp_path, monkeyp
     assert [row["values"] for row in result["rows"][:2]] == [[2000] * 3, [1000] * 3]
     (compared,) = result["comparisons"]  # every way of running PyTorch has failed
     assert (compared["ours"], compared["theirs"], compared["ratio"]) == (at_once, alone, 2)
+
+
+def test_modes_of_compilation_and_precision_are_chosen_on_the_command_line(asked, tmp_path):
+    options = ("--torch-modes", "eager", "max-autotune", "--optim.precision", "tf32")
+    ncjax("bench", "train", CONFIG, "--output", tmp_path / "train.json", *options)
+    (_, *theirs) = asked["peers"]
+    ways = ("eager", "compile max-autotune")
+    assert theirs == [f"PyTorch {way}{layout}, tf32" for way in ways for layout in ("", ", channels_last")]
+    (compared,) = json.loads((tmp_path / "train.json").read_text())["comparisons"] or [{"what": "tf32"}]
+    assert "tf32" in compared["what"]
+
+
+def test_gpus_are_measured_in_every_mode(monkeypatch):
+    from ncjax.bench import torch_training
+    from ncjax.config import load_config
+
+    monkeypatch.setattr(torch_training, "torch_device", lambda: SimpleNamespace(type="cuda"))
+    modes = {options.mode for options in torch_training.torch_options(load_config(CONFIG))}
+    assert modes == {"eager", "default", "reduce-overhead", "max-autotune"}
 
 
 @pytest.mark.slow
@@ -119,6 +139,10 @@ def test_without_pytorch_ours_alone_is_really_measured(without_torch, tmp_path, 
         (("train", CONFIG, "--rounds", 0), "rounds is 0, but must be 1 or more"),
         (("startup", "--rounds", -1), "rounds is -1"),
         (("startup", "--round"), "unknown option --round (did you mean --rounds?); see: ncjax bench startup --help"),
+        (
+            ("train", CONFIG, "--torch-modes", "fast"),
+            "--torch-modes is 'fast', but must be one of eager, default",
+        ),
         (("train", CONFIG, "--mesh.data", 2), "mesh.member and mesh.data must be 1"),
         (("train", CONFIG, "--data.streamed"), "ncjax bench input measures streaming"),
         (("ensemble", CONFIG, "--labels", "mod:11"), "mod:11"),

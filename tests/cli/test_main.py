@@ -255,7 +255,7 @@ def refused(capsys, *arguments):
         (("--loss.name", "hinge"), "loss.name is 'hinge', but must be one of cross_entropy, squared_error"),
         (("--loss.label-smoothing", 1), "loss.label_smoothing is 1.0, but must be from 0 to below 1"),
         (("--data.augment", "blur"), "data.augment is 'blur', but must be one of"),
-        (("--optim.dtype", "half"), "--optim.dtype is 'half', but must be one of float32, bfloat16"),
+        (("--optim.precision", "half"), "--optim.precision is 'half', but must be one of float32, tf32, bfloat16"),
         (("--optim.batch", 5000), "optim.batch is 5000, but digits has 1433 training images"),
         (("--optim.batch", 0), "optim.batch is 0"),
         (("--optim.batch", 0), "; change it in the config file or with --optim.batch"),

@@ -97,7 +97,7 @@ NEGATIVE = st.integers(max_value=-1).map(str)
 TOO_LARGE = st.integers(min_value=2**31).map(str)
 NO_RATE = st.sampled_from(["-1", "nan", "inf", "-inf", "1e400", "-1e-9"])
 POSITIVE = ["seeds", "chunk-steps", "model.width", "optim.batch", "optim.epochs", "evaluate.restarts"]
-LITERALS = ["model.name", "data.source", "optim.schedule", "optim.dtype", "evaluate.variants"]
+LITERALS = ["model.name", "data.source", "optim.schedule", "optim.precision", "evaluate.variants"]
 LABELS = st.one_of(
     st.from_regex(r"(mod|adjacent|random|split|shuffled|file|pairs|semantic):?[-a-z0-9:.]{0,8}", fullmatch=True).filter(
         lambda spec: not spec.startswith(("mod:", "adjacent:", "split:", "random:", "shuffled:mod"))

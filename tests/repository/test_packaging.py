@@ -91,6 +91,7 @@ def test_every_dependency_has_a_lower_bound() -> None:
     own = [*PROJECT["dependencies"], *(line for name in extras for line in extras[name])]
     assert {line for line in own if ">=" not in line} == {
         "jax[cuda12]",
+        "jax[cuda13]",
         "jax[tpu]",
         "torch==2.13.*",  # of the tests alone
         *(line for line in own if line.startswith("ncjax[")),
