@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from ncjax.errors import UserError
 from ncjax.examples import Examples
@@ -111,8 +111,8 @@ def confusion_of(
     rows: list[Record] = []
     for view, clusters in shown.by_view.items():
         for split, true in zip(SPLITS, (examples.train_labels, examples.test_labels), strict=True):
-            found: Int[np.ndarray, _] | None = clusters.recovered(split)
+            found = clusters.recovered(split)
             if found is not None and true is not None:
                 where = {"view": views.get(view, view), "split": split}
-                rows += [where | cell for cell in confusion_rows(true, found, class_names)]
+                rows += [{**where, **cell} for cell in confusion_rows(true, found, class_names)]
     return rows

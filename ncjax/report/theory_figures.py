@@ -40,7 +40,7 @@ def trajectory_figure(
     """
     rows = [
         {"setting": title, "panel": panel, "quantity": label, "time": float(at * setting.numbers["lr"])}
-        | _record(setting, name, place)
+        | dict(_record(setting, name, place))
         for setting, title in zip(settings, titles, strict=True)
         for panel, names in PANELS.items()
         for name, label in names.items()
