@@ -36,7 +36,7 @@ def get_config() -> Config:
             warmup_epochs=5,
             batch=1024,
             epochs=90,
-            dtype="bfloat16",
+            precision="bfloat16",
         ),
         mesh=MeshConfig(member=1, data=0),
         evaluate=EvaluateConfig(epochs=(0, 30, 60), observe_epochs=5),

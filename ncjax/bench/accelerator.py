@@ -154,7 +154,7 @@ def _make_features(file: Path) -> Path:
 
 def _training(scope: Scope, batch: int) -> Config:
     model = ModelConfig(name="cnn", width=8) if scope.toy else ModelConfig(name="resnet18", width=64)
-    optim = OptimConfig(batch=min(batch, 64) if scope.toy else batch, epochs=200, dtype="bfloat16")
+    optim = OptimConfig(batch=min(batch, 64) if scope.toy else batch, epochs=200, precision="bfloat16")
     return Config(name="accelerator", data=scope.pictures, model=model, optim=optim, chunk_steps=4 if scope.toy else 97)
 
 

@@ -85,7 +85,7 @@ def reduced(piece: Piece) -> Piece:
         seeds=min(config.seeds, 2),
         data=dataclasses.replace(config.data, train_examples=TRIED_IMAGES, test_examples=tested),
         model=dataclasses.replace(config.model, width=width, dense_blocks=small),
-        optim=dataclasses.replace(config.optim, epochs=2, schedule_epochs=0, batch=32, dtype="float32"),
+        optim=dataclasses.replace(config.optim, epochs=2, schedule_epochs=0, batch=32, precision="float32"),
         mesh=MeshConfig(),
         evaluate=dataclasses.replace(
             config.evaluate, epochs=(0,) if config.evaluate.epochs else (), restarts=2, observe_epochs=0

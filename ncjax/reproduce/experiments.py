@@ -67,7 +67,7 @@ def _all() -> tuple[Experiment, ...]:
 
 def _gpu(**changes: Any) -> Config:
     """ResNet-18 of full width for 200 epochs with the plain recipe, one member, in bfloat16."""
-    config = changed(coarse_cifar10(), optim_dtype="bfloat16", evaluate_epochs=(), checkpoint_minutes=2.0)
+    config = changed(coarse_cifar10(), optim_precision="bfloat16", evaluate_epochs=(), checkpoint_minutes=2.0)
     return changed(config, **changes)
 
 
@@ -183,7 +183,7 @@ def recipes(plain: Config) -> dict[str, Config]:
         "no_crop": changed(plain, data_crop_padding=0),
         "crop_2": changed(plain, data_crop_padding=2),
         "reflect": changed(plain, data_crop_padding=0, data_augment="reflect_crop"),
-        "float32": changed(plain, optim_dtype="float32"),
+        "float32": changed(plain, optim_precision="float32"),
     }
 
 
