@@ -9,8 +9,9 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar
 
+from ncjax.config_checks import check_distinct, check_types, check_whole, is_finite, require
 from ncjax.errors import UserError, first_line
 from ncjax.paths import user_path
 from ncjax.typed_json import register, structure, unstructure
@@ -20,7 +21,6 @@ Precision = Literal["float32", "tf32", "bfloat16"]  # ncjax/ops/precision.py say
 TorchMode = Literal["eager", "default", "reduce-overhead", "max-autotune"]  # without torch.compile, or its mode
 MOST_COUNT = 2**31 - 1
 MOST_SEEDS = 100_000
-MOST_FLOAT = 3.4e38
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,24 +70,24 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Checks types and ranges."""
-        _check_types(self, "data.")
-        _whole("data.image_size", self.image_size, 0, 4096)
+        check_types(self, "data.")
+        check_whole("data.image_size", self.image_size, 0, 4096)
         fits = self.resize == 0 or 0 < self.image_size <= self.resize
-        _require(fits, "data.resize", self.resize, f"0, or data.image_size ({self.image_size}; above 0) or more")
-        _whole("data.resize", self.resize, 0, 8192)
-        _require(0 <= self.crop_scale <= 1, "data.crop_scale", self.crop_scale, "from 0 to 1")
+        require(fits, "data.resize", self.resize, f"0, or data.image_size ({self.image_size}; above 0) or more")
+        check_whole("data.resize", self.resize, 0, 8192)
+        require(0 <= self.crop_scale <= 1, "data.crop_scale", self.crop_scale, "from 0 to 1")
         cuts = self.crop_scale == 0 or (self.streamed and self.image_size > 0)
-        _require(cuts, "data.crop_scale", self.crop_scale, "0 without data.streamed and data.image_size")
-        _whole("data.workers", self.workers, 0, 4096)
-        _require(bool(self.test_split), "data.test_split", repr(self.test_split), "the name of a split")
-        _require(0 <= self.test_fraction < 1, "data.test_fraction", self.test_fraction, "from 0 to below 1")
+        require(cuts, "data.crop_scale", self.crop_scale, "0 without data.streamed and data.image_size")
+        check_whole("data.workers", self.workers, 0, 4096)
+        require(bool(self.test_split), "data.test_split", repr(self.test_split), "the name of a split")
+        require(0 <= self.test_fraction < 1, "data.test_fraction", self.test_fraction, "from 0 to below 1")
         held = self.validation_fraction
-        _require(0 <= held < 1, "data.validation_fraction", held, "from 0 to below 1")
-        _whole("data.train_examples", self.train_examples, 0)
-        _whole("data.test_examples", self.test_examples, 0)
+        require(0 <= held < 1, "data.validation_fraction", held, "from 0 to below 1")
+        check_whole("data.train_examples", self.train_examples, 0)
+        check_whole("data.test_examples", self.test_examples, 0)
         unused = "0 where data.validation_fraction is not: the test split is not used then"
-        _require(not (held and self.test_examples), "data.test_examples", self.test_examples, unused)
-        _whole("data.crop_padding", self.crop_padding, 0, 128)
+        require(not (held and self.test_examples), "data.test_examples", self.test_examples, unused)
+        check_whole("data.crop_padding", self.crop_padding, 0, 128)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +106,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Checks types and ranges."""
-        _check_types(self, "model.")
-        _whole("model.width", self.width, 1, 100_000)
+        check_types(self, "model.")
+        check_whole("model.width", self.width, 1, 100_000)
         blocks = self.dense_blocks
-        _require(bool(blocks) and min(blocks) >= 1, "model.dense_blocks", blocks, "one or more numbers of 1 or more")
+        require(bool(blocks) and min(blocks) >= 1, "model.dense_blocks", blocks, "one or more numbers of 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +127,10 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         """Checks types and ranges."""
-        _check_types(self, "loss.")
-        _require(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "from 0 to below 1")
+        check_types(self, "loss.")
+        require(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "from 0 to below 1")
         for name, value in (("true_weight", self.true_weight), ("true_value", self.true_value)):
-            _require(_finite(value) and value > 0, f"loss.{name}", value, "above 0, finite")
+            require(is_finite(value) and value > 0, f"loss.{name}", value, "above 0, finite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,19 +170,19 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Checks types and ranges, and that every learning rate and every weight decay occurs once."""
-        _check_types(self, "optim.")
-        _distinct("optim.lr", self.lr)
-        _distinct("optim.weight_decay", self.weight_decay)
+        check_types(self, "optim.")
+        check_distinct("optim.lr", self.lr)
+        check_distinct("optim.weight_decay", self.weight_decay)
         for name, value in (("momentum", self.momentum), ("beta1", self.beta1), ("beta2", self.beta2)):
-            _require(0 <= value < 1, f"optim.{name}", value, "from 0 to below 1")
-        _whole("optim.batch", self.batch, 1, MOST_COUNT)
-        _whole("optim.epochs", self.epochs, 1, 1_000_000)
-        _whole("optim.schedule_epochs", self.schedule_epochs, 0, 1_000_000)
-        _whole("optim.warmup_epochs", self.warmup_epochs, 0, 1_000_000)
+            require(0 <= value < 1, f"optim.{name}", value, "from 0 to below 1")
+        check_whole("optim.batch", self.batch, 1, MOST_COUNT)
+        check_whole("optim.epochs", self.epochs, 1, 1_000_000)
+        check_whole("optim.schedule_epochs", self.schedule_epochs, 0, 1_000_000)
+        check_whole("optim.warmup_epochs", self.warmup_epochs, 0, 1_000_000)
         if self.dtype:
             older = ("float32", "bfloat16")
             allowed = f"{' or '.join(older)}; optim.precision has more"
-            _require(self.dtype in older, "optim.dtype", repr(self.dtype), allowed)
+            require(self.dtype in older, "optim.dtype", repr(self.dtype), allowed)
             object.__setattr__(self, "precision", self.dtype)
             object.__setattr__(self, "dtype", "")
 
@@ -203,10 +203,10 @@ class MeshConfig:
 
     def __post_init__(self) -> None:
         """Checks types and ranges."""
-        _check_types(self, "mesh.")
-        _whole("mesh.member", self.member, 0)
-        _whole("mesh.data", self.data, 0)
-        _require(self.member + self.data > 0, "mesh.data", self.data, "1 or more where mesh.member is 0")
+        check_types(self, "mesh.")
+        check_whole("mesh.member", self.member, 0)
+        check_whole("mesh.data", self.data, 0)
+        require(self.member + self.data > 0, "mesh.data", self.data, "1 or more where mesh.member is 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,15 +237,15 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         """Checks types and ranges."""
-        _check_types(self, "evaluate.")
-        _require(min(self.epochs, default=0) >= 0, "evaluate.epochs", self.epochs, "from 0 to optim.epochs")
-        _require(bool(self.layers), "evaluate.layers", self.layers, "one or more names in a tuple")
-        _require(bool(self.variants), "evaluate.variants", self.variants, "one or more names in a tuple")
-        _whole("evaluate.control_maps", self.control_maps, 1, MOST_COUNT)
-        _whole("evaluate.restarts", self.restarts, 1, 100_000)
-        _require(_finite(self.memory_gib), "evaluate.memory_gib", self.memory_gib, "0 or more, finite")
-        _whole("evaluate.observe_epochs", self.observe_epochs, 0)
-        _whole("evaluate.observe_images", self.observe_images, 1, MOST_COUNT)
+        check_types(self, "evaluate.")
+        require(min(self.epochs, default=0) >= 0, "evaluate.epochs", self.epochs, "from 0 to optim.epochs")
+        require(bool(self.layers), "evaluate.layers", self.layers, "one or more names in a tuple")
+        require(bool(self.variants), "evaluate.variants", self.variants, "one or more names in a tuple")
+        check_whole("evaluate.control_maps", self.control_maps, 1, MOST_COUNT)
+        check_whole("evaluate.restarts", self.restarts, 1, 100_000)
+        require(is_finite(self.memory_gib), "evaluate.memory_gib", self.memory_gib, "0 or more, finite")
+        check_whole("evaluate.observe_epochs", self.observe_epochs, 0)
+        check_whole("evaluate.observe_images", self.observe_images, 1, MOST_COUNT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,65 +294,18 @@ class Config:
 
     def __post_init__(self) -> None:
         """Checks types and ranges, and that the parts fit together."""
-        _check_types(self)
-        _require(bool(self.labels), "labels", self.labels, "one or more label maps in a tuple")
-        _whole("seeds", self.seeds, 1, MOST_SEEDS)
-        _whole("seed", self.seed, 0, MOST_COUNT - MOST_SEEDS)
-        _whole("chunk_steps", self.chunk_steps, 1, 1_000_000)
-        _whole("checkpoint_epochs", self.checkpoint_epochs, 0)
+        check_types(self)
+        require(bool(self.labels), "labels", self.labels, "one or more label maps in a tuple")
+        check_whole("seeds", self.seeds, 1, MOST_SEEDS)
+        check_whole("seed", self.seed, 0, MOST_COUNT - MOST_SEEDS)
+        check_whole("chunk_steps", self.chunk_steps, 1, 1_000_000)
+        check_whole("checkpoint_epochs", self.checkpoint_epochs, 0)
         minutes = self.checkpoint_minutes
-        _require(_finite(minutes), "checkpoint_minutes", minutes, "0 or more, finite")
+        require(is_finite(minutes), "checkpoint_minutes", minutes, "0 or more, finite")
         epochs, batch, data = self.evaluate.epochs, self.optim.batch, self.mesh.data
         fits = all(epoch <= self.optim.epochs for epoch in epochs)
-        _require(fits, "evaluate.epochs", epochs, f"from 0 to optim.epochs = {self.optim.epochs}")
-        _require(data == 0 or batch % data == 0, "mesh.data", data, f"a divisor of optim.batch = {batch}")
-
-
-WORDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False"}
-SEVERAL = {str: "texts", int: "whole numbers", float: "numbers"}
-
-
-def _check_types(config: object, prefix: str = "") -> None:
-    """Refuses values that are not of the types of their fields; whole numbers stand for numbers, True and False not."""
-    for name, kind in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if get_origin(kind) is tuple:
-            (item, _) = get_args(kind)
-            fits = isinstance(value, tuple) and all(_is_of(item, one) for one in value)
-            example = f", such as ({value!r},)" if _is_of(item, value) else ""
-            allowed = f"{SEVERAL[item]} in a tuple{example}"
-        elif get_origin(kind) is Literal:
-            fits, allowed = value in get_args(kind), " or ".join(get_args(kind))
-        else:
-            fits, allowed = _is_of(kind, value), WORDS.get(kind, f"a {kind.__name__}")
-        if not fits:
-            raise UserError(f"{prefix}{name} is {value!r}, but must be {allowed}")
-
-
-def _is_of(kind: type[object], value: object) -> bool:
-    accepted = int | float if kind is float else kind
-    return isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
-
-
-def _whole(name: str, value: int, least: int, most: int | None = None) -> None:
-    allowed = f"{least} or more" if most is None else f"from {least} to {most}"
-    _require(least <= value and (most is None or value <= most), name, value, allowed)
-
-
-def _distinct(name: str, numbers: tuple[float, ...]) -> None:
-    fits = bool(numbers) and all(map(_finite, numbers))
-    _require(fits, name, numbers, "one or more numbers in a tuple, each 0 or more, finite")
-    _require(len(set(numbers)) == len(numbers), name, numbers, "numbers that differ; use seeds for repeats")
-
-
-def _finite(value: float) -> bool:
-    """Whether a number is 0 or more, and finite in float32 too."""
-    return 0 <= value <= MOST_FLOAT
-
-
-def _require(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise UserError(f"{name} is {value}, but must be {allowed}")
+        require(fits, "evaluate.epochs", epochs, f"from 0 to optim.epochs = {self.optim.epochs}")
+        require(data == 0 or batch % data == 0, "mesh.data", data, f"a divisor of optim.batch = {batch}")
 
 
 def load_config(path: str | Path) -> Config:

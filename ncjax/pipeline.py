@@ -109,9 +109,7 @@ def train(
     if config.deterministic:
         make_deterministic()
     check_devices()
-    find_functions(config, own)
-    check_views(config.evaluate.variants)
-    find_named(VIEWS, config.evaluate.headline, "evaluate.headline")
+    _check_names(config, own)
     images = dataset or load_dataset(config.data)
     with stage("prepare", f"{images.name}, {len(config.labels)} label maps"):
         check_agreement({"data": {"name": images.name, **unstructure(record_of(images))}})
@@ -128,6 +126,12 @@ def train(
         for part in run.parts:
             train_part(part, images, ready.pop(part.workdir, None), callbacks)
     return run
+
+
+def _check_names(config: Config, own: OwnFunctions) -> None:
+    find_functions(config, own)
+    check_views(config.evaluate.variants)
+    find_named(VIEWS, config.evaluate.headline, "evaluate.headline")
 
 
 def _record_starts(run: Run, command: str) -> None:

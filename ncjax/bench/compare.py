@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def compare_with_torch(
         raise UserError("mesh.member and mesh.data must be 1 in a comparison: PyTorch trains on one device")
     if config.data.streamed:
         raise UserError("data.streamed must be no in a comparison: both sides hold the data set on the device")
+    import_module("ncjax.torch_port")  # says what is missing before anything is done
     started = time.monotonic()
     end = started + 60 * budget_minutes
     found = _kept(workdir, _speed_of(workdir, config, modes, budget_minutes, started))

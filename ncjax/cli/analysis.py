@@ -4,7 +4,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
@@ -13,8 +13,10 @@ from ncjax.cli.progress import load_jax
 from ncjax.cli.tables import print_text
 from ncjax.errors import UserError
 from ncjax.events import stage
-from ncjax.results import Evaluation
 from ncjax.tables import names_of
+
+if TYPE_CHECKING:
+    from ncjax.results import Evaluation
 
 
 def features_verb(arguments: Sequence[str]) -> None:
@@ -144,7 +146,7 @@ def _evaluate_run(workdir: Path, asked: _Evaluate) -> None:
     on_main_process(lambda: print(f"results: {path.absolute()}"))
 
 
-def run_evaluation(run: Any, views: tuple[str, ...] = (), **options: Any) -> Evaluation:
+def run_evaluation(run: Any, views: tuple[str, ...] = (), **options: Any) -> "Evaluation":
     """Evaluates the features of a run, or of its work directory, and prints notes.
 
     Args:

@@ -69,7 +69,7 @@ def _details(part: PartStatus) -> Iterator[str]:
     if part.checkpoint is None:
         yield "no checkpoint yet"
     else:
-        yield f"last checkpoint: step {part.checkpoint}, {duration(part.checkpoint_age or 0)} ago"
+        yield f"last checkpoint: step {part.checkpoint}, {duration(part.checkpoint_age or 0.0)} ago"
     if part.failures:
         yield f"not finite: {len(part.failures)} of {len(part.members)} members"
         yield from (f"- {line}" for line in part.failures[:MOST_FAILURES])

@@ -57,4 +57,4 @@ def train_config(config: Config, workdir: Path, line: str) -> Any:
 def _print_training(training: TrainingSummary) -> None:
     for line in training.failures:
         print(f"warning: {line}")
-    print(f"compiled in {duration(training.compile_secs or 0)}, trained in {duration(training.train_secs or 0)}")
+    print(f"compiled in {duration(training.compile_secs or 0.0)}, trained in {duration(training.train_secs or 0.0)}")

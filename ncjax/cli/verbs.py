@@ -98,7 +98,7 @@ BENCHMARKS = {
     "startup": Verb("", "ncjax --help, and the demo on first and later starts", "benchmarks.bench_startup_verb"),
 }
 GROUPS = {
-    "experiments": ("demo", "run"),
+    "experiments": ("demo", "run", "reproduce"),
     "their stages, one by one": ("train", "status", "evaluate", "report", "features"),
     "data, and what else there is": ("data", "list"),
     "beside PyTorch": ("compare", "import", "export"),

@@ -148,9 +148,10 @@ def run_task(task: Task, command: str, data: Path | None = None) -> None:
 
 def with_data(config: Config, data: Path | None) -> Config:
     """A config that reads its data below a folder; None: where it says itself."""
-    if data is None or config.data.source not in ("cifar10", "idx"):
+    of_fashion = config.data.source in ("idx", "fashion_mnist")
+    if data is None or not (of_fashion or config.data.source == "cifar10"):
         return config
-    path = data / FASHION if config.data.source == "idx" and (data / FASHION).is_dir() else data
+    path = data / FASHION if of_fashion and (data / FASHION).is_dir() else data
     return dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(path)))
 
 

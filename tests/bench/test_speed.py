@@ -2,6 +2,7 @@
 """`ncjax bench`: who is measured beside whom, what is written and printed, bad input. One run is a real one."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +40,8 @@ def asked(monkeypatch):
     """Peers are not started: those of `RATES` give their rates, others fail."""
     asked = {}
 
-    def interleave(peers, *, rounds):
+    def interleave(peers, *, rounds, until):
+        assert until == math.inf
         asked.update(peers=peers, rounds=rounds)
         return {
             name: Measured((RATES[name],) * rounds, 1.0, 2**20, "")
@@ -134,7 +136,7 @@ def test_without_pytorch_ours_alone_is_really_measured(without_torch, tmp_path, 
         (
             ("speed",),
             "unknown benchmark 'speed'; known: train, ensemble, input, kmeans, probe, evaluate, collapse, theory, "
-            "startup",
+            "accelerator, startup",
         ),
         (("train",), "ncjax bench train needs a config file"),
         (("train", CONFIG, "--rounds", 0), "rounds is 0, but must be 1 or more"),

@@ -80,7 +80,7 @@ def test_options_alone_are_those_of_the_default_config():
         (
             ["coarse_cifar"],
             Config,
-            "of this name (did you mean coarse_cifar10?); shipped are: coarse_",
+            "of this name (did you mean coarse_cifar10?); shipped are: cifar10_two_cores",
         ),
         (["theory_frozen"], Config, "get_config() returns TheoryConfig, not ncjax.config.Config"),
         (["digits_demo"], TheoryConfig, "get_config() returns Config, not ncjax.theory.config.TheoryConfig"),

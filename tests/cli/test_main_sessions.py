@@ -54,7 +54,7 @@ def test_evaluate_in_a_pipe_writes_plain_lines(trained):
     workdir, _ = trained
     session = in_pipe(["evaluate", workdir, "--bootstrap", 0], workdir.parent)
     check_pipe(session)
-    assert stages(session)[:2] == ["start", "read features"]
+    assert stages(session)[:3] == ["start", "load data", "read features"]
     assert "[evaluate] done in" in session.err
     assert session.out.splitlines()[-1] == f"results: {workdir / 'results' / 'evaluation.json'}"
 

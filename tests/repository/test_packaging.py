@@ -138,11 +138,13 @@ def test_imports_are_declared_and_declarations_are_imported() -> None:
         name for folder in ("ncjax", "configs") for path in (ROOT / folder).rglob("*.py") for name in imports_of(path)
     }
     used_where_installed = {
+        "absl",  # of grain
         "faiss",
         "flash_kmeans",
         "ott",
         "pandas",
-    }  # peers of the k-means benchmark; results as a table
+        "torchvision",
+    }  # peers of benchmarks; results as a table
     assert used - sys.stdlib_module_names - {"ncjax"} - optional - used_where_installed <= needed
     assert needed <= used
 

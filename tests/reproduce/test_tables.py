@@ -46,7 +46,7 @@ def test_differences_from_pytorch_are_by_seed():
     lines = {line[0]: line[1:] for line in cells(comparison_differences(found))}
     assert lines["CLP: raw"] == ["85.0 ± 7.1", "83.0 ± 5.7", "+2.0 ± 12.7 (n = 2, by seed)"]
     assert unlike(found) == ()
-    assert lines["NC1 coarse"] == ["0.0123 ± 0", "0.0123 ± 0", "+0 ± 0 (n = 2, by seed)"]
+    assert lines["NC1 coarse"] == ["0.0123 ± 0.0000", "0.0123 ± 0.0000", "+0 ± 0 (n = 2, by seed)"]
 
 
 def test_what_differs_from_pytorch_is_named():
