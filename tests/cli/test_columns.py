@@ -15,7 +15,7 @@ from ncjax.cli.verbs import GROUPS, VERBS, overview
 def terminal(monkeypatch):
     def of(columns):
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-        monkeypatch.setattr(module.shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+        monkeypatch.setattr(module.shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((columns, 24)))
 
     return of
 
