@@ -12,6 +12,7 @@ from ncjax.data import SOURCES, load_dataset
 from ncjax.data import fetch as module
 from ncjax.storage.metrics import read_records
 from tests.archives import answers, archives, downloads_of
+from tests.runs import messages
 from tests.server import serving
 
 QUICK = ["--model.name", "mlp", "--model.width", 4, "--optim.epochs", 1, "--optim.batch", 10, "--evaluate.epochs", 1]
@@ -41,7 +42,7 @@ def refused(capsys, *arguments):
     with pytest.raises(SystemExit) as stop:
         ncjax(*arguments)
     assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    (line,) = messages(capsys.readouterr().err)
     return line
 
 
