@@ -45,10 +45,10 @@ def bench_ensemble(
 
     Args:
         config: of the training.
-        command: kept with the result.
-        rounds: how often each is measured.
-        until: when to stop, as for `interleave`.
-        modes: of PyTorch's compilation; none: all that the device has.
+        command: as for `bench_train`.
+        rounds: as for `bench_train`.
+        until: as for `bench_train`.
+        modes: as for `bench_train`.
 
     Raises:
         UserError: the config does not fit its data, or asks for several devices.

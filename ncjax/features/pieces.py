@@ -33,7 +33,7 @@ class Piece(NamedTuple):
     parts: int
 
 
-class Rows(NamedTuple):
+class MemberRows(NamedTuple):
     """Outputs of one member on consecutive examples."""
 
     name: str  # of the tensor
@@ -42,7 +42,7 @@ class Rows(NamedTuple):
     values: Shaped[np.ndarray, "r x"]
 
 
-def own_rows(piece: Piece) -> Iterator[Rows]:
+def own_rows(piece: Piece) -> Iterator[MemberRows]:
     """What of a piece is on the devices of this process; of all processes together, everything once."""
     for name, array in piece.outputs.items():
         part = array.shape[2] // piece.parts
@@ -55,7 +55,7 @@ def own_rows(piece: Piece) -> Iterator[Rows]:
             for member, values in zip(piece.members[slice(*members)], rows, strict=True):
                 kept = values[: max(0, piece.examples - first)]
                 if len(kept):
-                    yield Rows(name, int(member), piece.first + first, kept)
+                    yield MemberRows(name, int(member), piece.first + first, kept)
 
 
 def gather(piece: Piece) -> dict[str, Shaped[np.ndarray, "g n x"]]:

@@ -12,7 +12,7 @@ import numpy as np
 from ncjax.distributed.processes import is_main_process, lost_peer, on_any_process, on_main_process
 from ncjax.errors import UserError
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads
-from ncjax.features.pieces import Piece, Rows, own_rows
+from ncjax.features.pieces import MemberRows, Piece, own_rows
 from ncjax.features.store import epoch_folder, identity_of
 from ncjax.storage.atomic import replace_folder
 from ncjax.storage.checksums import write_checksums
@@ -98,7 +98,7 @@ def _shapes(arrays: Mapping[Place, Any]) -> dict[Place, jax.ShapeDtypeStruct]:
     return {place: jax.ShapeDtypeStruct(array.shape, array.dtype) for place, array in found.items()}
 
 
-def _write_rows(arrays: Mapping[Place, Any], split: str, rows: Iterable[Rows]) -> None:
+def _write_rows(arrays: Mapping[Place, Any], split: str, rows: Iterable[MemberRows]) -> None:
     """All but those of members that fill the mesh up; writes that are on their way hold their values in memory."""
     pending: list[Any] = []
     for name, member, first, values in rows:

@@ -37,7 +37,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(draft: Path, folder: Path) -> None:
-    """A folder takes the place of another one, or a new place; the other is there until the new one is."""
+    """A folder takes the place of another one, or a new place.
+
+    The other one is moved aside first and deleted last: a process that is killed in between leaves none at this path,
+    and both beside it.
+    """
     if not folder.exists():
         os.replace(draft, folder)
         return
