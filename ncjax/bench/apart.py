@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from ncjax.bench.interleave import end_with_parent
 from ncjax.distributed.signals import ends_on_signals, patience
 from ncjax.errors import Stopped, UserError
+from ncjax.events import listening, relaying
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,36 +20,40 @@ T = TypeVar("T")
 def apart(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
     """Calls a function of a module in a process of its own; a signal to this process is passed on to it.
 
+    The process ends with this one, and what its stages tell is told here.
+
     Raises:
         UserError: the function raised one, or its process was killed.
         Stopped: a signal asked for it.
         RuntimeError: the function raised anything else; that process has written what.
     """
     context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_call, args=(sender, function, arguments, keywords))
-    process.start()
-    sender.close()
-    try:
-        raised, found = receiver.recv()
-    except EOFError:
-        process.join()
-        raise UserError(f"the process of {function.__name__} was killed; the same command goes on") from None
-    except BaseException:
-        process.terminate()
-        with patience():
+    queue, (receiver, sender) = context.Queue(), context.Pipe(duplex=False)
+    process = context.Process(target=_call, args=(sender, queue, function, arguments, keywords))
+    with receiver, relaying(queue):
+        process.start()
+        sender.close()
+        try:
+            raised, found = receiver.recv()
+        except EOFError:
             process.join()
-        raise
-    process.join()
+            raise UserError(f"the process of {function.__name__} was killed; the same command goes on") from None
+        except BaseException:
+            process.terminate()
+            with patience():
+                process.join()
+            raise
+        process.join()
+    queue.close()
     if raised is not None:
         raise raised
     return found
 
 
-def _call(sender: Connection, function: Callable[..., Any], arguments: Any, keywords: Any) -> None:
+def _call(sender: Connection, queue: Any, function: Callable[..., Any], arguments: Any, keywords: Any) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
-        with ends_on_signals():
+        with ends_on_signals(), listening(queue.put):
             found: tuple[BaseException | None, Any] = None, function(*arguments, **keywords)
     except (UserError, Stopped) as error:
         found = (error, None)

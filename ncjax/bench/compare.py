@@ -2,14 +2,10 @@
 """One experiment twice: with ncjax and with PyTorch, from the same weights, on the same batches, by one evaluator."""
 
 import dataclasses
-import multiprocessing
-import os
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -25,9 +21,7 @@ from ncjax.bench.training import our_peer
 from ncjax.config import Config, MeshConfig, TorchMode, to_dict
 from ncjax.data import load_dataset
 from ncjax.distributed.environment import environment
-from ncjax.distributed.signals import STOPPED
 from ncjax.errors import UserError
-from ncjax.events import Event, listening, relaying
 from ncjax.features.store import describe_members, read_parts, write_members
 from ncjax.features.writing import save_features
 from ncjax.pipeline import evaluate_run, train
@@ -96,18 +90,6 @@ def compare_with_torch(
         found = dataclasses.replace(found, rows={**found.rows, side: _last_rows(folder, found.epochs)})
         _write(workdir, found)
     return found
-
-
-def _in_another_process(call: Callable[..., object], *arguments: object) -> None:
-    """Its events are told here."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    with relaying(queue), ProcessPoolExecutor(1, context, _tell_to, (queue,)) as pool:
-        pool.submit(call, *arguments).result()
-
-
-def _tell_to(queue: "multiprocessing.queues.Queue[Event]") -> None:
-    listening(queue.put).__enter__()  # to the end of the process
 
 
 def _kept(workdir: Path, measured: Comparison) -> Comparison:
@@ -225,8 +207,7 @@ def _evaluate(workdir: Path, controls: bool) -> None:
 
 
 def _train_with_torch(config: Config, workdir: Path, command: str, options: TorchOptions) -> None:
-    """In a process of its own, which ends with its parent; JAX only makes the batches there, on the CPU."""
-    _end_with_parent()
+    """JAX only makes the batches there, on the CPU."""
     jax.config.update("jax_platforms", "cpu")
     dataset = load_dataset(config.data)
     run = prepare(config, dataset)
@@ -237,18 +218,6 @@ def _train_with_torch(config: Config, workdir: Path, command: str, options: Torc
     save_features(workdir, torch_train.fit(run, dataset, workdir, options))
     summary = TrainingSummary(compile_secs=None, train_secs=round(time.perf_counter() - started, 2))
     write_json(workdir / "results" / "training.json", unstructure(summary))
-
-
-def _end_with_parent() -> None:
-    """Ends this process, from now on, when the one that started it has ended, whatever it is doing."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(STOPPED)
-
-    threading.Thread(target=wait, name="ncjax-parent", daemon=True).start()
 
 
 def _time_to_accuracy(measured: Comparison, folders: Mapping[str, Path]) -> TimeToAccuracy:

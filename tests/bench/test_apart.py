@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from ncjax.bench.apart import apart
+from ncjax.data import load_dataset
 from ncjax.errors import UserError
+from ncjax.events import listening
 from ncjax.paths import user_path
 from ncjax.tables import find_named
 from tests.runs import ROOT
@@ -20,6 +22,15 @@ from tests.runs import ROOT
 def test_results_come_back_from_another_process():
     assert apart(os.getpid) != os.getpid()
     assert apart(max, 3, 5) == 5
+
+
+def test_what_stages_tell_there_is_told_here():
+    told = []
+    with listening(told.append):
+        apart(load_dataset, "digits")
+    assert [(event.stage, event.name, event.state) for event in told] == [
+        ("load data", "digits", ""), ("load data", "digits", "ended")
+    ]  # fmt: skip
 
 
 def test_errors_of_the_user_come_back_as_they_are():
@@ -47,6 +58,7 @@ def test_a_process_that_is_killed_is_one_line():
 SLEEPS = """
 import time
 from ncjax.bench.apart import apart
+from ncjax.data import load_dataset
 from ncjax.distributed.signals import ends_on_signals
 from ncjax.errors import Stopped
 
@@ -74,6 +86,41 @@ def test_a_signal_ends_both(tmp_path):
         started.kill()
     assert "stopped by SIGTERM" in said
     assert not any(Path(f"/proc/{number}").exists() for number in child)
+
+
+ORPHAN = """
+import os, time
+from ncjax.bench.apart import apart
+
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(300)
+
+if __name__ == "__main__":
+    apart(work)
+"""
+
+
+def test_the_process_ends_with_the_one_that_started_it(tmp_path):
+    script = tmp_path / "orphan.py"
+    script.write_text(ORPHAN)
+    paths = {**os.environ, "PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=paths)
+    child = int(parent.stdout.readline())
+    os.kill(child, 0)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(600):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        if "Z" in Path(f"/proc/{child}/stat").read_text().split(")")[-1].split()[0]:
+            return  # ended, and nobody has asked for its exit code
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("it is still there")
 
 
 def children_of(number):

@@ -4,11 +4,7 @@
 import dataclasses
 import json
 import math
-import os
-import signal
-import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -310,37 +306,3 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, capsys, monkeypatch
     (line,) = messages(capsys.readouterr().err)
     assert message in line
     assert not (tmp_path / "new").exists()
-
-
-ORPHAN = """
-import multiprocessing, os, time
-from concurrent.futures import ProcessPoolExecutor
-from ncjax.bench.compare import _end_with_parent
-if __name__ == "__main__":
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-    pool.submit(_end_with_parent).result()
-    print(pool.submit(os.getpid).result(), flush=True)
-    pool.submit(time.sleep, 300)
-    time.sleep(300)
-"""
-
-
-def test_the_process_of_pytorch_ends_with_the_one_that_started_it(tmp_path):
-    script = tmp_path / "orphan.py"
-    script.write_text(ORPHAN)
-    paths = {**os.environ, "PYTHONPATH": str(CONFIG.parents[1])}
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=paths)
-    child = int(parent.stdout.readline())
-    os.kill(child, 0)
-    parent.kill()
-    parent.communicate()
-    for _ in range(600):
-        try:
-            os.kill(child, 0)
-        except ProcessLookupError:
-            return
-        if "Z" in Path(f"/proc/{child}/stat").read_text().split(")")[-1].split()[0]:
-            return  # ended, and nobody has asked for its exit code
-        time.sleep(0.1)
-    os.kill(child, signal.SIGKILL)
-    pytest.fail("it is still there")
