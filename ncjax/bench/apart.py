@@ -8,8 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
-from ncjax.bench.interleave import end_with_parent
-from ncjax.distributed.signals import ends_on_signals, patience
+from ncjax.distributed.signals import end_with_parent, ends_on_signals, patience
 from ncjax.errors import Stopped, UserError
 from ncjax.events import listening, relaying
 

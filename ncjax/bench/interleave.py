@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from ncjax.distributed.signals import end_with_parent
 from ncjax.errors import first_line
 from ncjax.events import stage
 
@@ -137,14 +138,6 @@ def _serve(connection: Connection, peer: Peer) -> None:
         connection.send(_device_bytes() or grown)
     except Exception as error:
         connection.send(f"{type(error).__name__}: {first_line(error)}"[:300])
-
-
-def end_with_parent() -> None:
-    """Ends this process with its parent: it would compute on, and disturb what is measured next."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _resident_bytes() -> int:

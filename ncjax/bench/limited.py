@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
-from ncjax.bench.interleave import end_with_parent
+from ncjax.distributed.signals import end_with_parent
 from ncjax.errors import first_line
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading and decoding ahead, in the order asked for: in threads of this process, or in processes of their own."""
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -9,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+from ncjax.distributed.signals import end_with_parent
 from ncjax.errors import UserError, first_line
 
 T = TypeVar("T")
@@ -82,17 +82,10 @@ def _start_worker(settings: Mapping[str, Any], worker: int, workers: int) -> Non
     del worker, workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECS))
-    threading.Thread(target=_end_with_parent, name="ncjax-parent", daemon=True).start()
+    threading.Thread(target=end_with_parent, name="ncjax-parent", daemon=True).start()
     os.environ["NPROC"] = "1"
     import jax
 
     jax.config.update("jax_platforms", "cpu")
     for name, value in settings.items():
         jax.config.update(name, value)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

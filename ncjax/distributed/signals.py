@@ -6,6 +6,7 @@ thread that learns of each signal at once (`signal.set_wakeup_fd`), and ends the
 it. What ncjax writes is whole at every moment, so that nothing is lost but the work since the last checkpoint.
 """
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -156,3 +157,14 @@ def _act(number: int, handler: Any) -> None:
         handler(number, None)
     else:
         signal.raise_signal(number)
+
+
+def end_with_parent() -> None:
+    """Waits for the end of the process that started this one, and ends it too: for a thread of its own.
+
+    It would compute on, or wait for what nobody sends.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
