@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from ncjax.buckets import BucketPath
 from ncjax.config import Config, to_dict
 from ncjax.data import Dataset, load_dataset
 from ncjax.data.record import record_of
@@ -109,7 +110,7 @@ def train(
     if config.deterministic:
         make_deterministic()
     check_devices()
-    _check_names(config, own)
+    _check(config, own, path)
     images = dataset or load_dataset(config.data)
     with stage("prepare", f"{images.name}, {len(config.labels)} label maps"):
         check_agreement({"data": {"name": images.name, **unstructure(record_of(images))}})
@@ -128,7 +129,9 @@ def train(
     return run
 
 
-def _check_names(config: Config, own: OwnFunctions) -> None:
+def _check(config: Config, own: OwnFunctions, workdir: Path) -> None:
+    if config.tensorboard and isinstance(workdir, BucketPath):
+        raise UserError(f"tensorboard cannot write events into a bucket ({workdir}); turn it off")
     find_functions(config, own)
     check_views(config.evaluate.variants)
     find_named(VIEWS, config.evaluate.headline, "evaluate.headline")

@@ -23,6 +23,7 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["NPROC"] = "9"  # threads of XLA, more than the fake devices: ncjax/distributed/threads.py says why
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # a question that emulated stores cannot answer
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as ncjax/storage/caches.py says why
 
 import jax

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes features of a run to `features/EPOCH`, with checksums: each process its own part, a piece at a time."""
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +13,7 @@ from ncjax.errors import UserError
 from ncjax.features.feature_set import FEATURES, FeatureSet, Heads
 from ncjax.features.pieces import MemberRows, Piece, own_rows
 from ncjax.features.store import epoch_folder, identity_of
-from ncjax.storage.atomic import replace_folder
+from ncjax.storage.atomic import remove_folder, replace_folder
 from ncjax.storage.checksums import write_checksums
 from ncjax.storage.failures import why_not_written
 from ncjax.storage.stored_arrays import Place, create_arrays, open_arrays
@@ -129,11 +128,11 @@ def _write_whole(
         raise UserError(f"features cannot be written to {folder} ({reason}); the same command goes on") from error
     finally:
         if is_main_process():
-            shutil.rmtree(draft, ignore_errors=True)
+            remove_folder(draft)
 
 
 def _begin(draft: Path, shapes: Mapping[Place, jax.ShapeDtypeStruct]) -> None:
-    shutil.rmtree(draft, ignore_errors=True)
+    remove_folder(draft)
     create_arrays(draft, shapes)
 
 

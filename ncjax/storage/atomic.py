@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, on disks and in buckets."""
 
 import json
 import os
@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ncjax.buckets import BucketPath
+from ncjax.storage.temporary import TemporaryFolder
+
 DRAFT = re.compile(r"\..+\.(?P<process>\d+)(@(?P<host>[^.]*))?(\.[^.]*)?")
 DAY_SECS = 24 * 3600
 
@@ -23,8 +26,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A draft beside a file: it takes the file's place when the block ends, and is deleted where the block fails.
 
     The draft has the suffix of the file; its name begins with a dot and holds the process and its host. The folder is
-    made where there is none.
+    made where there is none. In a bucket the draft is a local file, which is then written as one object.
     """
+    if isinstance(path, BucketPath):
+        folder = TemporaryFolder()
+        yield folder.path / path.name
+        path.upload(folder.path / path.name)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}.{os.getpid()}@{_host()}{path.suffix}")
     try:
@@ -40,16 +48,29 @@ def replace_folder(draft: Path, folder: Path) -> None:
     """A folder takes the place of another one, or a new place.
 
     The other one is moved aside first and deleted last: a process that is killed in between leaves none at this path,
-    and both beside it.
+    and both beside it. In a bucket, which cannot rename, the one is deleted and the other moved object by object, those
+    directly in it last: until they are there, the folder is not whole.
     """
+    if isinstance(draft, BucketPath):
+        remove_folder(folder)
+        draft.rename(folder)
+        return
     if not folder.exists():
         os.replace(draft, folder)
         return
     older = draft.with_name(f"{draft.name}.older")
-    shutil.rmtree(older, ignore_errors=True)
+    remove_folder(older)
     os.replace(folder, older)
     os.replace(draft, folder)
-    shutil.rmtree(older, ignore_errors=True)
+    remove_folder(older)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder and all in it; nothing where there is none, and what cannot be deleted stays."""
+    if isinstance(folder, BucketPath):
+        folder.remove_tree()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -121,6 +142,8 @@ def can_write(path: Path) -> bool:
     """Whether a file can be made at a path; its folders may be missing. Nothing is written."""
     if path.is_dir():
         return False
+    if isinstance(path, BucketPath):
+        return True
     there = next(folder for folder in path.absolute().parents if folder.exists())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
@@ -129,6 +152,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     with atomic_path(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to the end of a text file in UTF-8; in a bucket it is written anew, whole or not at all."""
+    if isinstance(path, BucketPath):
+        path.write_text((path.read_text() if path.exists() else "") + text)
+        return
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ import errno
 import os
 from pathlib import Path
 
+from ncjax.buckets import BucketPath
 from ncjax.errors import first_line
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -27,6 +28,8 @@ def why_not_written(known: Path, error: BaseException) -> str:
         return f"{reason}; {known} is gone: was it renamed or deleted?"
     if code in FULL or any(words in text for words in FULL_WORDS):
         return f"{reason}; the disk is full: make room"
+    if isinstance(known, BucketPath):
+        return reason
     folder = known if known.is_dir() else known.parent
     if code in FORBIDDEN or "permission denied" in text or not os.access(folder, os.W_OK | os.X_OK):
         return f"{reason}; there is no right to write there"

@@ -8,6 +8,8 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
+from ncjax.buckets import BucketPath
+
 _OrbaxPath: Any = type(ocp.checkpoint_manager.epath.Path("/"))
 
 
@@ -24,4 +26,6 @@ class LiteralPath(_OrbaxPath):
 
 def literal_path(folder: Path) -> Any:
     """The absolute path of a folder, to be given to Orbax."""
+    if isinstance(folder, BucketPath):
+        return ocp.checkpoint_manager.epath.Path(folder)
     return LiteralPath(folder.absolute())

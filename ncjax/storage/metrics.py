@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from ncjax.errors import UserError
-from ncjax.storage.atomic import atomic_path
+from ncjax.storage.atomic import append_text, atomic_path
 
 Values = Mapping[str, Mapping[str, float | None]]  # metric -> member -> number
 METRICS = "metrics.jsonl"
@@ -116,8 +116,7 @@ def keep_until(path: Path, step: int) -> float:
 
 def append(path: Path, record: Record) -> None:
     """Add one line."""
-    with path.open("a") as file:
-        file.write(record.to_json() + "\n")
+    append_text(path, record.to_json() + "\n")
 
 
 def _lines(path: Path, members: Sequence[str]) -> Iterator[tuple[bytes, Record]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from ncjax.buckets import BucketPath
 from ncjax.errors import UserError, first_line
 from ncjax.storage.bounded import check_inflated, check_memory
 
@@ -33,7 +34,7 @@ def load_npz(
         UserError: the file is no npz, is damaged, or holds objects; or an array is larger than its data or the memory.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             members = {one.filename.removesuffix(SUFFIX): one for one in archive.infolist() if _is_array(one)}
             wanted = {name: members[name] for name in choose(members.keys())}
             check_memory(sum(_promised(file, archive, one) for one in wanted.values()), f"{file}", remedy)
@@ -50,6 +51,8 @@ def map_npy(file: Path) -> np.ndarray:
     Raises:
         UserError: the file is no npy, is damaged, or holds objects.
     """
+    if isinstance(file, BucketPath):
+        raise UserError(f"{file} is in a bucket, where it cannot be read a part at a time; copy it to a disk")
     try:
         with file.open("rb") as stream:
             _promised_by(stream.read(HEADER), f"{file}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ncjax.errors import UserError
 from ncjax.results import Environment
+from ncjax.storage.atomic import append_text
 from ncjax.storage.metrics import METRICS, read_records
 from ncjax.typed_json import structure, unstructure
 
@@ -32,8 +33,7 @@ def record_start(workdir: Path, command: str, environment: Environment) -> None:
         records = read_records(workdir / METRICS)
         epoch, step = (records[-1].epoch, records[-1].step) if records else (0, 0)
     start = Start(epoch=epoch, step=step, command=command, device=environment.device, commit=environment.commit)
-    with (workdir / STARTS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(unstructure(start)) + "\n")
+    append_text(workdir / STARTS, json.dumps(unstructure(start)) + "\n")
 
 
 def read_starts(workdir: Path) -> tuple[Start, ...]:

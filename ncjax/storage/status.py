@@ -11,10 +11,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ncjax.buckets import BucketPath
 from ncjax.errors import UserError
 from ncjax.paths import user_path
+from ncjax.storage.leases import LEASE_SECS
 from ncjax.storage.metrics import METRICS, Record, read_records
-from ncjax.storage.workdir import CHECKPOINTS, CONFIG, HOLDER, RESULTS, TRAINING, part_folders, read_json, read_run_file
+from ncjax.storage.workdir import (
+    CHECKPOINTS,
+    CONFIG,
+    HOLDER,
+    LOCK,
+    RESULTS,
+    TRAINING,
+    is_finished,
+    part_folders,
+    read_json,
+    read_run_file,
+)
 
 HOLDS = re.compile(r"process (\d+) on (.+)")
 RECENT = 20  # epochs whose seconds the time left follows
@@ -26,7 +39,7 @@ class Holder(NamedTuple):
 
     Attributes:
         name: `process 12 on HOST`.
-        alive: None: it is on another machine, and cannot be asked.
+        alive: None: it is on another machine, and cannot be asked. In a bucket: whether it has renewed its lock.
     """
 
     name: str
@@ -114,6 +127,8 @@ def _holder(folder: Path) -> Holder | None:
     """Who holds the lock of a folder; a process that was killed leaves its name behind."""
     try:
         name = (folder / HOLDER).read_text(encoding="utf-8")
+        if isinstance(folder, BucketPath):
+            return Holder(name, time.time() - (folder / LOCK).stat().st_mtime < LEASE_SECS)
     except OSError:
         return None
     found = HOLDS.fullmatch(name)
@@ -160,7 +175,7 @@ def _members(folder: Path, last: Record | None) -> tuple[str, ...]:
 
 def _newest_checkpoint(folder: Path) -> tuple[int, float] | None:
     """Step and time of writing of the newest checkpoint that has its final name."""
-    found = [path for path in (folder / CHECKPOINTS).glob("[0-9]*") if path.name.isdigit()]
+    found = [path for path in (folder / CHECKPOINTS).glob("[0-9]*") if path.name.isdigit() and is_finished(path)]
     try:
         return max(((int(path.name), path.stat().st_mtime) for path in found), default=None)
     except OSError:  # a trainer deletes older ones

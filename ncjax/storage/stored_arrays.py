@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
+from ncjax.buckets import BucketPath
 from ncjax.storage.atomic import write_json
 
 Place: TypeAlias = tuple[str, ...]  # of an array in a tree of names, such as ("train", "features")
@@ -84,8 +85,12 @@ def open_arrays(folder: Path) -> dict[Place, Any]:
 
 
 def _spec(folder: Path, number: int) -> dict[str, Any]:
-    files = {"driver": "file", "path": f"{folder}/{number}/"}
-    return {"driver": "zarr", "kvstore": files, "recheck_cached_data": "open"}
+    return {"driver": "zarr", "kvstore": _store_of(folder / str(number)), "recheck_cached_data": "open"}
+
+
+def _store_of(folder: Path) -> Any:
+    """What TensorStore calls a folder."""
+    return f"{folder}/" if isinstance(folder, BucketPath) else {"driver": "file", "path": f"{folder}/"}
 
 
 def _chunk_shape(about: jax.ShapeDtypeStruct) -> tuple[int, ...]:
@@ -104,7 +109,7 @@ def open_stored(folder: Path, name: str) -> Any:
     """
     import tensorstore
 
-    files = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}, "path": f"{name}/"}
+    files = {"driver": "ocdbt", "base": _store_of(folder), "path": f"{name}/"}
     return tensorstore.open(
         {"driver": "zarr", "kvstore": files}, context=_context(), recheck_cached_data="open"
     ).result()

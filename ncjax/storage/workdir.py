@@ -4,21 +4,23 @@
 import json
 import os
 import platform
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from ncjax.buckets import BucketPath
 from ncjax.config import C, Config, from_dict_of, to_dict
 from ncjax.errors import UserError, first_line
 from ncjax.results import Environment
-from ncjax.storage.atomic import remove_drafts, write_json, write_text
+from ncjax.storage.atomic import remove_drafts, remove_folder, write_json, write_text
 from ncjax.storage.failures import why_not_written
+from ncjax.storage.leases import HeldElsewhere, leased
 from ncjax.typed_json import differences, structure, unstructure
 
 CONFIG = "config.json"
@@ -100,6 +102,30 @@ def results_locked(workdir: Path, wait_secs: float = 60.0) -> Iterator[None]:
 @contextmanager
 def _locked(folder: Path, wait_secs: float, remedy: str) -> Iterator[None]:
     _check_name(folder)
+    lock = partial(_leased, folder) if isinstance(folder, BucketPath) else partial(_locked_file, folder)
+    with lock(wait_secs, remedy):
+        _name_holder(folder)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (folder / HOLDER).unlink()
+
+
+@contextmanager
+def _leased(folder: BucketPath, wait_secs: float, remedy: str) -> Iterator[None]:
+    with ExitStack() as held:
+        try:
+            held.enter_context(leased(folder / LOCK, this_process(), wait_secs))
+        except HeldElsewhere as error:
+            raise UserError(f"{folder} is in use by {error}; {remedy}") from error
+        except ValueError as error:
+            raise UserError(f"cannot write {folder}: {first_line(error)}; choose another work directory") from error
+        yield
+
+
+@contextmanager
+def _locked_file(folder: Path, wait_secs: float, remedy: str) -> Iterator[None]:
     lock = filelock.FileLock(folder / LOCK, timeout=wait_secs, thread_local=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,17 +135,19 @@ def _locked(folder: Path, wait_secs: float, remedy: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}; choose another work directory") from error
     try:
-        _name_holder(folder)
         yield
     finally:
-        with suppress(OSError):
-            (folder / HOLDER).unlink()
         lock.release()
+
+
+def this_process() -> str:
+    """What names this process to others."""
+    return f"process {os.getpid()} on {platform.node()}"
 
 
 def _name_holder(workdir: Path) -> None:
     try:
-        write_text(workdir / HOLDER, f"process {os.getpid()} on {platform.node()}")
+        write_text(workdir / HOLDER, this_process())
     except OSError as error:
         raise UserError(f"cannot write {workdir}: {why_not_written(workdir, error)}") from error
 
@@ -130,7 +158,12 @@ def _remove_what_killed_processes_left(workdir: Path) -> None:
     for part in parts:
         for pattern in (f".*{FEATURE_DRAFT}*", "*.orbax-checkpoint-tmp*"):
             for draft in (part / "features").glob(pattern):
-                shutil.rmtree(draft, ignore_errors=True)
+                remove_folder(draft)
+
+
+def is_finished(checkpoint: Path) -> bool:
+    """Whether a checkpoint is whole: on a disk it gets its name then; in a bucket, Orbax adds a file."""
+    return not isinstance(checkpoint, BucketPath) or (checkpoint / "commit_success.txt").exists()
 
 
 def feature_draft(workdir: Path, epoch: int) -> Path:
@@ -139,8 +172,12 @@ def feature_draft(workdir: Path, epoch: int) -> Path:
 
 
 def _check_name(workdir: Path) -> None:
-    """Raises a UserError where TensorStore would write to another path."""
+    """Raises a UserError where TensorStore or gcsfs would write to another path."""
     name = str(workdir.absolute())
+    if isinstance(workdir, BucketPath):
+        if pattern := set(name) & set("*?["):
+            raise UserError(f"{name} holds {min(pattern)}, which gcsfs takes for a pattern; choose another one")
+        return
     try:
         name.encode()
     except UnicodeEncodeError as error:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole sweep in a work directory: groups of runs, one file of results, and pictures of the hidden representation."""
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from jaxtyping import Float, Int
 from ncjax.distributed.environment import environment
 from ncjax.events import stage
 from ncjax.paths import user_path
-from ncjax.storage.atomic import write_arrays, write_json
+from ncjax.storage.atomic import remove_folder, write_arrays, write_json
 from ncjax.storage.workdir import open_workdir, read_json
 from ncjax.theory.config import Settings, Shape, TheoryConfig, settings_of, shapes_of
 from ncjax.theory.network import hidden
@@ -73,7 +72,7 @@ def run_theory(config: TheoryConfig, workdir: str | Path, command: str) -> Path:
     summary = TheorySummary(runs=len(diverged), diverged=int(diverged.sum()), wall_secs=secs)
     write_json(workdir / SUMMARY, unstructure(summary))
     write_arrays(result, arrays)  # last: where it is, the sweep is done
-    shutil.rmtree(parts)
+    remove_folder(parts)
     return result
 
 

@@ -16,12 +16,14 @@ import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from ncjax.buckets import BucketPath
 from ncjax.distributed.processes import broadcast_message, is_main_process, lost_peer, on_any_process, on_main_process
 from ncjax.errors import UserError, first_line
+from ncjax.paths import user_path
 from ncjax.storage.checksums import Identity, damage, write_checksums
 from ncjax.storage.failures import why_not_written
 from ncjax.storage.literal_paths import literal_path
-from ncjax.storage.workdir import CHECKPOINTS, CONFIG, run_id
+from ncjax.storage.workdir import CHECKPOINTS, CONFIG, is_finished, run_id
 from ncjax.training.state import MemberState, TrainState
 
 KEPT = 2
@@ -86,7 +88,7 @@ def _written(write: Callable[[], object], checkpoints: ocp.CheckpointManager) ->
     except (ValueError, OSError) as error:
         if lost_peer(error):
             raise
-        reason = why_not_written(Path(checkpoints.directory).parent / CONFIG, error)
+        reason = why_not_written(user_path(checkpoints.directory).parent / CONFIG, error)
         raise UserError(
             f"a checkpoint cannot be written to {checkpoints.directory} ({reason}). Those before are whole: the same "
             "command goes on from there"
@@ -103,7 +105,7 @@ def restore_latest(checkpoints: ocp.CheckpointManager, like: TrainState) -> Trai
     Raises:
         UserError: there are checkpoints, and none of them can be read as a state of this run.
     """
-    folder, steps = Path(checkpoints.directory), sorted(checkpoints.all_steps(), reverse=True)
+    folder, steps = user_path(checkpoints.directory), sorted(checkpoints.all_steps(), reverse=True)
     found = _newest_whole(checkpoints, steps, like)
     if found.state is None:
         if found.damaged:
@@ -158,7 +160,7 @@ class _Found(NamedTuple):
 
 def _newest_whole(checkpoints: ocp.CheckpointManager, steps: list[int], like: TrainState) -> _Found:
     """The first of the steps whose checkpoint is whole on every process."""
-    folder = Path(checkpoints.directory)
+    folder = user_path(checkpoints.directory)
     damaged: dict[int, str] = {}
     for step in steps:
         reason = broadcast_message(_damage(folder, step, run_id(folder.parent)) if is_main_process() else "")
@@ -220,8 +222,15 @@ def _quiet_orbax() -> None:
 def _write_checksums(folder: Path, run: str) -> None:
     """Called by Orbax, in its own thread, when all files of a checkpoint are written and it has no final name yet."""
     if is_main_process():
-        for draft in folder.glob("*.orbax-checkpoint-tmp*"):
+        for draft in _unfinished(folder):
             write_checksums(draft, CONTENT, _identity(run, int(draft.name.split(".")[0])))
+
+
+def _unfinished(folder: Path) -> list[Path]:
+    """The checkpoints that Orbax is writing: it renames them at the end, or, in a bucket, adds a file."""
+    if not isinstance(folder, BucketPath):
+        return list(folder.glob("*.orbax-checkpoint-tmp*"))
+    return [path for path in folder.glob("[0-9]*") if not is_finished(path)]
 
 
 def _to_disk(state: TrainState) -> dict[str, PyTree]:

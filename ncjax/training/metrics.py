@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from ncjax.buckets import BucketPath
 from ncjax.config import Config, to_dict
 from ncjax.distributed.processes import is_main_process
 from ncjax.errors import UserError, first_line
@@ -100,7 +101,7 @@ def _wandb(workdir: Path, config: Config) -> Iterator[Write]:
             name=config.name,
             id=run_id(workdir) or None,
             resume="allow",
-            dir=str(workdir),
+            dir=None if isinstance(workdir, BucketPath) else str(workdir),
             config=dict(to_dict(config)),
         )
     except wandb.errors.Error as error:
