@@ -82,6 +82,7 @@ def test_another_view_joins_those_that_are_there(workdir, found):
     assert set(read_clusters(workdir, 2)) == {"raw", "normalised"}
 
 
+@pytest.mark.slow
 def test_views_that_are_planes_come_last_and_an_interrupt_keeps_the_others(found, workdir, tmp_path, monkeypatch):
     def plane(points):
         return points[:, :2]

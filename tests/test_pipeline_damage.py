@@ -192,6 +192,7 @@ def test_members_that_are_missing_are_not_dropped_without_a_word(workdir):
         load_features(workdir, 3)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_not_ended_is_evaluated_as_far_as_it_is(sound, workdir):
     """As while epoch 3 is being trained."""
     (workdir / "results" / "training.json").unlink()

@@ -94,6 +94,7 @@ def test_layers_and_classifier_are_evaluated(trained):
     assert found.rows[0].value("nc3", split="train", level="coarse") > 0
 
 
+@pytest.mark.slow
 def test_without_a_classifier_nc3_is_left_out_with_the_reason(tmp_path):
     config = dataclasses.replace(SHORT, seeds=1, evaluate=CONFIG.evaluate)
     run = train(config, bars(), network=from_nnx(Net))

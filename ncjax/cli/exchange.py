@@ -10,6 +10,7 @@ import tyro
 from ncjax.cli.analysis import print_report
 from ncjax.cli.configs import naming_flags, parse_config, start, workdir_of
 from ncjax.cli.parsing import command, parse
+from ncjax.cli.tables import print_text
 from ncjax.config import Config, TorchMode
 from ncjax.errors import UserError
 from ncjax.events import stage
@@ -98,4 +99,5 @@ def compare_verb(arguments: Sequence[str]) -> None:
         line = command("compare", arguments)
         found = compare_with_torch(config, workdir, line, budget_minutes=minutes, modes=modes)
     print_report(workdir)
-    print("".join(f"\nnote: {line}" for line in found.left_out), end="")
+    if found.left_out:
+        print_text("\n".join(f"note: {line}" for line in found.left_out))

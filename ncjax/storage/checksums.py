@@ -37,7 +37,7 @@ def damage(folder: Path, part: str = "", identity: Identity = UNNAMED) -> str:
 
     Returns:
         Which file is missing or has changed, or what else the folder is of; empty where nothing is wrong, and for a
-        folder without checksums.
+        folder without checksums of a run that is not marked: earlier versions wrote none.
     """
     try:
         written = _written(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")))
@@ -48,7 +48,7 @@ def damage(folder: Path, part: str = "", identity: Identity = UNNAMED) -> str:
             return f"it is of {other[0]} {written.of[other[0]]}, not of {other[0]} {identity[other[0]]}"
         found = _digests(folder, part)
     except FileNotFoundError:
-        return ""
+        return f"{CHECKSUMS} is missing: was it half deleted?" if identity.get("run") else ""
     except (OSError, ValueError, RecursionError) as error:
         return f"{CHECKSUMS} cannot be read: {first_line(error)}"
     changed = [name for name in written.files if found.get(name) != written.files[name]]

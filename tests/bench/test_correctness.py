@@ -9,6 +9,7 @@ from ncjax.bench.correctness import Check
 from ncjax.cluster.solver import KMeansResult
 
 
+@pytest.mark.slow
 def test_values_agree_here():
     result = correctness.bench_correctness("", toy=True)
     assert result.notes == (f"{len(result.rows)} of {len(result.rows)} values agree with float64 on the host.",)

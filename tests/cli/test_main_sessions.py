@@ -50,6 +50,7 @@ def test_run_in_a_terminal_shows_every_stage_and_tables_that_fit(trained):
     assert (workdir / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_evaluate_in_a_pipe_writes_plain_lines(trained):
     workdir, _ = trained
     session = in_pipe(["evaluate", workdir, "--bootstrap", 0], workdir.parent)
@@ -110,7 +111,7 @@ def test_files_of_features(tmp_path):
 @pytest.mark.timeout(600)
 def test_verbs_that_meet_pytorch(tmp_path):
     options = [*SMALL, "--labels", "mod:5", "--model.name", "cnn"]
-    session = in_terminal(["compare", DEMO, "--workdir", "both", *options, "--budget-minutes", 2], tmp_path)
+    session = in_terminal(["compare", DEMO, "--workdir", "both", *options, "--budget-minutes", 8], tmp_path)
     check_terminal(session)
     for stage in ("measure", "train", "train with PyTorch", "evaluate", "report"):
         assert f"{stage}: done in" in session.out, stage

@@ -88,6 +88,7 @@ def test_programs_are_compiled_once_for_splits_and_calls():
     assert len(compiled) == count
 
 
+@pytest.mark.slow
 def test_networks_and_resamples_together_are_those_one_by_one(monkeypatch):
     """In one program, in a program for each network, and a block at a time."""
     problems = []

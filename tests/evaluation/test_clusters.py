@@ -16,7 +16,8 @@ def examples(seed=0, super_class=MOD5, separation=4.0):
     return Examples({"train": x, "test": z}, {"train": y, "test": w}, super_class)
 
 
-@pytest.mark.parametrize("views", [("raw",), pytest.param(("normalised", "residual_pca"), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("views", [("raw",), ("normalised", "residual_pca")])
 def test_networks_together_are_networks_alone(views):
     networks = [examples(), examples(1), examples(2, MIXED)]
     together = cluster_networks(networks, views, restarts=2)

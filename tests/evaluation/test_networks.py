@@ -19,6 +19,7 @@ def test_members_bring_their_label_maps_and_names(trained):
     assert (coarse.seed, coarse.lr, coarse.weight_decay, coarse.epoch, coarse.member) == (0, 0.05, 5e-4, 2, 0)
 
 
+@pytest.mark.slow
 def test_both_layers_of_a_run_are_measured_and_the_classifier_with_its_own(trained):
     rows = evaluate(trained.features(2), views=(), bootstrap=0).rows
     assert [(row.layer, row.kind) for row in rows] == [

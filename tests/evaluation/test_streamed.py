@@ -73,6 +73,7 @@ def test_a_folder_has_the_values_of_its_arrays_in_memory(tmp_path, dtype):
     assert row.value("probe_converged", split="train") == 1
 
 
+@pytest.mark.slow
 def test_rows_with_nan_a_rare_class_and_classes_in_order(tmp_path):
     x, y, z, w = arrays_of(pairs(6.0, noise=0.2))
     order = np.argsort(y, kind="stable")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """features/EPOCH and members.json: what is written is read back, damage is named, older ones are read."""
 
+import dataclasses
 import json
 import shutil
 
@@ -15,6 +16,7 @@ from ncjax.features.run import Run
 from ncjax.features.store import load_features, open_features, saved_epochs
 from ncjax.features.writing import save_features
 from ncjax.storage.checksums import write_checksums
+from ncjax.storage.workdir import read_run_file, write_run_file
 
 
 def test_features_are_read_back_with_their_members(trained, tmp_path):
@@ -32,8 +34,9 @@ def test_features_are_read_back_with_their_members(trained, tmp_path):
 
 
 def test_features_of_an_earlier_version_are_read(trained, tmp_path):
-    """Without a classifier, further layers and checksums."""
+    """Without a classifier, further layers, checksums and a mark of the run."""
     found = trained.features(2)
+    write_run_file(trained.workdir, dataclasses.replace(read_run_file(trained.workdir), run=""))
     shutil.rmtree(trained.workdir / "features" / "2")
 
     def tree(split):

@@ -29,6 +29,13 @@ def test_a_whole_folder_is_sound_until_a_file_changes_or_goes(folder):
     assert damage(folder) == "part/c is not what was written"
 
 
+def test_a_marked_run_has_checksums(folder):
+    assert damage(folder, identity={"run": "4be1"}) == "sha256.json is missing: was it half deleted?"
+    assert damage(folder, identity={"run": ""}) == ""
+    write_checksums(folder, identity={"run": "4be1"})
+    assert damage(folder, identity={"run": "4be1"}) == ""
+
+
 def test_a_part_is_compared_alone(folder):
     write_checksums(folder, "part")
     (folder / "a").write_text("changed")

@@ -174,6 +174,7 @@ def test_parts_are_even_where_that_costs_little(members, most, expected):
     assert lowerings._even(members, most) == expected
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_lowerings_that_it_began_with(device, four, dataset, tmp_path):
     """The device is measured anew, and differently, in between."""
     four = dataclasses.replace(four, checkpoint_epochs=1, seeds=2, optim=dataclasses.replace(four.optim, epochs=2))
