@@ -11,7 +11,7 @@ import numpy as np
 
 from ncjax.errors import UserError
 from ncjax.paths import user_path
-from ncjax.report.figure import Figure
+from ncjax.report.figure import Figure, unchecked
 from ncjax.report.main_result import headline, tiles
 from ncjax.report.missing import list_missing
 from ncjax.report.number_formats import MISSING
@@ -57,7 +57,9 @@ def write_report(source: Source | Sequence[Source], path: str | Path | None = No
     else:
         target = user_path(PAGE if path is None else path)
     found = [_read(one) for one in sources]
-    write_text(target, render_page(found[0]) if len(found) == 1 else render_side_by_side(found))
+    with unchecked():
+        page = render_page(found[0]) if len(found) == 1 else render_side_by_side(found)
+    write_text(target, page)
     return target
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from ncjax.report.figure import Figure, bundle, for_page, to_pdf
+from ncjax.report.figure import Figure, bundle, for_page, to_pdf, to_svg
 
 
 class Drawn(NamedTuple):
@@ -45,10 +45,11 @@ def render(template: str, content: Mapping[str, Any]) -> str:
 
 def draw(figure: Figure) -> Drawn:
     """Returns what a page holds of a figure."""
-    svg = figure.svg()
+    spec = figure.spec()
+    svg = to_svg(spec)
     return Drawn(
         svg=for_page(svg, figure.name),
-        spec=figure.spec().replace("<", "\\u003c"),  # JSON inside a script element
+        spec=spec.replace("<", "\\u003c"),  # JSON inside a script element
         pdf=_data_uri("application/pdf", to_pdf(svg)),
         csv=_data_uri("text/csv", figure.csv().encode()),
     )

@@ -60,6 +60,8 @@ def test_each_figure_has_files_and_the_command_that_makes_them(tmp_path: Path) -
     assert base64.b64decode(numbers).startswith(b"network,measure,mean")
     assert f"ncjax report '{tmp_path / 'my run'}' --figures figures" in text_of(page)
     figures = figures_of(tmp_path / "my run")
+    for figure in figures.values():
+        assert figure.chart.to_dict(validate=True)["$schema"]
     for path in write_figures(tuple(figures.values()), tmp_path / "figures"):
         assert path.stat().st_size > 100
     names = {path.name for path in (tmp_path / "figures").iterdir()}
