@@ -155,6 +155,11 @@ def check_bucket(path: Path) -> None:
         raise UserError("a path gs://... needs gcsfs; install it with: pip install 'ncjax[gcs]'")
 
 
+def is_in_bucket(path: object) -> bool:
+    """Whether a path, such as an error names, is in a bucket."""
+    return str(path).startswith(f"{SCHEME}//")
+
+
 def _path(name: str) -> BucketPath:
     return BucketPath(f"{SCHEME}//{name}")
 

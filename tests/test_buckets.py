@@ -14,11 +14,13 @@ import pytest
 
 from ncjax import buckets
 from ncjax.buckets import BucketPath
+from ncjax.cli.main import main
 from ncjax.errors import UserError
 from ncjax.paths import user_path
 from ncjax.storage.atomic import append_text, atomic_path, remove_folder, replace_folder, set_aside, write_arrays
 from ncjax.storage.npy import load_npz, map_npy
 from tests.bucket_server import bucket_in_this_process
+from tests.runs import ROOT, messages
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +186,20 @@ def test_a_store_that_fails_now_and_then_is_asked_again(folder, server, impatien
         (folder / str(number)).write_text(str(number))
     assert sorted(path.name for path in folder.iterdir()) == list("012345")
     assert (folder / "3").read_text() == "3"
+
+
+def test_a_command_whose_store_cannot_be_reached_may_be_started_again(folder, server, impatient, monkeypatch, capsys):
+    (folder / "config.json").write_text("{}")
+    server.fail_every = 1
+    monkeypatch.setattr(
+        "sys.argv", ["ncjax", "train", str(ROOT / "configs" / "digits_demo.py"), "--workdir", str(folder)]
+    )
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 75
+    said = messages(capsys.readouterr().err)[-1]
+    assert said.startswith(f"ncjax: error: cannot reach {folder}/")
+    assert "the same command goes on" in said
 
 
 def test_a_store_that_cannot_be_reached_is_an_error_and_not_a_missing_file(folder, server, impatient):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from ncjax import __version__
+from ncjax.buckets import is_in_bucket
 from ncjax.cli.progress import show_progress
 from ncjax.cli.verbs import QUIET, VERBS, dispatch, shows_overview
 from ncjax.distributed.signals import AGAIN, INTERRUPTED, STOPPED, ends_on_signals
@@ -22,7 +23,7 @@ def main() -> None:
     """Runs the verb on the command line.
 
     Exit codes: 2 with one line on bad input, 130 when interrupted, 75 when a signal stopped a training that the same
-    command goes on with.
+    command goes on with, or a bucket cannot be reached.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != QUIET]
     if arguments[:1] == ["--version"]:
@@ -60,6 +61,8 @@ def _outcome(arguments: Sequence[str], *, quiet: bool) -> tuple[int, str]:
     except Stopped as stop:
         return STOPPED, f"{stop}; the same command goes on from there"
     except OSError as error:
+        if error.errno == errno.EIO and is_in_bucket(error.filename):
+            return STOPPED, f"error: cannot reach {error.filename}: {error.strerror}; {AGAIN}"
         if error.errno not in UNWRITABLE:
             raise
         return 2, f"error: cannot write {error.filename or 'a file'}: {error.strerror}; {AGAIN}"

@@ -24,12 +24,12 @@ def why_not_written(known: Path, error: BaseException) -> str:
         The first line of the error with its cause.
     """
     reason, code, text = first_line(error), getattr(error, "errno", None), str(error).lower()
+    if isinstance(known, BucketPath):
+        return reason
     if not known.exists():
         return f"{reason}; {known} is gone: was it renamed or deleted?"
     if code in FULL or any(words in text for words in FULL_WORDS):
         return f"{reason}; the disk is full: make room"
-    if isinstance(known, BucketPath):
-        return reason
     folder = known if known.is_dir() else known.parent
     if code in FORBIDDEN or "permission denied" in text or not os.access(folder, os.W_OK | os.X_OK):
         return f"{reason}; there is no right to write there"
@@ -37,7 +37,9 @@ def why_not_written(known: Path, error: BaseException) -> str:
 
 
 def place_of(folder: Path) -> tuple[int, int] | None:
-    """What tells a folder from another one of the same name; None where there is none."""
+    """What tells a folder from another one of the same name; None where there is none; in a bucket all are one."""
+    if isinstance(folder, BucketPath):
+        return 0, 0
     try:
         found = folder.stat()
     except OSError:

@@ -53,6 +53,8 @@ def open_metrics(workdir: Path, config: Config) -> Iterator[Write]:
             try:
                 metrics.append(path, record)
             except OSError as error:
+                if isinstance(path, BucketPath):
+                    raise
                 raise UserError(f"cannot write {path}: {why_not_written(workdir, error)}; {AGAIN}") from error
             for log in loggers:
                 log(record)
