@@ -61,14 +61,14 @@ class Act(NamedTuple):
 def demo_verb(arguments: Sequence[str]) -> None:
     """Shows the effect in two acts, and says in two sentences what was shown."""
     config, workdir = config_and_workdir(Start("demo", load_config(find_config(CONFIG)), arguments))
-    print(f"{BEGINNING}\n{ACT_ONE}", flush=True)
+    print_text(f"{BEGINNING}\n{ACT_ONE}")
     load_jax()
     from ncjax.distributed.processes import on_main_process
 
     one, sources = _act_one()
     on_main_process(lambda: print_text(_act_one_text(one, sources)))
     members = len(config.labels) * len(config.optim.lr) * len(config.optim.weight_decay) * config.seeds
-    on_main_process(lambda: print(ACT_TWO.format(members=members), flush=True))
+    on_main_process(lambda: print_text(ACT_TWO.format(members=members)))
     run = train_config(config, workdir, command("demo", arguments))
     with naming_flags(Config):
         found = run_evaluation(run)

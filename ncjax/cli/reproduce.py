@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tyro
 
 from ncjax.cli.parsing import command, parse
+from ncjax.cli.tables import print_text
 from ncjax.errors import UserError
 from ncjax.reproduce.experiment import Scale
 
@@ -75,5 +76,7 @@ def reproduce_verb(arguments: Sequence[str]) -> None:
     else:
         from ncjax.reproduce.plan import overview
 
-        print(overview(tuple(all_experiments().values()), asked.workdir))
-        print("\n~: not from a measured rate. Run one: ncjax reproduce NAME --scale cores --data FOLDER --minutes 60")
+        print_text(overview(tuple(all_experiments().values()), asked.workdir))
+        print_text(
+            "\n~: not from a measured rate. Run one: ncjax reproduce NAME --scale cores --data FOLDER --minutes 60"
+        )

@@ -2,6 +2,7 @@
 """Markdown in a terminal: its tables are drawn so that they fit; files and pipes get it as it is."""
 
 import itertools
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -14,19 +15,23 @@ GAP = 2  # between two columns
 
 
 def print_text(text: str) -> None:
-    """Prints Markdown on stdout; in a terminal tables that are too wide are split into several."""
+    """Prints Markdown on stdout, at once; in a terminal tables that are too wide are split into several."""
     if not sys.stdout.isatty():
-        print(text)
+        print(text, flush=True)
         return
-    from rich.console import Console
-
-    console = Console()
+    width = shutil.get_terminal_size().columns
     for block in text_blocks(text):
         if isinstance(block, str):
-            print("\n".join(wrapped(line, console.width) for line in block.split("\n")))
+            print("\n".join(wrapped(line, width) for line in block.split("\n")), flush=True)
         else:
-            for table in fitting_tables(block, console.width):
-                console.print(_drawn(table), end="")
+            for table in fitting_tables(block, width):
+                _print_table(table)
+
+
+def _print_table(table: Table) -> None:
+    from rich.console import Console
+
+    Console().print(_drawn(table), end="")
 
 
 def text_blocks(text: str) -> Iterator[str | Table]:
@@ -40,9 +45,11 @@ def text_blocks(text: str) -> Iterator[str | Table]:
 
 
 def wrapped(line: str, width: int) -> str:
-    """Returns a line of text wrapped at spaces; as it is where a word is too long, such as a path."""
-    fits = len(line) <= width or any(len(word) > width for word in line.split())
-    return line if fits else "\n".join(textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False))
+    """Returns a line wrapped at spaces and indented as it is; unchanged where a word is too long, as a path is."""
+    if len(line) <= width or any(len(word) > width for word in line.split()):
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def column_widths(table: Table) -> list[int]:

@@ -143,6 +143,29 @@ def test_bench(tmp_path):
     assert "measure: done in" in session.out
 
 
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["data"], ["reproduce"], ["--help"], ["bench", "--help"]], ids=" ".join
+)
+def test_lists_fit_a_terminal_and_are_plain_in_a_pipe(arguments, tmp_path):
+    check_terminal(in_terminal(arguments, tmp_path))
+    session = in_pipe(arguments, tmp_path)
+    check_pipe(session)
+    assert len(session.out.splitlines()) > 5
+
+
+@pytest.mark.slow
+def test_the_demo_shows_both_acts(tmp_path):
+    session = in_terminal(["demo", "--workdir", "demo", *SMALL], tmp_path)
+    check_terminal(session)
+    assert "real features: clusters" in session.out
+    for stage in ("train", "evaluate", "report"):
+        assert f"{stage}: done in" in session.out, stage
+    session = in_pipe(["reproduce", "digits", "--minutes", 0.01], tmp_path)  # which is cut off, and says so
+    assert session.code == 75
+    check_pipe(session._replace(code=0, err=session.err[: session.err.index("ncjax: ")]))
+    assert "the next call" in session.out
+
+
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(tmp_path):
     session = in_terminal(["evaluate", "nowhere"], tmp_path, TERM="dumb")
     assert session.code == 2
