@@ -143,13 +143,13 @@ class Evaluated(NamedTuple):
 
     loss: Float[Array, "p"]
     gradient: Parameters
-    hits: Float[Array, "p"]  # sum of the shares of the rows whose most probable class is their label
+    hits: Float[Array, "p"]  # count of the rows with a share whose most probable class is their label
 
 
 def evaluate_rows(rows: Rows, parameters: Parameters) -> tuple[Evaluated, Float[Array, "p n"]]:
     """Loss, gradient and accuracy of every labelling; and how undecided it is on each row: `1 - sum_c P_c^2`."""
     loss, probabilities = _loss(rows, parameters, 0.0)
-    hits = matmul((probabilities.argmax(axis=1) == rows.labels).astype(loss.dtype), rows.shares)
+    hits = ((probabilities.argmax(axis=1) == rows.labels) & (rows.shares > 0)[None, :]).sum(axis=1).astype(loss.dtype)
     undecided = 1 - (probabilities**2).sum(axis=1)
     return Evaluated(loss, _gradient(rows, parameters, probabilities, 0.0), hits), undecided
 

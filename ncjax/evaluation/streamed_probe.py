@@ -113,7 +113,7 @@ def fit_streamed_probe(problem: Problem, memory_bytes: int, most_passes: int = M
             paths[i].turn(partial(solver.newton, i, paths[i].at), partial(solver.damp, i, paths[i].at))
             paths[i].converged = paths[i].suboptimality <= problem.tol
     rows = problem.present.sum()
-    return Fitted(_probe(problem, paths, passes), np.round([path.hits * rows for path in paths]) / rows)
+    return Fitted(_probe(problem, paths, passes), np.array([path.hits for path in paths]) / rows)
 
 
 class _Path:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ncjax.errors import UserError
 from ncjax.paths import user_path
-from ncjax.report.figure import Figure, unchecked
+from ncjax.report.figure import Figure, load_altair, unchecked
 from ncjax.report.main_result import headline, tiles
 from ncjax.report.missing import list_missing
 from ncjax.report.number_formats import MISSING
@@ -81,6 +81,7 @@ def figures_of(source: Source) -> dict[str, Figure]:
     Raises:
         UserError: a result file is missing or damaged.
     """
+    load_altair()
     if not isinstance(source, Evaluation) and holds_theory(user_path(source)):
         return {figure.name: figure for figure in figures_of_theory(read_sweep(user_path(source)))}
     return {figure.name: figure for figure in figures_of_content(Content(_read(source)))}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ncjax.report.figure import Figure
+from ncjax.report.figure import Figure, unchecked
 from ncjax.report.markdown import markdown_table
 from ncjax.report.number_formats import with_spread
 from ncjax.report.section import Section
@@ -71,7 +71,9 @@ def write_theory_report(workdir: Path, path: Path | None = None) -> Path:
     """
     target, sweep = path or workdir / "report.html", read_sweep(workdir)
     command = f"ncjax report {shlex.quote(str(workdir))} --figures figures"
-    write_text(target, render("theory.html.j2", {**_content(sweep), "command": command}))
+    with unchecked():
+        page = render("theory.html.j2", {**_content(sweep), "command": command})
+    write_text(target, page)
     return target
 
 

@@ -344,9 +344,10 @@ def test_a_folder_of_features_is_read_in_blocks_where_its_memory_is_small(tmp_pa
 
 def test_work_directory_of_another_config_is_refused_and_kept(digits, capsys):
     before = (digits / "config.json").read_bytes()
-    line = refused(capsys, "train", CONFIGS / "digits_demo.py", "--workdir", digits, "--model.width", 3)
+    line = refused(capsys, "train", CONFIGS / "digits_demo.py", "--workdir", digits, *OF_DIGITS, "--model.width", 3)
     assert "model.width: 16 there, 3 now): all members of a run have the same network" in line
-    line = refused(capsys, "train", CONFIGS / "digits_demo.py", "--workdir", digits, "--optim.epochs", 20)
+    longer = [*OF_DIGITS, "--optim.epochs", 20]
+    line = refused(capsys, "train", CONFIGS / "digits_demo.py", "--workdir", digits, *longer)
     assert "optim.epochs: 12 there, 20 now" in line
     assert "set optim.schedule_epochs to 12" in line
     assert line.endswith("--optim.schedule-epochs")

@@ -11,6 +11,7 @@ from tests.runs import assert_close, ended, start, start_several, without_what_d
 
 CLASSES, WIDTH = 10, 32
 # How many training rows a process has read, and how many times one, goes to a file.
+TRAIN = 20_001  # of which a process reads its half, and as many at random as searches begin with
 COUNTING = """
 import atexit, os, numpy as np
 import ncjax.collapse.reading, ncjax.features.frames
@@ -35,7 +36,7 @@ atexit.register(report)
 def folder(tmp_path_factory) -> Path:
     path, rng = tmp_path_factory.mktemp("features"), np.random.default_rng(0)
     centres = 3 * rng.normal(size=(CLASSES, WIDTH))
-    for split, count in (("train", 6001), ("test", 1003)):
+    for split, count in (("train", TRAIN), ("test", 1003)):
         labels = np.arange(count) % CLASSES
         rows = (centres[labels] + 2 * rng.normal(size=(count, WIDTH))).astype(np.float32)
         np.save(path / f"{split}_features.npy", rows)
@@ -65,7 +66,7 @@ def test_two_processes_measure_what_one_does_and_read_their_shares(memory, folde
     alone, ((whole, times),) = evaluated(folder, tmp_path / "one", memory, processes=1, devices=1)
     both, shares = evaluated(folder, tmp_path / "two", memory, processes=2, devices=2)
     assert_close(without_what_differs(alone), without_what_differs(both), atol=1e-5)
-    assert whole == 6001
+    assert whole == TRAIN
     if memory < 1:
         assert max(count for _, count in shares) < 0.7 * times
     else:  # one process keeps what it reads; shares of a block and of the whole are not quite the same rows

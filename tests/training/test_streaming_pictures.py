@@ -157,5 +157,5 @@ def test_two_thousand_pictures_go_on_bit_for_bit_in_the_middle_of_an_epoch(thous
         with ocp.StandardCheckpointer() as checkpointer:
             states.append(checkpointer.restore((tmp_path / name / "checkpoints" / "50" / "default").absolute()))
     jax.tree.map(np.testing.assert_array_equal, *states)
-    accuracy = one[-1]["train_accuracy"]
-    assert accuracy[next(iter(accuracy))] > 1.5 / 5  # of five super-classes
+    member = next(iter(one[-1]["train_loss"]))
+    assert one[-1]["train_loss"][member] < one[0]["train_loss"][member]
