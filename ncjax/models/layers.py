@@ -49,10 +49,11 @@ class BatchNorm(nnx.BatchNorm):
         assert self.scale is not None
         assert self.bias is not None
         count = x.size // x.shape[-1]
-        y, mean, variance = batch_norm(x, self.scale[...], self.bias[...], relu)
+        fused = relu and jax.default_backend() != "cpu"  # on CPUs XLA fuses the two better itself
+        y, mean, variance = batch_norm(x, self.scale[...], self.bias[...], fused)
         self.mean[...] = 0.9 * self.mean[...] + 0.1 * mean
         self.var[...] = 0.9 * self.var[...] + 0.1 * variance * (count / max(count - 1, 1))
-        return y
+        return jax.nn.relu(y) if relu and not fused else y
 
 
 class ConvNorm(nnx.Module):
