@@ -2,6 +2,7 @@
 """Paths in a bucket of Google Cloud Storage, with the methods of pathlib that ncjax uses; gcsfs asks the store."""
 
 import errno
+import glob
 import io
 import os
 import stat
@@ -76,7 +77,7 @@ class BucketPath(PosixPath):
     def glob(self, pattern: str) -> Generator["BucketPath", None, None]:
         """What matches a pattern without `**`; folders too."""
         with _errors(self):
-            found = _store().glob(f"{_literal(str(self))}/{pattern}")
+            found = _store().glob(f"{glob.escape(str(self))}/{pattern}")
         yield from map(_path, found)
 
     def rglob(self, pattern: str) -> Generator["BucketPath", None, None]:
@@ -162,10 +163,6 @@ def is_in_bucket(path: object) -> bool:
 
 def _path(name: str) -> BucketPath:
     return BucketPath(f"{SCHEME}//{name}")
-
-
-def _literal(text: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
 
 
 def _changed(info: dict[str, Any]) -> float:

@@ -30,7 +30,7 @@ def leased(path: BucketPath, holder: str, wait_secs: float = 0.0) -> Iterator[No
     """Hold the lock at a path while the block runs.
 
     Where another process takes it over, because this one was stopped for longer than `LEASE_SECS`, this process ends
-    at once with code 1: what the other one writes is not its own.
+    with code 1 when it renews next, within `RENEW_SECS` after it goes on.
 
     Args:
         path: of the object.
