@@ -11,6 +11,8 @@ import pytest
 from ncjax.buckets import BucketPath
 from tests.bucket_server import bucket_in_this_process
 from tests.runs import (
+    DEMO,
+    TINY,
     arrays_of,
     assert_close,
     command,
@@ -39,7 +41,7 @@ def store():
 
 def run(*arguments):
     process = start(arguments, before=SOON)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return out
 
@@ -121,6 +123,38 @@ def test_two_processes_train_and_evaluate_like_two_on_a_disk(store, tmp_path):
     assert records_of(folders[0]) == records(folders[1])
     ours, theirs = (json.loads((folder / "results" / "evaluation.json").read_text()) for folder in folders)
     assert_close(without_what_differs(ours["rows"]), without_what_differs(theirs["rows"]), atol=1e-5)
+
+
+SEED = ("--labels", "mod:5", "--seeds", 1, "--evaluate.variants", "normalised", "--evaluate.restarts", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_comparison_with_pytorch_is_in_the_bucket_and_goes_on_there(store):
+    pytest.importorskip("torch")
+    workdir = BucketPath("gs://bucket1/runs/compared")
+    line = ["compare", DEMO, *TINY, *SEED, "--workdir", workdir, "--budget-minutes", 10, "--torch-modes", "eager"]
+    for _ in range(2):
+        run(*line, "--optim.epochs", 2)
+    found = json.loads((workdir / "results" / "comparison.json").read_text())
+    assert set(found["rows"]) == {"ncjax", "PyTorch"}
+    assert found["left_out"] == []
+    assert len(records_of(workdir)) == len(records_of(workdir / "torch")) == 2
+    run("report", workdir)
+    assert "PyTorch" in (workdir / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_experiments_are_reproduced_in_the_bucket(store):
+    root = BucketPath("gs://bucket1/reproduced")
+    said = run("reproduce", "digits", "--scale", "try", "--workdir", root)
+    assert "1 of 1 done" not in said
+    results = root / "results" / "digits_try"
+    assert json.loads((results / "results" / "evaluation.json").read_text())["rows"]
+    assert "results: gs://bucket1/reproduced" not in run("reproduce", "digits", "--scale", "try", "--workdir", root)
+    run("report", results)
+    assert (results / "report.html").is_file()
 
 
 def test_what_cannot_be_done_is_refused_before_training(store):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bucket import ENVIRONMENT, bucket_of
+from ncjax.buckets import BucketPath
+from tests.bucket_server import bucket_in_this_process
 from tests.data.test_tfds import prepare, rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -31,42 +32,46 @@ print(dataset.name, dataset.test.labels.tolist(), int(dataset.train.images.sum()
 """
 
 
+SETS = "gs://bucket1/sets"
+ROWS = {"train": rows_of(10, seed=0), "test": rows_of(6, seed=1)}
+
+
 @pytest.fixture
-def animals(tmp_path):
-    rows = {"train": rows_of(10, seed=0), "test": rows_of(6, seed=1)}
-    prepare(tmp_path / "there" / "sets" / "animals" / "1.0.0", rows)
-    return tmp_path, sum(int(row["image"].sum()) for row in rows["train"])
+def store(tmp_path):
+    """Holds the set `animals`."""
+    there = tmp_path / "there"
+    prepare(there / "animals" / "1.0.0", ROWS)
+    with bucket_in_this_process() as server:
+        for file in there.rglob("*.*"):
+            (BucketPath(SETS) / file.relative_to(there)).write_bytes(file.read_bytes())
+        server.requests.clear()
+        yield server
 
 
-def load(server, tmp_path, name="animals", path="gs://bucket/sets"):
-    variables = ENVIRONMENT | {"STORAGE_EMULATOR_HOST": server.address, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", SCRIPT, name, path, str(tmp_path / "cache")]
-    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=120)
+def load(tmp_path, name="animals"):
+    command = [sys.executable, "-c", SCRIPT, name, SETS, str(tmp_path / "cache")]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
 
 
-def contents(server):
-    """The objects whose bytes were asked for."""
-    return [path for path, _ in server.asked if path.startswith("/download")]
+def records_read(store):
+    """The requests for the bytes of a file of records."""
+    return [one for one in store.requests if "array_record" in one and "alt=media" in one]
 
 
-def test_a_set_in_a_bucket_is_copied_once_and_read(animals):
-    pytest.importorskip("gcsfs")
-    tmp_path, total = animals
-    with bucket_of(tmp_path / "there") as server:
-        first = load(server, tmp_path)
-        assert first.stdout == f"animals [0, 1, 2, 0, 1, 2] {total}\n", first.stderr
-        records = [path for path in contents(server) if "array_record" in path]
-        assert len(set(records)) == 5
-        assert load(server, tmp_path).stdout == first.stdout
-        assert [path for path in contents(server) if "array_record" in path] == records
+def test_a_set_in_a_bucket_is_copied_once_and_read(store, tmp_path):
+    total = sum(int(row["image"].sum()) for row in ROWS["train"])
+    first = load(tmp_path)
+    assert first.stdout == f"animals [0, 1, 2, 0, 1, 2] {total}\n", first.stderr
+    records = records_read(store)
+    assert len(set(records)) == 5
+    assert load(tmp_path).stdout == first.stdout
+    assert records_read(store) == records
 
 
-def test_what_is_not_in_the_bucket_is_one_line(animals):
-    pytest.importorskip("gcsfs")
-    tmp_path, _ = animals
-    with bucket_of(tmp_path / "there") as server:
-        ended = load(server, tmp_path, "plants")
+def test_what_is_not_in_the_bucket_is_one_line(store, tmp_path):
+    ended = load(tmp_path, "plants")
     (line,) = [one for one in ended.stderr.splitlines() if one.startswith("TFDS set")]
-    assert line.startswith("TFDS set 'plants' cannot be read in gs://bucket/sets (")
+    assert line.startswith(f"TFDS set 'plants' cannot be read in {SETS} (")
     assert line.endswith("check name and address; a set is prepared in a folder, and then copied to such an address")
     assert ended.returncode == 1
