@@ -20,7 +20,8 @@ from ncjax.ops.products import gram, matmul
 REDUCTION = 0.1  # of the preconditioned norm of the residual, by which a step is found
 MOST_PRODUCTS = 12  # of the Hessian, for a step
 MOST_HALVINGS = 20
-LENGTHS = 24  # of a step that are compared on a sample
+LENGTHS = 24  # of a step that are tried at most on a sample
+SHORTER = 2**-0.5  # of a length, the next that is tried
 ENOUGH = 1e-4  # of the decrease that the slope promises, for a step to be taken
 RENEWAL = 0.25  # of the weights of a block's examples, by which they change until it is renewed
 CAUTION = 4.0  # by which the preconditioner's estimate of the suboptimality is multiplied
@@ -186,6 +187,8 @@ def damping(
 ) -> Float[Array, "p"]:
     """The best of the lengths 1, 1/sqrt(2), 1/2, ... of a step for the loss of the rows, with another slope at 0.
 
+    The loss is convex along the step: the first length behind which it rises is the best of all.
+
     Args:
         rows: a sample of those that the loss is of.
         parameters: where the step begins.
@@ -196,13 +199,31 @@ def damping(
     logits, along = _logits(rows, parameters), _logits(rows, step)
 
     def loss(length: Array) -> Array:
-        weights = parameters.weights + length * step.weights
-        return _cross_entropy(rows, logits + length * along)[0] + l2 / 2 * (weights**2).sum(axis=(1, 2))
+        weights = parameters.weights + _spread(length, step.weights) * step.weights
+        cross_entropy = _cross_entropy(rows, logits + _spread(length, along) * along)[0]
+        return cross_entropy + l2 / 2 * (weights**2).sum(axis=(1, 2))
 
-    own_slope = jax.jvp(loss, (jnp.zeros(()),), (jnp.ones(()),))[1]
-    lengths = 2.0 ** (-jnp.arange(LENGTHS) / 2)
-    losses = lax.map(lambda length: loss(length) + length * (slope - own_slope), lengths)
-    return lengths[losses.argmin(axis=0)]
+    still = jnp.zeros_like(slope)
+    own_slope = jax.jvp(loss, (still,), (still + 1,))[1]
+
+    def tilted(length: Array) -> Array:
+        return loss(length) + length * (slope - own_slope)
+
+    def shorten(now: _Length) -> _Length:
+        tried = now.length * SHORTER
+        value = tilted(tried)
+        better = now.falls & (value < now.loss)
+        return _Length(jnp.where(better, tried, now.length), jnp.where(better, value, now.loss), better, now.tries + 1)
+
+    start = _Length(still + 1, tilted(still + 1), still == still, jnp.int32(1))
+    return lax.while_loop(lambda now: now.falls.any() & (now.tries < LENGTHS), shorten, start).length
+
+
+class _Length(NamedTuple):
+    length: Float[Array, "p"]
+    loss: Float[Array, "p"]
+    falls: Bool[Array, "p"]  # whether the last length was better than the one before
+    tries: Int32[Array, ""]
 
 
 def _loss(rows: Rows, parameters: Parameters, l2: Array | float) -> tuple[Float[Array, "p"], Float[Array, "p c n"]]:
