@@ -12,14 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 
 from ncjax.distributed.sharding import ROWS, shard_map
 from ncjax.errors import UserError
-from ncjax.evaluation.probe_solver import (
-    Optimum,
-    Parameters,
-    Rows,
-    diagonal_preconditioner,
-    make_preconditioner,
-    minimise,
-)
+from ncjax.evaluation.logistic_loss import Parameters, Rows, in_blocks
+from ncjax.evaluation.probe_solver import Optimum, diagonal_preconditioner, make_preconditioner, minimise
 from ncjax.features.frames import framed
 from ncjax.ops.linalg import one_thread_each
 from ncjax.ops.products import matmul
@@ -137,7 +131,7 @@ def fit_in_frame(
     """`fit_linear_probe` of features for which float32 is long enough; one program."""
     z, mean, std = standardise(features, weights)
     shares = jnp.full(z.shape[0], 1 / z.shape[0], z.dtype) if weights is None else weights / weights.sum()
-    rows = Rows(z, z.T, labels if labels.ndim == 2 else labels[None, :], shares)
+    rows = Rows(z, labels if labels.ndim == 2 else labels[None, :], shares)
     found = solve(rows, classes, l2, tol, max_iterations, mesh)
     weights_of = found.parameters.weights.mT / std[:, None][None]
     fields = weights_of, found.parameters.bias, found.loss, found.gradient_norm, found.suboptimality
@@ -161,9 +155,17 @@ def solve(
     start, sample = Parameters(jnp.zeros((p, classes, d)), jnp.zeros((p, classes))), some_of(rows, mesh)
     if sample is not rows:
         stronger = l2 * n / SAMPLE_ROWS
-        near = minimise(sample, start, diagonal_preconditioner(sample, classes, stronger), stronger, SAMPLE_TOL, most)
+        near = minimise(
+            in_blocks(sample, classes, whole=mesh is not None),
+            start,
+            diagonal_preconditioner(sample, classes, stronger),
+            stronger,
+            SAMPLE_TOL,
+            most,
+        )
         start = near.parameters
-    return minimise(rows, start, make_preconditioner(sample, classes, l2, block_bytes), l2, tol, most)
+    blocks = in_blocks(rows, classes, whole=mesh is not None)
+    return minimise(blocks, start, make_preconditioner(sample, classes, l2, block_bytes), l2, tol, most)
 
 
 def some_of(rows: Rows, mesh: Mesh | None) -> Rows:
@@ -185,7 +187,7 @@ def _sample(rows: Rows, mesh: Mesh | None) -> Rows:
         take = shard_map(take, mesh=mesh, in_specs=specs, out_specs=specs)
     features, labels, shares = take(rows.features, rows.labels, rows.shares)
     total = jnp.maximum(shares.sum(), jnp.finfo(shares.dtype).tiny)  # weights may be 0 in all rows of it
-    return Rows(features, features.T, labels, shares / total)
+    return Rows(features, labels, shares / total)
 
 
 class Standardised(NamedTuple):

@@ -22,17 +22,8 @@ from ncjax.collapse.reading import Block, Labelled, block_size, blocks
 from ncjax.distributed.processes import to_host
 from ncjax.distributed.sharding import shard_rows
 from ncjax.evaluation.linear_probe import LinearProbe, solve, some_of
-from ncjax.evaluation.probe_solver import (
-    ENOUGH,
-    Evaluated,
-    Optimum,
-    Parameters,
-    Rows,
-    damping,
-    evaluate_rows,
-    make_preconditioner,
-    solve_newton,
-)
+from ncjax.evaluation.logistic_loss import Evaluated, Parameters, Rows, damping, evaluate_rows, in_blocks
+from ncjax.evaluation.probe_solver import ENOUGH, Optimum, make_preconditioner, solve_newton
 from ncjax.evaluation.streamed_moments import Scaling
 from ncjax.ops.sums import Sums, add_term, total_of, zero_sums
 
@@ -240,7 +231,7 @@ def _add_block(
 ) -> tuple[Sums, Float32[Array, "p b"]]:
     z = _standardise(block.features, standardiser)
     shares = jnp.where(block.weights > 0, 1 / total, 0.0)
-    found, undecided = evaluate_rows(Rows(z, z.T, labels, shares), parameters)
+    found, undecided = evaluate_rows(Rows(z, labels, shares), parameters)
     return add_term(sums, found), undecided
 
 
@@ -270,13 +261,13 @@ class _Sampled:
         rows = jnp.asarray(np.asarray(self._problem.data.rows[index], np.float32))
         features = _standardise(rows, self._standardiser)
         shares = jnp.asarray(weights / weights.sum(), jnp.float32)
-        self._sample = _Sample(index, features, features.T, shares)
+        self._sample = _Sample(index, features, shares)
 
     def _rows(self, labelling: int) -> Rows:
         sample = self._sample
         assert sample is not None
         labels = self._problem.labels[labelling : labelling + 1, sample.numbers]
-        return Rows(sample.features, sample.transposed, jnp.asarray(labels), sample.shares)
+        return Rows(sample.features, jnp.asarray(labels), sample.shares)
 
     def optima(self) -> Float64[np.ndarray, "p v"]:
         """The optimum of each labelling, with a penalty that is as much larger as the rows are fewer."""
@@ -324,13 +315,12 @@ class _Sample(NamedTuple):
 
     numbers: Int[np.ndarray, "m"]
     features: Float[Array, "m d"]
-    transposed: Float[Array, "d m"]
     shares: Float[Array, "m"]
 
 
 def sample_size(problem: Problem, memory_bytes: int) -> int:
-    """Rows whose features, twice, and probabilities of the classes, a few times, fit the memory; 65,536 at most."""
-    a_row = 4 * (2 * problem.data.rows.shape[1] + COPIES * problem.classes)
+    """Rows whose features, thrice, and probabilities of the classes, a few times, fit the memory; 65,536 at most."""
+    a_row = 4 * (3 * problem.data.rows.shape[1] + COPIES * problem.classes)
     return min(int(problem.present.sum()), MOST_ROWS, max(LEAST_ROWS, memory_bytes // a_row))
 
 
@@ -376,7 +366,9 @@ def _solve(rows: Rows, l2: Scalar, tol: Scalar, classes: int, block_bytes: int) 
 @partial(jax.jit, static_argnames=("classes", "block_bytes"))
 def _newton(rows: Rows, at: Parameters, right: Parameters, l2: Scalar, classes: int, block_bytes: int) -> Parameters:
     preconditioner = make_preconditioner(some_of(rows, None), classes, l2, block_bytes)
-    return solve_newton(rows, at, right, preconditioner, l2, REDUCTION, MOST_PRODUCTS)
+    return solve_newton(in_blocks(rows, classes), at, right, preconditioner, l2, REDUCTION, MOST_PRODUCTS)
 
 
-_damp = jax.jit(damping)
+@jax.jit
+def _damp(rows: Rows, at: Parameters, step: Parameters, slope: Float[Array, "p"], l2: Scalar) -> Float[Array, "p"]:
+    return damping(in_blocks(rows, at.bias.shape[1]), at, step, slope, l2)

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ncjax.distributed.sharding import ROWS, shard_rows
-from ncjax.evaluation import linear_probe, probe_solver
+from ncjax.evaluation import linear_probe, logistic_loss, probe_solver
 from ncjax.evaluation.linear_probe import fit_linear_probe
 from tests.evaluation.arrays import split_digits
 
@@ -161,3 +161,60 @@ def test_eight_devices_find_the_optimum_of_one():
     one = fit_linear_probe(jnp.asarray(points), jnp.asarray(labels), 4)
     assert float(many.loss) == pytest.approx(float(one.loss), abs=TOL)
     assert bool(many.converged)
+
+
+def test_a_step_is_as_long_as_is_best_among_all_lengths():
+    """For three labellings, whose steps are right, too long, and far too long; the oracle tries every length."""
+    (points, labels), slope = made(200, 8, 3), np.array([-0.3, -2.0, -4.0], np.float32)
+    rng = np.random.default_rng(0)
+    step = rng.normal(size=(3, 3, 8)) * np.array([0.1, 5.0, 300.0])[:, None, None]
+    at, l2 = rng.normal(size=(3, 3, 8)), 0.01
+
+    def loss(i, length):
+        weights = (at[i] + length * step[i]).T
+        return loss_of(points.astype(float), labels, weights, np.zeros(3), l2, np.ones(200))
+
+    best = []
+    for i in range(3):
+        own_slope = (loss(i, 1e-6) - loss(i, -1e-6)) / 2e-6
+        lengths = 2.0 ** (-np.arange(logistic_loss.LENGTHS) / 2)
+        best.append(min(lengths, key=lambda length: loss(i, length) + length * (slope[i] - own_slope)))
+    rows = logistic_loss.Rows(*map(jnp.asarray, (points, np.stack([labels] * 3), np.full(200, 1 / 200, np.float32))))
+    parameters = logistic_loss.Parameters(jnp.asarray(at, jnp.float32), jnp.zeros((3, 3)))
+    towards = parameters._replace(weights=jnp.asarray(step, jnp.float32))
+    blocks = logistic_loss.in_blocks(rows, 3)
+    found = jax.jit(logistic_loss.damping)(blocks, parameters, towards, jnp.asarray(slope), l2)
+    assert len(set(best)) == 3
+    np.testing.assert_allclose(found, best, rtol=1e-6)
+
+
+@pytest.mark.parametrize("floats", [2**20, 640], ids=["one block", "blocks and padding"])
+def test_loss_gradient_and_hessian_are_those_of_autodiff(floats, monkeypatch):
+    monkeypatch.setattr(logistic_loss, "BLOCK_FLOATS", floats)
+    points, labels = made(203, 8, 3)
+    rng, l2 = np.random.default_rng(0), 0.01
+    rows = logistic_loss.Rows(
+        jnp.asarray(points),
+        jnp.stack([labels, (labels + 1) % 3]),
+        jnp.asarray(rng.dirichlet(np.ones(203)), jnp.float32),
+    )
+    at, towards = (
+        logistic_loss.Parameters(*(jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, 3, 8), (2, 3))))
+        for _ in range(2)
+    )
+    blocks = logistic_loss.in_blocks(rows, 3)
+    assert len(blocks.shares) == (1 if floats > 640 else 3)
+
+    def total(parameters):
+        logits = jnp.einsum("nd,pcd->pnc", rows.features, parameters.weights) + parameters.bias[:, None, :]
+        own = jnp.take_along_axis(jax.nn.log_softmax(logits), rows.labels[:, :, None], axis=2)[:, :, 0]
+        return -(own @ rows.shares).sum() + l2 / 2 * (parameters.weights**2).sum()
+
+    loss, probabilities = logistic_loss.loss_of(blocks, at, l2)
+    wanted, product = jax.jvp(jax.grad(total), (at,), (towards,))
+    found = logistic_loss.gradient_of(blocks, at, probabilities, l2)
+    np.testing.assert_allclose(loss.sum(), total(at), rtol=1e-5)
+    for ours, theirs in zip(
+        (*found, *logistic_loss.hessian_product(blocks, probabilities, towards, l2)), (*wanted, *product), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from ncjax.collapse.reading import Labelled
 from ncjax.evaluation import streamed_probe
 from ncjax.evaluation.linear_probe import fit_linear_probe
-from ncjax.evaluation.probe_solver import Parameters, Rows, evaluate_rows
+from ncjax.evaluation.logistic_loss import Parameters, Rows, evaluate_rows
 from ncjax.evaluation.streamed_moments import centred_products, class_means, scaling_of
 from ncjax.evaluation.streamed_probe import Problem, by_classes, chances_of, draw_rows, fit_streamed_probe
 from tests.evaluation.arrays import split_digits
@@ -120,5 +120,5 @@ def test_hits_are_counted_and_not_summed_up_of_shares():
     shares = np.where(np.arange(len(rows)) < 20_000, np.float32(1 / 20_000), np.float32(0))
     weights = np.random.default_rng(1).normal(size=(1, C, rows.shape[1])).astype(np.float32)
     parameters = Parameters(jnp.asarray(weights), jnp.zeros((1, C)))
-    found, _ = evaluate_rows(Rows(*map(jnp.asarray, (rows, rows.T, labels[None], shares))), parameters)
+    found, _ = evaluate_rows(Rows(*map(jnp.asarray, (rows, labels[None], shares))), parameters)
     assert found.hits[0] == ((rows @ weights[0].T).argmax(axis=1) == labels)[:20_000].sum()
