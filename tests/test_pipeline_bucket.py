@@ -114,6 +114,7 @@ def test_results_and_page_are_in_the_bucket(killed_and_gone_on):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_train_and_evaluate_like_two_on_a_disk(store, tmp_path):
     folders = BucketPath("gs://bucket1/runs/two"), tmp_path
     for folder in folders:
