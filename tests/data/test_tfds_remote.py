@@ -42,7 +42,7 @@ def store(tmp_path):
     there = tmp_path / "there"
     prepare(there / "animals" / "1.0.0", ROWS)
     with bucket_in_this_process() as server:
-        for file in there.rglob("*.*"):
+        for file in filter(Path.is_file, there.rglob("*")):
             (BucketPath(SETS) / file.relative_to(there)).write_bytes(file.read_bytes())
         server.requests.clear()
         yield server
