@@ -109,8 +109,10 @@ def all_blocks(data: Labelled) -> Block:
 def block_size(data: Labelled, devices: int = 1, most_bytes: int | None = None) -> int:
     """Examples of a block."""
     n, d = data.rows.shape
-    power = 1 << (n - 1).bit_length()  # splits of different sizes share compiled programs
-    return min(power, max(1, (most_bytes or BLOCK_BYTES) // (4 * d)) * devices)
+    padded = 1 << (n - 1).bit_length()  # splits of different sizes share compiled programs
+    if devices > 1:  # each has as many rows as the others, but for fewer than 64
+        padded = min(padded, -(-n // (64 * devices)) * 64 * devices)
+    return min(padded, max(1, (most_bytes or BLOCK_BYTES) // (4 * d)) * devices)
 
 
 def _features(data: Labelled, rows: slice) -> Float32[np.ndarray, "_ d"]:

@@ -68,6 +68,6 @@ def test_two_processes_measure_what_one_does_and_read_their_shares(memory, folde
     assert_close(without_what_differs(alone), without_what_differs(both), atol=1e-5)
     assert whole == TRAIN
     if memory < 1:
-        assert max(count for _, count in shares) < 0.75 * times  # half, but that a block is padded to a power of two
+        assert max(count for _, count in shares) < 0.7 * times
     else:  # its part of the whole and its part of each block are different rows, and are both read
         assert max(rows for rows, _ in shares) < 0.9 * whole
