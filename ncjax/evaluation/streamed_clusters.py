@@ -6,7 +6,7 @@ step, for all super-classes and views together, until the centroids of each move
 end.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ LEAST_ROWS = 64  # for each cluster, however small the memory
 COPIES = 6  # of the sample that its clustering holds
 MOST_PASSES = 12  # of Lloyd's algorithm
 TOL = 1e-4  # of the mean variance of the features of a super-class: that of `ncjax.kmeans`
-BLOCK_BYTES = 2**24  # of features, read at once
+BLOCK_BYTES = 2**23  # of features, read at once
 
 
 class SuperClasses(NamedTuple):
@@ -53,6 +53,12 @@ class SuperClasses(NamedTuple):
     def of_clusters(self) -> Int32[np.ndarray, "k"]:
         """The super-class of each cluster; those of a super-class are neighbours."""
         return np.repeat(np.arange(len(self.sizes), dtype=np.int32), self.sizes)
+
+    @property
+    def clusters(self) -> Int32[np.ndarray, "g s"]:
+        """The clusters of each super-class, padded with -1."""
+        place, first = np.arange(self.sizes.max()), np.cumsum(self.sizes) - self.sizes
+        return np.where(place < self.sizes[:, None], first[:, None] + place, -1).astype(np.int32)
 
 
 class Found(NamedTuple):
@@ -188,9 +194,9 @@ def _moved(
     data: Labelled, groups: SuperClasses, centroids: Mapping[str, np.ndarray], mesh: Mesh | None
 ) -> dict[str, Float64[np.ndarray, "k d"]]:
     """The means of the clusters by one pass; an empty one keeps its centroid."""
-    near, means, sums = _on_device(centroids), _split(groups.means), None
+    near, means, clusters, sums = _on_device(centroids), _split(groups.means), jnp.asarray(groups.clusters), None
     for owner, block in _owned(data, groups.owner, mesh):
-        found = _cluster_sums(block, owner, near, means, groups.of_clusters)
+        found = _cluster_sums(block, owner, near, means, clusters)
         sums = _add(zero_sums(found) if sums is None else sums, found)
     found = total_of(to_host(sums))
     return {
@@ -210,10 +216,10 @@ class _Ends(NamedTuple):
 def _labels(
     data: Labelled, groups: SuperClasses, centroids: Mapping[str, np.ndarray], mesh: Mesh | None
 ) -> dict[str, tuple[Int32[np.ndarray, "n"], _Ends]]:
-    near, means = _on_device(centroids), _split(groups.means)
+    near, means, clusters = _on_device(centroids), _split(groups.means), jnp.asarray(groups.clusters)
     parts: dict[str, list[tuple[np.ndarray, _Ends]]] = {view: [] for view in centroids}
     for owner, block in _owned(data, groups.owner, mesh):
-        for view, one in to_host(_assign(block, owner, near, means, groups.of_clusters)).items():
+        for view, one in to_host(_assign(block, owner, near, means, clusters)).items():
             parts[view].append(one)
     return {
         view: (
@@ -241,52 +247,85 @@ def _split(means: Float64[np.ndarray, "g d"]) -> _Means:
     return _Means(high, jnp.asarray(means - np.asarray(high, np.float64)))
 
 
+class _Centred(NamedTuple):
+    """Rows around the mean of their super-class. In a view they are these times a rate."""
+
+    rows: Float[Array, "b d"]
+    rates: dict[str, Float[Array, "b"]]  # of each view
+
+    def of_view(self, view: str) -> Float[Array, "b d"]:
+        return self.rows * self.rates[view][:, None]
+
+
+def _centred(views: Iterable[str], rows: Float[Array, "b d"], owner: Int32[Array, "b"], means: _Means) -> _Centred:
+    centred = (rows - means.high[owner]) - means.low[owner]
+    lengths, sizes = (jnp.sqrt(squared_norms(x)) for x in (centred, rows))
+    sound = lengths > ROUNDING * sizes
+    rates = {"raw": jnp.ones_like(lengths), "normalised": jnp.where(sound, 1 / jnp.where(sound, lengths, 1.0), 0.0)}
+    return _Centred(centred, {view: rates[view] for view in views})
+
+
 @partial(jax.jit, static_argnames="view")
 def embed(view: str, rows: Float[Array, "b d"], owner: Int32[Array, "b"], means: _Means) -> Float[Array, "b d"]:
     """Rows in the view `raw` or `normalised`, both around the mean of their super-class."""
-    centred = (rows - means.high[owner]) - means.low[owner]
-    if view == "raw":
-        return centred
-    lengths, sizes = (jnp.sqrt(squared_norms(x))[:, None] for x in (centred, rows))
-    sound = lengths > ROUNDING * sizes
-    return jnp.where(sound, centred / jnp.where(sound, lengths, 1.0), 0.0)
+    return _centred((view,), rows, owner, means).of_view(view)
 
 
-def _scores(points: Array, owner: Array, centroids: Array, of_clusters: Array) -> Float[Array, "b k"]:
-    """Half of the squared distance to each centroid of the own super-class, but for a number a row."""
-    scores = squared_norms(centroids)[None, :] / 2 - matmul(points, centroids.T)
-    return jnp.where(owner[:, None] == of_clusters[None, :], scores, jnp.inf)
+class _Near(NamedTuple):
+    """The clusters of the own super-class of each row; as many columns as the largest super-class has clusters."""
+
+    clusters: Int32[Array, "b s"]  # -1 behind the last
+    scores: dict[str, Float[Array, "b s"]]  # half of the squared distance in each view, but for a number a row
+
+    def labels(self, view: str) -> Int32[Array, "b"]:
+        """The nearest cluster of each row."""
+        best = self.scores[view].argmin(axis=1)
+        return jnp.take_along_axis(self.clusters, best[:, None], axis=1)[:, 0]
+
+
+def _near(
+    points: _Centred, owner: Int32[Array, "b"], centroids: dict[str, Array], clusters_of: Int32[Array, "g s"]
+) -> _Near:
+    """One product for all views."""
+    k, clusters = len(next(iter(centroids.values()))), clusters_of[owner]
+    products = matmul(points.rows, jnp.concatenate(list(centroids.values())).T)
+    scores = {}
+    for place, (view, own) in enumerate(centroids.items()):
+        along = jnp.take_along_axis(products, jnp.maximum(clusters, 0) + place * k, axis=1)
+        found = squared_norms(own)[clusters] / 2 - points.rates[view][:, None] * along
+        scores[view] = jnp.where(clusters >= 0, found, jnp.inf)
+    return _Near(clusters, scores)
 
 
 @jax.jit
 def _cluster_sums(
-    block: Block, owner: Int32[Array, "b"], centroids: dict[str, Array], means: _Means, of_clusters: Int32[Array, "k"]
+    block: Block, owner: Int32[Array, "b"], centroids: dict[str, Array], means: _Means, clusters_of: Int32[Array, "g s"]
 ) -> dict[str, tuple[Float[Array, "k d"], Float[Array, "k"]]]:
     """Sum and number of the rows of each cluster, by view."""
-    found = {}
+    points, present = _centred(centroids, block.features, owner, means), block.weights > 0
+    near, members = _near(points, owner, centroids, clusters_of), {}
     for view, own in centroids.items():
-        points = embed(view, block.features, owner, means)
-        labels = _scores(points, owner, own, of_clusters).argmin(axis=1)
-        member = (labels[:, None] == jnp.arange(len(own))[None, :]) & (block.weights > 0)[:, None]
-        member = member.astype(points.dtype)
-        found[view] = matmul(member.T, points), member.sum(axis=0)
-    return found
+        members[view] = (near.labels(view)[:, None] == jnp.arange(len(own))[None, :]) & present[:, None]
+    shares = [jnp.where(member, points.rates[view][:, None], 0.0) for view, member in members.items()]
+    sums = jnp.split(matmul(jnp.concatenate(shares, axis=1).T, points.rows), len(shares))
+    masses = [member.sum(axis=0, dtype=block.features.dtype) for member in members.values()]
+    return dict(zip(members, zip(sums, masses, strict=True), strict=True))
 
 
 @jax.jit
 def _assign(
-    block: Block, owner: Int32[Array, "b"], centroids: dict[str, Array], means: _Means, of_clusters: Int32[Array, "k"]
+    block: Block, owner: Int32[Array, "b"], centroids: dict[str, Array], means: _Means, clusters_of: Int32[Array, "g s"]
 ) -> dict[str, tuple[Int32[Array, "b"], _Ends]]:
     """Labels; inertia from differences; rounding where the two nearest centroids are about as near."""
-    found, present = {}, block.weights > 0
+    points, present = _centred(centroids, block.features, owner, means), block.weights > 0
+    near, found = _near(points, owner, centroids, clusters_of), {}
     for view, own in centroids.items():
-        points = embed(view, block.features, owner, means)
-        scores = _scores(points, owner, own, of_clusters)
-        two = -jax.lax.top_k(-scores, min(2, scores.shape[1]))[0]
-        labels, lengths = scores.argmin(axis=1).astype(jnp.int32), squared_norms(points)
-        error = 4 * jnp.finfo(points.dtype).eps * (lengths + squared_norms(own).max())
-        doubt = jnp.where(2 * (two[:, -1] - two[:, 0]) < error, error, 0.0) if scores.shape[1] > 1 else 0.0 * error
-        columns = squared_norms(points - own[labels]), doubt, lengths
+        rows, scores, labels = points.of_view(view), near.scores[view], near.labels(view)
+        second = jnp.where(near.clusters == labels[:, None], jnp.inf, scores).min(axis=1)
+        lengths = squared_norms(rows)
+        error = 4 * jnp.finfo(rows.dtype).eps * (lengths + squared_norms(own).max())
+        doubt = jnp.where(2 * (second - scores.min(axis=1)) < error, error, 0.0)
+        columns = squared_norms(rows - own[labels]), doubt, lengths
         found[view] = labels, _Ends(*(jnp.where(present, column, 0.0).sum() for column in columns))
     return found
 
