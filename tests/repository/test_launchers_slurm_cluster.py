@@ -66,10 +66,10 @@ HANGS_ONCE = STAND_IN + (
 )
 
 
-def until(found: Callable[[], object], what: str, secs: float = 600) -> None:
+def until(found: Callable[[], object], what: Callable[[], str], secs: float = 600) -> None:
     end = time.monotonic() + secs
     while not found():
-        assert time.monotonic() < end, f"waited {secs} s for {what}"
+        assert time.monotonic() < end, f"waited {secs} s for {what()}"
         time.sleep(0.1)
 
 
@@ -97,10 +97,12 @@ def cluster() -> Iterator[Path]:
     try:
         for program in programs:
             running.append(subprocess.Popen(program, env=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-            until((folder / "munge.socket").exists, "munge", 30)
+            until((folder / "munge.socket").exists, lambda: "munge", 30)
         state = ["sinfo", "--noheader", "--format=%T"]
         until(
-            lambda: b"idle" in subprocess.run(state, env=given, capture_output=True, check=False).stdout, "the node", 60
+            lambda: b"idle" in subprocess.run(state, env=given, capture_output=True, check=False).stdout,
+            lambda: "the node",
+            60,
         )
         yield config
     finally:
@@ -136,13 +138,17 @@ class Jobs:
     def until(self, job: str, name: str, value: str) -> None:
         until(
             lambda: self.field(job, name) == value,
-            f"{name}={value} of job {job}, not {self.field(job, name)}: {self.log(job)}",
+            lambda: f"{name}={value} of job {job}: {self.ask('scontrol', 'show', 'job', job)}{self.log(job)}",
         )
 
     def start_again(self, job: str) -> None:
-        """Slurm waits two minutes before it starts a job again; we do not."""
+        """Slurm waits two minutes before it starts a job again; we do not.
+
+        In the second in which a job was ended, slurmd refuses to start it again.
+        """
         self.until(job, "Restarts", "1")
         self.until(job, "JobState", "PENDING")
+        time.sleep(2)
         self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def log(self, job: str) -> str:
@@ -155,7 +161,7 @@ def jobs(cluster: Path, tmp_path: Path) -> Iterator[Jobs]:
     jobs = Jobs(cluster, make_project(tmp_path))
     yield jobs
     jobs.ask("scancel", "--user=root")
-    until(lambda: not jobs.ask("squeue", "--noheader"), "the end of all jobs")
+    until(lambda: not jobs.ask("squeue", "--noheader"), lambda: "the end of all jobs")
 
 
 EPOCHS = 20
@@ -185,7 +191,7 @@ def test_two_processes_are_preempted_queue_again_and_end_bit_for_bit_like_undist
     jobs.until(train(jobs, tmp_path / "undisturbed"), "JobState", "COMPLETED")
     workdir = tmp_path / "preempted"
     job = train(jobs, workdir)
-    until(lambda: has_come_to(workdir, 8), f"a checkpoint: {jobs.log(job)}")
+    until(lambda: has_come_to(workdir, 8), lambda: f"a checkpoint: {jobs.log(job)}")
     jobs.ask("scancel", "--batch", "--signal=TERM", job)  # to the script alone, as before the time limit
     jobs.start_again(job)
     assert f"ncjax: exit code 75; job {job} queues again" in jobs.log(job)
@@ -199,7 +205,7 @@ def test_two_processes_are_preempted_queue_again_and_end_bit_for_bit_like_undist
 
 def test_scancel_ends_a_job_for_good(jobs: Jobs, tmp_path: Path) -> None:
     job = train(jobs, tmp_path / "cancelled")
-    until(lambda: has_come_to(tmp_path / "cancelled", 4), f"a checkpoint: {jobs.log(job)}")
+    until(lambda: has_come_to(tmp_path / "cancelled", 4), lambda: f"a checkpoint: {jobs.log(job)}")
     jobs.ask("scancel", job)
     jobs.until(job, "JobState", "CANCELLED")
     time.sleep(5)
@@ -213,7 +219,7 @@ def test_a_job_that_hangs_is_queued_again(jobs: Jobs, wait: str) -> None:
     script(jobs.project / ".venv" / "bin" / "ncjax", HANGS_ONCE)
     slurm = ("--cpus", "--nodes", 1, "--time", 1 if wait == "600" else 30, "--signal=B:TERM@1")
     job = jobs.submit(*slurm, "--", "run", "c.py", "--workdir", "w", STOP_SECS=wait)
-    until(lambda: calls(jobs.project, "ncjax."), f"the first start: {jobs.log(job)}")
+    until(lambda: calls(jobs.project, "ncjax."), lambda: f"the first start: {jobs.log(job)}")
     if wait == "3":
         time.sleep(1)  # until it is deaf
         jobs.ask("scancel", "--batch", "--signal=TERM", job)
