@@ -303,13 +303,12 @@ def _cluster_sums(
 ) -> dict[str, tuple[Float[Array, "k d"], Float[Array, "k"]]]:
     """Sum and number of the rows of each cluster, by view."""
     points, present = _centred(centroids, block.features, owner, means), block.weights > 0
-    near, members = _near(points, owner, centroids, clusters_of), {}
-    for view, own in centroids.items():
-        members[view] = (near.labels(view)[:, None] == jnp.arange(len(own))[None, :]) & present[:, None]
-    shares = [jnp.where(member, points.rates[view][:, None], 0.0) for view, member in members.items()]
-    sums = jnp.split(matmul(jnp.concatenate(shares, axis=1).T, points.rows), len(shares))
-    masses = [member.sum(axis=0, dtype=block.features.dtype) for member in members.values()]
-    return dict(zip(members, zip(sums, masses, strict=True), strict=True))
+    near, numbers = _near(points, owner, centroids, clusters_of), jnp.arange(len(next(iter(centroids.values()))))
+    members = [(near.labels(view)[:, None] == numbers[None, :]) & present[:, None] for view in centroids]
+    rates = [jnp.where(own, points.rates[view][:, None], 0.0) for view, own in zip(centroids, members, strict=True)]
+    sums = jnp.split(matmul(jnp.concatenate(rates, axis=1).T, points.rows), len(rates))
+    masses = [own.sum(axis=0, dtype=points.rows.dtype) for own in members]
+    return {view: (total, mass) for view, total, mass in zip(centroids, sums, masses, strict=True)}
 
 
 @jax.jit
