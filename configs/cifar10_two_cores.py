@@ -3,8 +3,8 @@
 
 Command: `ncjax reproduce coarse_cifar10 --scale cores --data FOLDER`, or alone `ncjax run cifar10_two_cores --data.path
 FOLDER`, where FOLDER holds cifar-10-batches-py or cifar-10-batches-bin. Hardware: two CPU cores. Expected: not measured
-yet; `coarse_cifar10_cpu` is one coarse member for 30 epochs on JPEG pictures (docs/results.md). The twelve epochs of
-one-cycle are what two hours hold at the 558 images/s of docs/performance.md.
+yet; `coarse_cifar10_cpu` is one coarse member for 30 epochs on JPEG pictures (docs/results.md). The seven epochs of
+one-cycle are what two hours hold at the 334 images/s of docs/performance.md; `--optim.epochs 200` takes two and a half days.
 """
 
 from ncjax.config import Config, DataConfig, EvaluateConfig, ModelConfig, OptimConfig
@@ -17,7 +17,7 @@ def get_config() -> Config:
         seeds=3,
         data=DataConfig(source="cifar10", path="data/cifar-10-batches-py", crop_padding=4, flip=True),
         model=ModelConfig(name="resnet18", width=16),
-        optim=OptimConfig(lr=(0.2,), weight_decay=(5e-4,), schedule="one_cycle", batch=128, epochs=12),
-        evaluate=EvaluateConfig(epochs=(0, 4, 8), observe_epochs=1),
+        optim=OptimConfig(lr=(0.2,), weight_decay=(5e-4,), schedule="one_cycle", batch=128, epochs=7),
+        evaluate=EvaluateConfig(epochs=(0, 2, 4), observe_epochs=1),
         chunk_steps=30,
     )
