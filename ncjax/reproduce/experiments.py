@@ -96,7 +96,7 @@ def _on_slice(setting: str, config: Config) -> Piece:
 def _coarse() -> Experiment:
     cosine = _gpu(optim_schedule="cosine")
     cores = cifar10_two_cores()
-    subset = changed(cores, data_train_examples=SUBSET, optim_epochs=30, evaluate_epochs=(0, 10, 20))
+    subset = changed(cores, data_train_examples=SUBSET, optim_epochs=20, evaluate_epochs=(0, 10))
     return Experiment(
         name="coarse_cifar10",
         question="Do five coarse labels leave the ten classes in the features, as well as ten labels do?",
