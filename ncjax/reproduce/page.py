@@ -130,6 +130,7 @@ class Logs:
             "quoted": self.quoted,
             "command": lambda log: read_run_file(self.folder / log).command,
             "recovery": lambda *logs: recovery_table({log: self.evaluation(log) for log in logs}, HEADLINE),
+            "comparison": self.comparison,
             "differences": lambda log: comparison_differences(self.comparison(log)),
             "unlike": lambda log: unlike(self.comparison(log)),
             "recipes": self.recipes,
