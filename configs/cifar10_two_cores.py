@@ -3,8 +3,9 @@
 
 Command: `ncjax reproduce coarse_cifar10 --scale cores --data FOLDER`, or alone `ncjax run cifar10_two_cores --data.path
 FOLDER`, where FOLDER holds cifar-10-batches-py or cifar-10-batches-bin. Hardware: two CPU cores. Expected: not measured
-yet; `coarse_cifar10_cpu` is one coarse member for 30 epochs on JPEG pictures (docs/results.md). The seven epochs of
-one-cycle are what two hours hold at the 334 images/s of docs/performance.md; `--optim.epochs 200` takes two days.
+yet at this size; docs/results.md has three seeds on 10,000 of the pictures, and one coarse member for 30 epochs on JPEG
+pictures (`coarse_cifar10_cpu`). The seven epochs of one-cycle are what two hours hold at the 334 images/s of
+docs/bench/other/train_resnet18_16_intel.json; `--optim.epochs 200` takes two days.
 """
 
 from ncjax.config import Config, DataConfig, EvaluateConfig, ModelConfig, OptimConfig
