@@ -19,6 +19,6 @@ def get_config() -> Config:
         data=DataConfig(source="cifar10", path="data/cifar-10-batches-py", crop_padding=4, flip=True),
         model=ModelConfig(name="resnet18", width=16),
         optim=OptimConfig(lr=(0.2,), weight_decay=(5e-4,), schedule="one_cycle", batch=128, epochs=7),
-        evaluate=EvaluateConfig(epochs=(0, 2, 4), observe_epochs=1),
+        evaluate=EvaluateConfig(epochs=(0,), observe_epochs=1),
         chunk_steps=30,
     )
