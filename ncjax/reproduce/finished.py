@@ -207,7 +207,7 @@ def collect(task: Task) -> Path | None:
     folders = sorted(found, key=lambda folder: not found[folder].member)  # controls last: the provenance is a member's
     whole = _joined(folders, tuple(found.values()))
     write_text(task.results / "results" / EVALUATION, whole.to_json())
-    records = join_records([one for folder in folders if (one := read_records(folder / METRICS))])
+    records = _records(folders, found)
     if records:
         write_text(task.results / METRICS, "".join(record.to_json() + "\n" for record in records))
     for folder in folders:
@@ -221,6 +221,15 @@ def collect(task: Task) -> Path | None:
         ),
     )
     return task.results
+
+
+def _records(folders: Sequence[Path], found: Mapping[Path, Finished]) -> tuple[Record, ...]:
+    """The lines of all members; those of a piece were trained at once, pieces one after the other."""
+    of_piece: dict[str, list[tuple[Record, ...]]] = {}
+    for folder in folders:
+        if records := read_records(folder / METRICS):
+            of_piece.setdefault(found[folder].piece, []).append(records)
+    return join_records([join_records(members, at_once=True) for members in of_piece.values()])
 
 
 def _joined(folders: Sequence[Path], finished: Sequence[Finished]) -> Evaluation:

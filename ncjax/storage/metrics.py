@@ -4,7 +4,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -78,23 +78,27 @@ def read_records(path: Path, members: Sequence[str] = ()) -> tuple[Record, ...]:
     return tuple(record for _, record in _lines(path, members))
 
 
-def join_records(parts: Sequence[Sequence[Record]]) -> tuple[Record, ...]:
+def join_records(parts: Sequence[Sequence[Record]], *, at_once: bool = False) -> tuple[Record, ...]:
     """The lines of several files, whose members differ, by step: as one file of all members would hold them.
 
-    Seconds are added: the files were written one after the other.
+    Args:
+        parts: the lines of each file.
+        at_once: the members were trained together: the seconds are those of the slowest. Else the files were written
+            one after the other, and seconds are added.
     """
     if len(parts) == 1:
         return tuple(parts[0])
     by_step: dict[int, list[Record]] = {}
     for record in (record for part in parts for record in part):
         by_step.setdefault(record.step, []).append(record)
-    return tuple(_join(by_step[step]) for step in sorted(by_step))
+    secs = max if at_once else sum
+    return tuple(_join(by_step[step], secs) for step in sorted(by_step))
 
 
-def _join(records: Sequence[Record]) -> Record:
+def _join(records: Sequence[Record], secs: Callable[[Iterable[float]], float]) -> Record:
     metrics = dict.fromkeys(metric for record in records for metric in record.values)
     values = {metric: {k: x for one in records for k, x in one.values.get(metric, {}).items()} for metric in metrics}
-    return dataclasses.replace(records[0], wall_secs=sum(one.wall_secs for one in records), values=values)
+    return dataclasses.replace(records[0], wall_secs=secs(one.wall_secs for one in records), values=values)
 
 
 def keep_until(path: Path, step: int) -> float:

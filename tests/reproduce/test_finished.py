@@ -77,6 +77,16 @@ def test_results_are_those_of_all_members_that_are_finished(finished):
     assert made.wall_secs == {"coarse_0": 61.0, "coarse_1": 60.0, "fine_0": 60.0}
 
 
+def test_seconds_of_members_that_were_trained_at_once_are_counted_once(tmp_path):
+    one, other = tasks(tmp_path, 2)
+    for task, seed in ((one, 0), (one, 1), (other, 2)):
+        name = COARSE.format(seed)
+        finish(task, name, make_row(name=name, member=0, seed=seed))
+    (record,) = read_results(collect(one)).metrics
+    assert set(record.values["train_loss"]) == {COARSE.format(seed) for seed in range(3)}
+    assert record.wall_secs == 2 * 5.0  # two pieces
+
+
 def test_the_results_are_a_work_directory_for_the_report(finished):
     folder = collect(finished)
     assert folder.name == results_name("coarse_cifar10", "", "gpu") == "coarse_cifar10_gpu"

@@ -101,3 +101,4 @@ def test_lines_of_several_files_are_joined_by_step():
         first[1],
     )
     assert join_records([second, []]) == tuple(second)
+    assert [one.wall_secs for one in join_records([first, second], at_once=True)] == [2.0, 2.0]
