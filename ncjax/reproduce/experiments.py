@@ -6,7 +6,7 @@ On one GPU a piece is one member, so that a call that is cut off loses one; on t
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -96,9 +96,7 @@ def _on_slice(setting: str, config: Config) -> Piece:
 
 def _coarse() -> Experiment:
     cosine = _gpu(optim_schedule="cosine")
-    cores = cifar10_two_cores()
-    subset = changed(cores, data_train_examples=SUBSET, data_crop_padding=0, data_flip=False)
-    subset = changed(subset, optim_epochs=15, evaluate_epochs=(0, 5))
+    cores, subset = cifar10_two_cores(), changed(_subset(), evaluate_epochs=(0, 5))
     return Experiment(
         name="coarse_cifar10",
         question="Do five coarse labels leave the ten classes in the features, as well as ten labels do?",
@@ -119,6 +117,12 @@ def _coarse() -> Experiment:
             "slice": (_on_slice("", _gpu()), _on_slice("cosine", cosine)),
         },
     )
+
+
+def _subset() -> Config:
+    """So few pictures, without augmentation, that two cores reach the end of fitting them."""
+    small = changed(cifar10_two_cores(), data_train_examples=SUBSET, data_crop_padding=0, data_flip=False)
+    return changed(small, optim_epochs=15)
 
 
 def _cores_minutes(config: Config, images: int = 50_000, rate: float = IMAGES_PER_SEC) -> float:
@@ -262,30 +266,52 @@ def _grid() -> Experiment:
 
 
 def _ablation() -> Experiment:
-    """What may keep CLP from the fine-label network; the view is compared in every table."""
+    """What may keep CLP from the fine-label network; the view is compared in every table.
 
-    def pieces(base: Config, minutes: float, *, measured: bool) -> tuple[Piece, ...]:
-        base = changed(base, labels=("mod:5",), evaluate_epochs=())
-        settings = {
-            "pairing": (changed(base, labels=PAIRINGS), len(PAIRINGS)),
-            "half_as_long": (changed(base, optim_epochs=base.optim.epochs // 2), 0.5),
-            "no_augmentation": (changed(base, data_crop_padding=0, data_flip=False), 1),
-            "no_crop": (changed(base, data_crop_padding=0), 1),
-            "reflect": (changed(base, data_crop_padding=0, data_augment="reflect_crop"), 1),
-        }
-        return tuple(
-            Piece(name=name, setting=name, config=config, minutes=round(times * minutes, 1), measured=measured)
-            for name, (config, times) in settings.items()
-        )
-
-    cores = changed(cifar10_two_cores(), seeds=1)
-    one = _cores_minutes(changed(cores, labels=("mod:5",)))
+    On two cores beside the setting `subset` of `coarse_cifar10`, which has no augmentation, on a GPU beside its first.
+    """
+    gpu, cores = (changed(one, labels=("mod:5",), evaluate_epochs=()) for one in (_gpu(), _subset()))
+    reflect = {"data_crop_padding": 0, "data_augment": "reflect_crop", "data_flip": True}
+    of_gpu = {
+        "half_as_long": changed(gpu, optim_epochs=gpu.optim.epochs // 2),
+        "no_augmentation": changed(gpu, data_crop_padding=0, data_flip=False),
+        "no_crop": changed(gpu, data_crop_padding=0),
+        "reflect": changed(gpu, **reflect),
+    }
+    of_cores = {
+        "half_as_long": changed(cores, optim_epochs=cores.optim.epochs // 2),
+        "crop_flip": changed(cores, data_crop_padding=4, data_flip=True),
+        "reflect_flip": changed(cores, **reflect),
+    }
+    minutes = GPU_MINUTES / gpu.optim.epochs
     return Experiment(
         name="ablation",
         question="If the clusters miss the fine-label network: pairing, convergence, augmentation, borders?",
         needs=CIFAR10,
-        pieces={"cores": pieces(cores, one, measured=True), "gpu": pieces(_gpu(), GPU_MINUTES, measured=False)},
+        pieces={
+            "cores": (
+                *(_pairing(labels, changed(cores, seeds=1), _cores_minutes) for labels in PAIRINGS),
+                *(
+                    Piece(name=name, setting=name, config=config, minutes=_cores_minutes(config), measured=True)
+                    for name, config in of_cores.items()
+                ),
+            ),
+            "gpu": (
+                *(_pairing(labels, gpu, lambda config: GPU_MINUTES) for labels in PAIRINGS),
+                *(
+                    Piece(name=name, setting=name, config=config, minutes=round(minutes * config.optim.epochs, 1))
+                    for name, config in of_gpu.items()
+                ),
+            ),
+        },
     )
+
+
+def _pairing(labels: str, config: Config, minutes: Callable[[Config], float]) -> Piece:
+    """One member on other pairs of classes, with random initialisation and pixels for the same pairs."""
+    config = changed(config, labels=(labels,), evaluate_epochs=(0,))
+    name = "pairing_" + labels.replace(":", "_")
+    return Piece(name=name, setting="pairing", config=config, minutes=minutes(config), measured=True, controls=True)
 
 
 def _digits() -> Experiment:

@@ -87,7 +87,30 @@ def test_costs_are_written_with_what_they_rest_on():
     assert total(of("coarse_cifar10", "gpu")) == f"12 x {GPU_MINUTES:g} min"
     assert total(of("architectures", "gpu")) == "not known"
     assert total(of("architectures", "cores")) == "–"
-    assert total(of("fashion", "cores")) == "~2 h"
+    assert total(of("grid", "cores")) == "~4 h"
+
+
+@pytest.mark.parametrize(("scale", "beside"), [("cores", "subset"), ("gpu", "coarse_0")])
+def test_the_ablation_differs_from_the_coarse_experiment_in_what_it_names(scale: str, beside: str):
+    base = next(piece.config for piece in of("coarse_cifar10", scale) if piece.name == beside)
+    settings: dict[str, set[str]] = {}
+    for piece in of("ablation", scale):
+        fields = {field for field, _, _ in differences(decisive(base), decisive(piece.config))}
+        settings.setdefault(piece.setting, set()).update(fields)
+        assert set(piece.config.labels) == {"mod:5"} or piece.setting == "pairing"
+    crop, reflect = {"data.crop_padding"}, {"data.crop_padding", "data.augment"}
+    assert settings == {"pairing": set(), "half_as_long": {"optim.epochs"}} | (
+        {"crop_flip": crop | {"data.flip"}, "reflect_flip": {"data.augment", "data.flip"}}
+        if scale == "cores"
+        else {"no_augmentation": crop | {"data.flip"}, "no_crop": crop, "reflect": reflect}
+    )
+
+
+def test_other_pairings_are_measured_beside_pixels_of_the_same_pairs():
+    for scale in ("cores", "gpu"):
+        pairings = [piece for piece in of("ablation", scale) if piece.setting == "pairing"]
+        assert len({piece.config.labels for piece in pairings}) == len(pairings) == 4
+        assert all(piece.controls and piece.config.evaluate.epochs == (0,) for piece in pairings)
 
 
 def test_experiments_by_name_come_in_order_of_value():
