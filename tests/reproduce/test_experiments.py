@@ -79,6 +79,7 @@ def test_two_cores_take_the_hours_that_are_said():
     assert 90 < minutes["all"] <= 150
     assert 45 < minutes["subset"] < 90  # it leaves room for the comparison
     assert sum(piece.minutes for piece in of("fashion", "cores")) <= 120
+    assert all(sum(piece.minutes for piece in of(name, "cores")) <= 150 for name in ("fine_recipe", "ablation"))
     assert {piece.config.seeds for piece in of("fashion", "cores")} == {3}
     assert len({piece.config.model.name for piece in of("fashion", "cores")}) == 3
 
