@@ -21,7 +21,7 @@ from ncjax.reproduce.experiment import Scale
 from ncjax.reproduce.experiments import all_experiments
 from ncjax.reproduce.finished import results_name
 from ncjax.reproduce.plan import HEAD, cost_lines
-from ncjax.reproduce.tables import comparison_differences, recipe_table, recovery_table, unlike
+from ncjax.reproduce.tables import change_table, comparison_differences, recipe_table, recovery_table, unlike
 from ncjax.results import Comparison, Evaluation, TrainingSummary
 from ncjax.storage.atomic import write_text
 from ncjax.storage.metrics import METRICS, Record, read_records
@@ -130,6 +130,7 @@ class Logs:
             "quoted": self.quoted,
             "command": lambda log: read_run_file(self.folder / log).command,
             "recovery": lambda *logs: recovery_table({log: self.evaluation(log) for log in logs}, HEADLINE),
+            "changes": lambda view, *logs: change_table({log: self.evaluation(log) for log in logs}, view),
             "comparison": self.comparison,
             "differences": lambda log: comparison_differences(self.comparison(log)),
             "unlike": lambda log: unlike(self.comparison(log)),

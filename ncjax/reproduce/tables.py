@@ -71,6 +71,43 @@ def _setting(group: Group) -> str:
     return one.label_map + hyper
 
 
+def change_table(results: Mapping[str, Evaluation], view: str) -> str:
+    """Markdown: a line for each trained setting, at its last epoch, beside the first of all.
+
+    Changes are in points: a setting minus the first one, by seed where both have the same, with the 95 % interval.
+
+    Args:
+        results: by the name of each.
+        view: that was clustered.
+    """
+    compared = (
+        Compared("clusters", Quantity("cluster_accuracy", "train", view=view)),
+        Compared("probe", CEILING),
+        Compared("CLP", clp(view)),
+    )
+    groups = [(name, group) for name, found in results.items() for group in _trained(found)]
+    head = ("results", "labels", "n", "coarse train", "NC1 coarse", *(one.title for one in compared))
+    lines: list[tuple[str, ...]] = [(*head, *(f"{one.title}, change" for one in compared))]
+    for name, group in groups:
+        about = (name, group.setting.label_map, str(len(group.rows)), percent(group.values(COARSE_TRAIN)))
+        nc1 = number(group.values(Quantity("nc1", "train", "coarse")))
+        values = [percent(group.values(one.quantity)) for one in compared]
+        changes = [_change(group, groups[0][1], one.quantity) for one in compared]
+        lines.append((*about, nc1, *values, *changes))
+    return markdown_table(lines)
+
+
+def _change(group: Group, first: Group, quantity: Quantity) -> str:
+    if group is first:
+        return MISSING
+    return written(difference(by_seed(group.rows, quantity), by_seed(first.rows, quantity)), scale=100.0)
+
+
+def _trained(found: Evaluation) -> list[Group]:
+    groups = last_epochs([group for group in group_rows(found.rows) if group.layer == "features"])
+    return [group for group in groups if group.kind == "trained"]
+
+
 def by_seed(rows: Sequence[Row], quantity: Quantity) -> dict[int, float]:
     """The values of a quantity by the seed of their member."""
     return {row.seed: value for row in rows if row.seed is not None and (value := value_of(row, quantity)) is not None}
@@ -121,7 +158,7 @@ def recipe_table(results: Mapping[str, Evaluation]) -> str:
     }
     first = next(iter(accuracies.values()), {})
     order = sorted(accuracies, key=lambda name: -sum(accuracies[name].values()) / max(1, len(accuracies[name])))
-    lines = [("recipe", "n", "validation accuracy", "minus the plain recipe")]
+    lines = [("recipe", "n", "validation accuracy", f"minus {next(iter(accuracies), '')}")]
     for name in order:
         of = accuracies[name]
         lines.append((name, str(len(of)), percent(list(of.values())), written(difference(of, first), scale=100.0)))

@@ -79,7 +79,7 @@ def test_two_cores_take_the_hours_that_are_said():
     assert 90 < minutes["all"] <= 150
     assert 45 < minutes["subset"] < 90  # it leaves room for the comparison
     assert sum(piece.minutes for piece in of("fashion", "cores")) <= 120
-    assert all(sum(piece.minutes for piece in of(name, "cores")) <= 150 for name in ("fine_recipe", "ablation"))
+    assert all(sum(piece.minutes for piece in of(name, "cores")) <= 150 for name in ("fine_recipe", "ablation", "grid"))
     assert {piece.config.seeds for piece in of("fashion", "cores")} == {3}
     assert len({piece.config.model.name for piece in of("fashion", "cores")}) == 3
 
@@ -88,7 +88,8 @@ def test_costs_are_written_with_what_they_rest_on():
     assert total(of("coarse_cifar10", "gpu")) == f"12 x {GPU_MINUTES:g} min"
     assert total(of("architectures", "gpu")) == "not known"
     assert total(of("architectures", "cores")) == "–"
-    assert total(of("grid", "cores")) == "~4 h"
+    assert total(of("grid", "cores")) == "9 x 12.5 min"
+    assert total(of("fine_recipe", "cores")) == "~11 x 13.4 min"
 
 
 @pytest.mark.parametrize(("scale", "beside"), [("cores", "subset"), ("gpu", "coarse_0")])

@@ -2,7 +2,7 @@
 """Tables over several settings, from rows with known numbers."""
 
 from ncjax.report.groups import Quantity
-from ncjax.reproduce.tables import comparison_differences, recipe_table, recovery_table, unlike
+from ncjax.reproduce.tables import change_table, comparison_differences, recipe_table, recovery_table, unlike
 from ncjax.results import Comparison
 from tests.report.rows import make_evaluation, make_row
 
@@ -38,6 +38,23 @@ def test_recovery_takes_the_last_epoch_and_each_setting():
     assert [line[8] for line in lines] == ["90.0", "–"]
 
 
+def test_changes_are_from_the_first_setting_of_all_and_by_seed():
+    base = make_evaluation([make_row(seed=0, accuracy=0.80), make_row(seed=1, accuracy=0.84), fine(0, 0.9)])
+    other = make_evaluation([make_row(seed=0, accuracy=0.82), make_row(seed=1, accuracy=0.88)])
+    head, _, first, second = cells(change_table({"base": base, "other": other}, "raw"))
+    assert dict(zip(head, first, strict=True))["CLP, change"] == "–"
+    found = dict(zip(head, second, strict=True))
+    assert (found["results"], found["labels"], found["n"]) == ("other", "mod:5", "2")
+    assert found["CLP"] == "85.0 ± 4.2"
+    assert found["CLP, change"] == "+3.0 ± 12.7 (n = 2, by seed)"  # +2 and +4
+
+
+def test_changes_in_a_view_that_is_not_there_are_missing():
+    results = {name: make_evaluation([make_row()]) for name in ("base", "other")}
+    head, _, _, second = cells(change_table(results, "tsne"))
+    assert dict(zip(head, second, strict=True))["CLP, change"] == "–"
+
+
 def test_differences_from_pytorch_are_by_seed():
     sides = {"ncjax": (make_row(seed=0, accuracy=0.8), make_row(seed=1, accuracy=0.9)),
              "PyTorch": (make_row(seed=0, accuracy=0.79), make_row(seed=1, accuracy=0.87))}  # fmt: skip
@@ -62,6 +79,7 @@ def test_what_differs_from_pytorch_is_named():
 def test_recipes_by_accuracy_beside_the_first():
     table = {"plain": make_evaluation([fine(0, 0.90), fine(1, 0.92)]),
              "cosine": make_evaluation([fine(0, 0.93), fine(1, 0.95)])}  # fmt: skip
-    lines = cells(recipe_table(table))[2:]
+    head, _, *lines = cells(recipe_table(table))
+    assert head[-1] == "minus plain"
     assert [line[0] for line in lines] == ["cosine", "plain"]
     assert lines[0][2:] == ["94.0 ± 1.4", "+3.0 ± 0.0 (n = 2, by seed)"]
