@@ -6,7 +6,7 @@ On one GPU a piece is one member, so that a call that is cut off loses one; on t
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -287,7 +287,7 @@ def _ablation() -> Experiment:
         "crop_flip": changed(cores, data_crop_padding=4, data_flip=True),
         "reflect_flip": changed(cores, **reflect),
     }
-    minutes = GPU_MINUTES / gpu.optim.epochs
+    a_gpu_epoch = GPU_MINUTES / gpu.optim.epochs
     return Experiment(
         name="ablation",
         question="If the clusters miss the fine-label network: pairing, convergence, augmentation, borders?",
@@ -295,20 +295,24 @@ def _ablation() -> Experiment:
         pieces={
             "cores": (
                 *(_pairing(labels, changed(cores, seeds=1), _cores_minutes) for labels in PAIRINGS),
-                *(
-                    Piece(name=name, setting=name, config=config, minutes=_cores_minutes(config), measured=True)
-                    for name, config in of_cores.items()
-                ),
+                *_beside_fine(of_cores, _cores_minutes, measured=True),
             ),
             "gpu": (
                 *(_pairing(labels, gpu, lambda config: GPU_MINUTES) for labels in PAIRINGS),
-                *(
-                    Piece(name=name, setting=name, config=config, minutes=round(minutes * config.optim.epochs, 1))
-                    for name, config in of_gpu.items()
-                ),
+                *_beside_fine(of_gpu, lambda config: round(a_gpu_epoch * config.optim.epochs, 1), measured=False),
             ),
         },
     )
+
+
+def _beside_fine(
+    settings: Mapping[str, Config], minutes: Callable[[Config], float], *, measured: bool
+) -> Iterator[Piece]:
+    """Members on coarse labels of each setting, then those on fine labels."""
+    for end, labels in (("", "mod:5"), ("_fine", "fine")):
+        for name, config in settings.items():
+            own = changed(config, labels=(labels,))
+            yield Piece(name=name + end, setting=name, config=own, minutes=minutes(own), measured=measured)
 
 
 def _pairing(labels: str, config: Config, minutes: Callable[[Config], float]) -> Piece:
