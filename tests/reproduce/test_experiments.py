@@ -90,7 +90,8 @@ def test_costs_are_written_with_what_they_rest_on():
     assert total(of("architectures", "gpu")) == "not known"
     assert total(of("architectures", "cores")) == "–"
     assert total(of("grid", "cores")) == "9 x 12.5 min"
-    assert total(of("fine_recipe", "cores")) == "~11 x 13.4 min"
+    assert total(of("fine_recipe", "cores")) == "11 x 3.9 min"
+    assert total(of("digits", "cores")) == "~2 min"
 
 
 @pytest.mark.parametrize(("scale", "beside"), [("cores", "subset"), ("gpu", "coarse_0")])
