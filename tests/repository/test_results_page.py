@@ -30,7 +30,7 @@ def test_tables_are_those_of_the_raw_log(log: Path) -> None:
 
 
 def test_every_log_that_is_named_is_there() -> None:
-    assert set(re.findall(r"\(logs/(\w+)\)", PAGE)) == {log.name for log in LOGS}
+    assert set(re.findall(r"\(logs/([\w-]+)\)", PAGE)) == {log.name for log in LOGS}
 
 
 @pytest.mark.parametrize("name", ["coarse_cifar10_cpu", "coarse_fashion", "digits_demo"])
