@@ -36,7 +36,7 @@ def recovery_table(results: Mapping[str, Evaluation], view: str) -> str:
     head = ("results", "labels", "n", "coarse train", "NC1 coarse", "clusters", "probe", "CLP", "fine network", "n")
     lines: list[tuple[str, ...]] = [(*head, "CLP minus fine network")]
     for name, found in results.items():
-        groups = last_epochs([group for group in group_rows(found.rows) if group.layer == "features"])
+        groups = _last_groups(found)
         told = {_hyper(group): group for group in groups if group.kind == "fine"}
         trained = [group for group in groups if group.kind == "trained"]
         lines += [_recovery_line(name, group, told.get(_hyper(group)), view) for group in trained]
@@ -85,14 +85,16 @@ def change_table(results: Mapping[str, Evaluation], view: str) -> str:
         Compared("probe", CEILING),
         Compared("CLP", clp(view)),
     )
-    groups = [(name, group) for name, found in results.items() for group in _trained(found)]
+    trained = [
+        (name, group) for name, found in results.items() for group in _last_groups(found) if group.kind == "trained"
+    ]
     head = ("results", "labels", "n", "coarse train", "NC1 coarse", *(one.title for one in compared))
     lines: list[tuple[str, ...]] = [(*head, *(f"{one.title}, change" for one in compared))]
-    for name, group in groups:
+    for name, group in trained:
         about = (name, group.setting.label_map, str(len(group.rows)), percent(group.values(COARSE_TRAIN)))
         nc1 = number(group.values(Quantity("nc1", "train", "coarse")))
         values = [percent(group.values(one.quantity)) for one in compared]
-        changes = [_change(group, groups[0][1], one.quantity) for one in compared]
+        changes = [_change(group, trained[0][1], one.quantity) for one in compared]
         lines.append((*about, nc1, *values, *changes))
     return markdown_table(lines)
 
@@ -103,9 +105,9 @@ def _change(group: Group, first: Group, quantity: Quantity) -> str:
     return written(difference(by_seed(group.rows, quantity), by_seed(first.rows, quantity)), scale=100.0)
 
 
-def _trained(found: Evaluation) -> list[Group]:
-    groups = last_epochs([group for group in group_rows(found.rows) if group.layer == "features"])
-    return [group for group in groups if group.kind == "trained"]
+def _last_groups(found: Evaluation) -> tuple[Group, ...]:
+    """Each setting at its last epoch, at the input of the last layer."""
+    return last_epochs([group for group in group_rows(found.rows) if group.layer == "features"])
 
 
 def by_seed(rows: Sequence[Row], quantity: Quantity) -> dict[int, float]:
@@ -156,9 +158,9 @@ def recipe_table(results: Mapping[str, Evaluation]) -> str:
         name: by_seed([row for row in _last(found) if row.kind == "fine"], COARSE_TEST)
         for name, found in results.items()
     }
-    first = next(iter(accuracies.values()), {})
+    reference, first = next(iter(accuracies.items()), ("", {}))
     order = sorted(accuracies, key=lambda name: -sum(accuracies[name].values()) / max(1, len(accuracies[name])))
-    lines = [("recipe", "n", "validation accuracy", f"minus {next(iter(accuracies), '')}")]
+    lines = [("recipe", "n", "validation accuracy", f"minus {reference}")]
     for name in order:
         of = accuracies[name]
         lines.append((name, str(len(of)), percent(list(of.values())), written(difference(of, first), scale=100.0)))
